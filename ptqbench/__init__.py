@@ -1,0 +1,61 @@
+"""ptqbench: the release gate for quantized PyTorch vision models.
+
+``ptqbench.quantize`` makes an int8 artifact, ``ptqbench.validate`` judges one. Names are
+looked up when they are first used, so that importing the package does not import torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ptqbench.api import quantize, validate
+    from ptqbench.backends.artifact import Artifact
+    from ptqbench.errors import UserError
+    from ptqbench.gates.base import GateResult, Verdict
+    from ptqbench.models.preprocessing import Preprocessing
+    from ptqbench.recipes import Recipe, Thresholds
+    from ptqbench.reporting.result import CaseResult, Report
+    from ptqbench.subjects import RunSettings
+
+_LAZY = {
+    "Artifact": "ptqbench.backends.artifact",
+    "CaseResult": "ptqbench.reporting.result",
+    "GateResult": "ptqbench.gates.base",
+    "Preprocessing": "ptqbench.models.preprocessing",
+    "Recipe": "ptqbench.recipes",
+    "Report": "ptqbench.reporting.result",
+    "RunSettings": "ptqbench.subjects",
+    "Thresholds": "ptqbench.recipes",
+    "UserError": "ptqbench.errors",
+    "Verdict": "ptqbench.gates.base",
+    "quantize": "ptqbench.api",
+    "validate": "ptqbench.api",
+}
+
+__all__ = [
+    "Artifact",
+    "CaseResult",
+    "GateResult",
+    "Preprocessing",
+    "Recipe",
+    "Report",
+    "RunSettings",
+    "Thresholds",
+    "UserError",
+    "Verdict",
+    "quantize",
+    "validate",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'ptqbench' has no attribute {name!r}")
+    return getattr(importlib.import_module(_LAZY[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

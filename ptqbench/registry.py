@@ -1,0 +1,76 @@
+"""The one registry shape: models, recipes, backends and gates are kept in it."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from ptqbench.errors import UnknownNameError
+
+T = TypeVar("T")
+
+
+def nearest(name: str, allowed: list[str]) -> str:
+    """A sentence that suggests the names nearest to ``name``, or lists what is allowed."""
+    close = difflib.get_close_matches(name, allowed, n=3, cutoff=0.5)
+    if close:
+        return f"Did you mean {' or '.join(close)}?"
+    return f"Known: {', '.join(allowed)}."
+
+
+class Registry(Generic[T]):
+    """Named entries; a duplicate is an error, an unknown name suggests the nearest ones.
+
+    Args:
+        kind: What the entries are, in the singular, for messages ("model").
+    """
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+
+    def add(self, name: str, entry: T) -> T:
+        """Register ``entry`` under ``name``.
+
+        Raises:
+            ValueError: The name is taken.
+        """
+        if name in self._entries:
+            raise ValueError(f"The {self.kind} {name!r} is already registered.")
+        self._entries[name] = entry
+        return entry
+
+    def get(self, name: str) -> T:
+        """The entry called ``name``.
+
+        Raises:
+            UnknownNameError: There is none.
+        """
+        try:
+            return self._entries[name]
+        except KeyError:
+            hint = nearest(name, self.names())
+            raise UnknownNameError(f"Unknown {self.kind} {name!r}. {hint}") from None
+
+    def match(self, *patterns: str) -> list[str]:
+        """Names that match any of the shell wildcards, in order of registration.
+
+        Raises:
+            UnknownNameError: A pattern matches nothing.
+        """
+        for pattern in patterns:
+            if not fnmatch.filter(self._entries, pattern):
+                self.get(pattern)
+        return [n for n in self._entries if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
+
+    def names(self) -> list[str]:
+        """All names, in order of registration."""
+        return list(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def __iter__(self) -> Iterator[T]:
+        return iter(self._entries.values())
