@@ -1,0 +1,1 @@
+"""Model factories, weights sources and their preprocessing."""

@@ -1,0 +1,116 @@
+"""Import torchvision, also where its compiled operators cannot be loaded.
+
+A CPU-only torch beside a torchvision that was built against CUDA torch cannot load
+torchvision's compiled library, and ``import torchvision`` then stops because it
+registers fake kernels for operators that nobody declared. The classifiers need none of
+these operators, so declaring their schemas is enough. Where the library loads, nothing
+is declared.
+
+``torchvision.ops`` also imports torch's compiler for one predicate, which takes longer
+than everything else that a run imports together. A stand-in defers that to its first call.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import torch
+
+from ptqbench.errors import UserError
+
+_SCHEMAS = {
+    name: f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+    for name in ("nms", "qnms")
+}
+"""The operators that ``torchvision._meta_registrations`` looks up when imported."""
+
+
+@functools.cache
+def _library() -> torch.library.Library:
+    """The namespace that declared schemas live in; kept alive for the whole process."""
+    return torch.library.Library("torchvision", "FRAGMENT")  # noqa: TOR901
+
+
+def load_compiled_operators(package: Path) -> bool:
+    """Load torchvision's compiled library from its package folder.
+
+    Returns:
+        Whether a library was there and loaded.
+    """
+    for library in sorted(package.glob("_C*.so")) + sorted(package.glob("_C*.pyd")):
+        try:
+            torch.ops.load_library(str(library))
+        except OSError:
+            continue
+        return True
+    return False
+
+
+def declare_missing_schemas() -> list[str]:
+    """Declare the schemas that torchvision's import needs and nobody registered.
+
+    Returns:
+        The names declared now.
+    """
+    missing = [name for name in _SCHEMAS if not hasattr(torch.ops.torchvision, name)]
+    for name in missing:
+        _library().define(_SCHEMAS[name])
+    return missing
+
+
+@contextmanager
+def compiler_import_deferred() -> Iterator[None]:
+    """Let ``from torch._dynamo.utils import is_compile_supported`` succeed without the import.
+
+    The stand-in is gone afterwards, so that whoever wants the compiler gets the real one.
+    Where torch's compiler is there already, nothing is done.
+    """
+    names = ("torch._dynamo", "torch._dynamo.utils")
+    if any(name in sys.modules for name in names):
+        yield
+        return
+
+    def is_compile_supported(device_type: str) -> bool:
+        return bool(importlib.import_module(names[1]).is_compile_supported(device_type))
+
+    package, utils = (ModuleType(name) for name in names)
+    package.__path__ = []
+    utils.is_compile_supported = is_compile_supported  # type: ignore[attr-defined]
+    package.utils = utils  # type: ignore[attr-defined]
+    sys.modules.update({names[0]: package, names[1]: utils})
+    try:
+        yield
+    finally:
+        for name in names:
+            sys.modules.pop(name, None)
+
+
+@functools.cache
+def import_torchvision() -> ModuleType:
+    """Import torchvision, declaring the schemas of its operators if they cannot load.
+
+    Returns:
+        The ``torchvision`` module.
+
+    Raises:
+        UserError: torchvision is not installed.
+    """
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or not spec.submodule_search_locations:
+        raise UserError("torchvision is not installed. Install the one that fits your torch.")
+    if not load_compiled_operators(Path(spec.submodule_search_locations[0])):
+        declare_missing_schemas()
+    try:
+        with compiler_import_deferred():
+            return importlib.import_module("torchvision")
+    except (AttributeError, ImportError):
+        # A torchvision that wants more of the compiler than the stand-in has.
+        for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
+            del sys.modules[name]
+        return importlib.import_module("torchvision")
