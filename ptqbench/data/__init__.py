@@ -1,0 +1,1 @@
+"""Images: the rendered fixture set and folders of photographs."""

@@ -1,0 +1,201 @@
+"""Find the pictures of a folder, and divide them into calibration and evaluation."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ptqbench.data.sets import listed
+from ptqbench.errors import UserError
+from ptqbench.registry import nearest
+
+_WEB = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif")
+_OTHER = (".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
+SUFFIXES = frozenset((*_WEB, *_OTHER))
+"""File name endings, in lower case, of what counts as a picture."""
+
+EVALUATION_FOLDERS = ("val", "validation", "valid", "test")
+"""Names of the folder to evaluate on, the first one found counts."""
+
+_HELD_OUT = 5
+
+
+@dataclass(frozen=True)
+class LabelledFile:
+    """A picture of a folder: its path, and the index of its class."""
+
+    path: Path
+    label: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the pictures of a folder lie.
+
+    Attributes:
+        evaluation: Folder of the classes to evaluate on.
+        training: Folder of the classes to calibrate with, or None if there is none.
+    """
+
+    evaluation: Path
+    training: Path | None
+
+
+def find_layout(root: Path) -> Layout:
+    """Tell one folder per class from ``train/`` and ``val/`` with one folder per class inside.
+
+    A folder called ``train`` or ``test`` that holds pictures itself is a class.
+
+    Raises:
+        UserError: The folder is not there, or there is nothing to evaluate on.
+    """
+    if not root.is_dir():
+        kind = "is not a folder" if root.exists() else "does not exist"
+        raise UserError(f"The image folder {root} {kind}. Pass a folder with one folder per class.")
+    training = root / "train"
+    found = [root / name for name in EVALUATION_FOLDERS if _is_split(root / name)]
+    if found:
+        return Layout(found[0], training if _is_split(training) else None)
+    if _is_split(training):
+        raise UserError(
+            f"{root} has train/ but none of {', '.join(EVALUATION_FOLDERS)} to evaluate on. Add "
+            f"one, or pass {training} to hold a share of it out for calibration."
+        )
+    inside = [p for p in _folders(root) if find_splits(p)]
+    if inside:
+        raise UserError(f"{root} holds no classes itself. Pass {inside[0]}, which has splits.")
+    return Layout(root, None)
+
+
+def find_splits(folder: Path) -> list[str]:
+    """Names of the training and evaluation folders in a folder."""
+    return [n for n in ("train", *EVALUATION_FOLDERS) if _is_split(folder / n)]
+
+
+def class_names(layout: Layout, classes: Sequence[str] | None, num_classes: int) -> tuple[str, ...]:
+    """The names that labels index: the weights' classes, else the sorted folder names.
+
+    Raises:
+        UserError: A folder is called like none of the classes, there are no folders, or their
+            number is not that of the outputs.
+    """
+    folders = sorted(
+        {f.name for top in (layout.evaluation, layout.training) if top for f in _folders(top)}
+    )
+    if not folders:
+        raise UserError(f"{layout.evaluation} has no folders. Pass one with one folder per class.")
+    if classes is not None:
+        unknown = [name for name in folders if name not in classes]
+        if unknown:
+            raise UserError(
+                f"{len(unknown)} of {len(folders)} folders in {layout.evaluation} are called like "
+                f"none of the weights' {len(classes)} classes: {listed(unknown)}. "
+                f"{nearest(unknown[0], list(classes)[:20])} Rename the folders, or name the "
+                "classes in the order of the outputs with --classes."
+            )
+        return tuple(classes)
+    if len(folders) != num_classes:
+        raise UserError(
+            f"{layout.evaluation} has {len(folders)} classes ({listed(folders)}), but the weights "
+            f"have {num_classes} outputs. Name the classes of the outputs, in their order, with "
+            "--classes or in the sidecar of the weights."
+        )
+    return tuple(folders)
+
+
+def find_files(top: Path, classes: Sequence[str]) -> list[LabelledFile]:
+    """All pictures below one folder per class, in the order of their paths."""
+    label = {name: index for index, name in enumerate(classes)}
+    folders = [f for f in _folders(top) if f.name in label]
+    return [LabelledFile(path, label[f.name]) for f in folders for path in _pictures(f)]
+
+
+def hold_out(
+    files: Sequence[LabelledFile], root: Path, count: int, seed: int
+) -> tuple[list[LabelledFile], list[LabelledFile]]:
+    """Choose files evenly over the classes, at random but alike on every machine.
+
+    Returns:
+        The chosen files (at most ``count``), and the others in their order.
+    """
+    by_class: dict[int, list[LabelledFile]] = defaultdict(list)
+    for file in sorted(files, key=lambda file: _rank(file.path.relative_to(root), seed)):
+        by_class[file.label].append(file)
+    turns = itertools.zip_longest(*(by_class[label] for label in sorted(by_class)))
+    chosen = [file for turn in turns for file in turn if file is not None][:count]
+    taken = {file.path for file in chosen}
+    return chosen, [file for file in files if file.path not in taken]
+
+
+def held_out_share(files: int, wanted: int) -> int:
+    """How many calibration images to take out of ``files``: as wanted, at most a fifth."""
+    return min(wanted, max(files // _HELD_OUT, 1))
+
+
+def without_copies(
+    files: Sequence[LabelledFile], others: Sequence[LabelledFile]
+) -> list[LabelledFile]:
+    """The files whose content is not that of any other file."""
+    # Only files of equal length can be equal, so that most are never opened.
+    sizes = {_size(other.path) for other in others}
+    suspects = [file for file in files if _size(file.path) in sizes]
+    lengths = {_size(file.path) for file in suspects}
+    known = {file_hash(other.path) for other in others if _size(other.path) in lengths}
+    copies = {file.path for file in suspects if file_hash(file.path) in known}
+    return [file for file in files if file.path not in copies]
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal.
+
+    Raises:
+        UserError: The file cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise UserError(f"The picture {path} cannot be read: {error.strerror}.") from None
+
+
+def _rank(path: Path, seed: int) -> str:
+    # A hash instead of a shuffle: a picture more or less does not change the others' places.
+    return hashlib.sha256(f"{seed}/{path.as_posix()}".encode(errors="surrogateescape")).hexdigest()
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return -1
+
+
+def _folders(top: Path) -> list[Path]:
+    try:
+        return sorted(p for p in top.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"The folder {top} cannot be read: {error.strerror}.") from None
+
+
+def _is_split(folder: Path) -> bool:
+    return folder.is_dir() and bool(_folders(folder)) and next(_direct(folder), None) is None
+
+
+def _direct(folder: Path) -> Iterator[Path]:
+    return (p for p in folder.iterdir() if _is_picture(p.name))
+
+
+def _pictures(folder: Path) -> list[Path]:
+    found = []
+    for parent, _, names in os.walk(folder, followlinks=True):
+        found += [Path(parent, name) for name in names if _is_picture(name)]
+    return sorted(found)
+
+
+def _is_picture(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
