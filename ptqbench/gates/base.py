@@ -1,0 +1,195 @@
+"""What every gate shares: evidence in, a verdict with its numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import wraps
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+from ptqbench.registry import Registry
+
+if TYPE_CHECKING:
+    from ptqbench.measurement.accuracy import Accuracy
+    from ptqbench.measurement.size import Size
+    from ptqbench.measurement.statistics import Estimate
+    from ptqbench.measurement.timing import Speed
+
+M = TypeVar("M")
+
+
+class Verdict(StrEnum):
+    """What a gate says.
+
+    ``INCONCLUSIVE``: the interval straddles the threshold after the bounded top-up.
+    ``UNVERIFIED``: it could not be measured here. Neither is ever shown as green.
+    """
+
+    PASS = "pass"
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    UNVERIFIED = "unverified"
+
+
+class Thresholds(Protocol):
+    """What the gates of a case ask for; recipes bring it along."""
+
+    @property
+    def accuracy(self) -> float:
+        """Share of float32's top-1 that int8 must keep."""
+
+    @property
+    def agreement(self) -> float:
+        """Share of images for which both must predict the same class."""
+
+    @property
+    def size_ratio(self) -> float:
+        """How many times as large as int8 the float32 artifact must be."""
+
+    @property
+    def speedup(self) -> Mapping[str, float]:
+        """How many times as long as int8 float32 must take, by instruction set."""
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """A verdict and what it rests on.
+
+    Attributes:
+        name: Name of the gate.
+        verdict: What it says.
+        observed: The measured number, if there is one.
+        threshold: What ``observed`` was held against, if there is one.
+        interval: 95 % interval of ``observed``, if it is an estimate.
+        n: Sample size, if there is one.
+        detail: A sentence or two: what was found, and where to look if it is not a pass.
+    """
+
+    name: str
+    verdict: Verdict
+    observed: float | None
+    threshold: float | None
+    interval: tuple[float, float] | None
+    n: int | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that was measured about a case; a gate looks at its part.
+
+    Attributes:
+        thresholds: What is asked for.
+        instruction_set: Instruction set of this CPU, a key of ``thresholds.speedup``.
+        accuracy: Paired accuracy, or None if it was not measured.
+        size: Sizes of the artifacts, or None if they were not measured.
+        speed: Speedup, or None if it was not measured.
+        unavailable: Why nothing could be measured; every gate is then unverified.
+        missing: Why a measurement is None, by the name of its field.
+    """
+
+    thresholds: Thresholds
+    instruction_set: str
+    accuracy: Accuracy | None = None
+    size: Size | None = None
+    speed: Speed | None = None
+    unavailable: str | None = None
+    missing: Mapping[str, str] = field(default_factory=dict)
+
+
+Gate = Callable[[Evidence], GateResult]
+GATES: Registry[Gate] = Registry("gate")
+
+
+def gate(name: str, *, needs: str) -> Callable[[Callable[[Evidence, M], GateResult]], Gate]:
+    """Register a function as the gate ``name``.
+
+    The function receives the evidence and the measurement that it needs. It is not
+    called where that measurement is missing: the gate is then unverified.
+
+    Args:
+        name: Name of the gate.
+        needs: Field of ``Evidence`` that the gate judges.
+
+    Raises:
+        ValueError: The name is taken, or ``Evidence`` has no such field.
+    """
+    if needs not in Evidence.__dataclass_fields__:
+        raise ValueError(f"The gate {name!r} needs {needs!r}, which evidence does not have.")
+
+    def register(judge: Callable[[Evidence, M], GateResult]) -> Gate:
+        @wraps(judge)
+        def guarded(evidence: Evidence) -> GateResult:
+            if evidence.unavailable is not None:
+                return unverified(name, evidence.unavailable)
+            measured: M | None = getattr(evidence, needs)
+            if measured is None:
+                return unverified(
+                    name, evidence.missing.get(needs, f"The {needs} was not measured.")
+                )
+            return judge(evidence, measured)
+
+        return GATES.add(name, guarded)
+
+    return register
+
+
+def evaluate(evidence: Evidence, names: Iterable[str] | None = None) -> tuple[GateResult, ...]:
+    """Put the evidence through gates, in the order of their registration.
+
+    Args:
+        evidence: What was measured.
+        names: Gates to ask, by name; by default all.
+
+    Raises:
+        UnknownNameError: There is no gate of such a name.
+    """
+    chosen = GATES.names() if names is None else list(names)
+    return tuple(GATES.get(name)(evidence) for name in chosen)
+
+
+def decide(estimate: Estimate, threshold: float) -> Verdict:
+    """Hold an estimate, of which more is better, against a threshold.
+
+    Pass if all of the interval is at or above the threshold, fail if all of it is below,
+    else inconclusive. A limit that is not a number never passes.
+    """
+    if estimate.low >= threshold:
+        return Verdict.PASS
+    if estimate.high < threshold:
+        return Verdict.FAIL
+    return Verdict.INCONCLUSIVE
+
+
+def judged(
+    name: str, verdict: Verdict, estimate: Estimate, threshold: float, detail: str
+) -> GateResult:
+    """The result of a gate that held an estimate against a threshold."""
+    return GateResult(
+        name=name,
+        verdict=verdict,
+        observed=estimate.value,
+        threshold=threshold,
+        interval=(estimate.low, estimate.high),
+        n=estimate.n,
+        detail=detail,
+    )
+
+
+def unverified(
+    name: str,
+    reason: str,
+    estimate: Estimate | None = None,
+    threshold: float | None = None,
+) -> GateResult:
+    """The result of a gate that could not be verified, with what was observed anyway."""
+    return GateResult(
+        name=name,
+        verdict=Verdict.UNVERIFIED,
+        observed=None if estimate is None else estimate.value,
+        threshold=threshold,
+        interval=None if estimate is None else (estimate.low, estimate.high),
+        n=None if estimate is None else estimate.n,
+        detail=reason,
+    )

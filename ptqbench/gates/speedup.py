@@ -1,0 +1,84 @@
+"""Gate: is int8 fast enough on this CPU?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ptqbench.gates.base import Evidence, GateResult, Verdict, decide, gate, judged, unverified
+from ptqbench.measurement.statistics import Estimate
+
+if TYPE_CHECKING:
+    from ptqbench.measurement.timing import Speed
+
+NAME = "speedup"
+NOISE_TOLERANCE = 1.05
+"""float32 against itself may differ by this factor before the machine counts as noisy."""
+
+
+def noise_factor(noise: Estimate) -> float:
+    """The largest factor, at least 1, that float32 may differ from itself by."""
+    return max(noise.high, 1 / noise.low, 1.0)
+
+
+@gate(NAME, needs="speed")
+def speedup_gate(evidence: Evidence, speed: Speed) -> GateResult:
+    """Judge the speedup against the threshold of this CPU's instruction set.
+
+    Where float32 against itself is off by more than 5 %, the interval is widened by that
+    factor; if it then reaches the threshold, noise could explain any verdict and the
+    gate is unverified.
+    """
+    threshold = evidence.thresholds.speedup.get(evidence.instruction_set)
+    if threshold is None:
+        known = ", ".join(evidence.thresholds.speedup) or "none"
+        return unverified(
+            NAME,
+            f"The recipe has no speedup threshold for {evidence.instruction_set} (it has: "
+            f"{known}). {_times(speed)}",
+            speed.speedup,
+        )
+    factor = noise_factor(speed.noise)
+    noisy = factor > NOISE_TOLERANCE
+    ratio = speed.speedup
+    if noisy and _straddles(ratio.low / factor, ratio.high * factor, threshold):
+        return unverified(
+            NAME,
+            f"Machine too noisy: {_noise(speed)}, which could explain the speedup of "
+            f"{ratio.value:.2f}. {_times(speed)} Repeat it with less running beside it.",
+            ratio,
+            threshold,
+        )
+    verdict = decide(ratio, threshold)
+    detail = _times(speed) + _advice(verdict)
+    if noisy:
+        detail += f" The machine is noisy ({_noise(speed)}), but not enough to explain this."
+    return judged(NAME, verdict, ratio, threshold, detail)
+
+
+def _straddles(low: float, high: float, threshold: float) -> bool:
+    return low < threshold <= high
+
+
+def _noise(speed: Speed) -> str:
+    noise = speed.noise
+    return f"float32 against itself gives {noise.low:.3f} to {noise.high:.3f}"
+
+
+def _times(speed: Speed) -> str:
+    shape = "x".join(map(str, speed.input_shape))
+    threads = "1 thread" if speed.threads == 1 else f"{speed.threads} threads"
+    return (
+        f"float32 {speed.float32_ms:.3g} ms, int8 {speed.int8_ms:.3g} ms for {shape} on "
+        f"{threads}, {speed.pairs} pairs."
+    )
+
+
+def _advice(verdict: Verdict) -> str:
+    if verdict is Verdict.FAIL:
+        return (
+            " Compare the other backends: the engine matters more than the recipe. Look for "
+            "layers that stayed in float32 and for operators that the engine runs slowly."
+        )
+    if verdict is Verdict.INCONCLUSIVE:
+        return " The interval still reaches the threshold after all pairs: it is that close."
+    return ""
