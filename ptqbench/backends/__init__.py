@@ -1,0 +1,1 @@
+"""What executes int8: engines, lowering, CPU facts, artifacts."""

@@ -1,0 +1,156 @@
+"""The file that would ship: frozen TorchScript, and how to load and run it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ptqbench.errors import UserError
+from ptqbench.files import atomic_path
+from ptqbench.quantization.deprecations import known_deprecations_ignored
+
+_METADATA = "ptqbench.json"
+"""Name of the extra file inside the TorchScript archive."""
+
+
+@dataclass(frozen=True)
+class ArtifactInfo:
+    """What the artifact says about itself.
+
+    Attributes:
+        precision: ``int8`` or ``float32``.
+        backend: Name of the backend that it was made for.
+        engine: torch quantized engine that it must be loaded and run under.
+        model: Architecture.
+        recipe_hash: Hash of the recipe that made it, empty for float32.
+        flow: ``fx`` or ``eager``, empty for float32.
+        instruction_set: Of the CPU that it was made for.
+        calibration_images: How many images the ranges were taken from.
+        torch: torch version that made it.
+    """
+
+    precision: str
+    backend: str
+    engine: str
+    model: str
+    recipe_hash: str = ""
+    flow: str = ""
+    instruction_set: str = ""
+    calibration_images: int = 0
+    torch: str = torch.__version__
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A saved model; measurements load it and never see the object that it was made from.
+
+    Attributes:
+        path: The TorchScript file.
+        info: What it says about itself.
+    """
+
+    path: Path
+    info: ArtifactInfo
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file in bytes."""
+        return self.path.stat().st_size
+
+    def load(self) -> Callable[[Tensor], Tensor]:
+        """Load the file under its own engine.
+
+        Returns:
+            A function from ``N×C×H×W`` float32 to logits ``N×K`` float32, which runs
+            under the artifact's engine whatever is loaded beside it.
+        """
+        return EngineBound(load_script(self.path, self.info.engine), self.info.engine)
+
+    @classmethod
+    def open(cls, path: Path) -> Artifact:
+        """Read an artifact's own description.
+
+        Raises:
+            UserError: Not a TorchScript file, or not one that this ptqbench wrote.
+        """
+        files = {_METADATA: ""}
+        try:
+            with known_deprecations_ignored():
+                torch.jit.load(str(path), _extra_files=files)
+        except (RuntimeError, ValueError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path} cannot be loaded as TorchScript: {reason}") from None
+        if not files[_METADATA]:
+            raise UserError(
+                f"{path} is TorchScript, but not an artifact: it does not say which engine "
+                "it was made for. Make it with ptqbench.quantize."
+            )
+        try:
+            return cls(path, ArtifactInfo(**json.loads(files[_METADATA])))
+        except (ValueError, TypeError):
+            raise UserError(
+                f"{path} describes itself in words that this version of ptqbench does not "
+                "know. Make it again with ptqbench.quantize."
+            ) from None
+
+
+class EngineBound:
+    """A loaded model that runs under one quantized engine.
+
+    Some operators (qnnpack's additions among them) ask for the engine at every call, so
+    two artifacts of different engines can only live side by side if each sets its own.
+    """
+
+    def __init__(self, module: torch.jit.ScriptModule, engine: str) -> None:
+        self.module = module
+        self.engine = engine
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits ``N×K`` float32 of images ``N×C×H×W`` float32."""
+        if torch.backends.quantized.engine != self.engine:
+            torch.backends.quantized.engine = self.engine
+        logits: Tensor = self.module(images)
+        return logits
+
+
+def trace_and_freeze(module: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
+    """Lower a module to frozen TorchScript.
+
+    Args:
+        module: In evaluation mode.
+        example: One input, ``N×C×H×W`` float32; other sizes work afterwards too.
+    """
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # tracer warnings about shapes that do not vary
+        traced = torch.jit.trace(module.eval(), example, check_trace=False)
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(traced.eval())
+    return frozen
+
+
+def save_script(script: torch.jit.ScriptModule, path: Path, info: ArtifactInfo) -> Artifact:
+    """Write the artifact whole or not at all.
+
+    Raises:
+        UserError: The folder cannot be written to, or the disk is full.
+    """
+    metadata: Mapping[str, str] = {_METADATA: json.dumps(asdict(info))}
+    try:
+        with known_deprecations_ignored(), atomic_path(path) as temporary:
+            torch.jit.save(script, str(temporary), _extra_files=dict(metadata))
+    except (OSError, RuntimeError) as error:
+        raise UserError(f"The artifact {path} cannot be written: {error}") from error
+    return Artifact(path, info)
+
+
+def load_script(path: Path, engine: str) -> torch.jit.ScriptModule:
+    """Load TorchScript under an engine: int8 weights are packed for it while loading."""
+    torch.backends.quantized.engine = engine
+    with known_deprecations_ignored():
+        module: torch.jit.ScriptModule = torch.jit.load(str(path))
+    return module.eval()

@@ -1,0 +1,156 @@
+"""torch's quantized engines as backends: what can run int8 here, and how it is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ptqbench.backends.artifact import Artifact, ArtifactInfo, save_script, trace_and_freeze
+from ptqbench.backends.isa import instruction_set, multiplies_into_16_bits
+from ptqbench.errors import UserError
+from ptqbench.phases import Phases
+from ptqbench.quantization import eager, fx
+from ptqbench.quantization.calibration import calibrate
+from ptqbench.quantization.deprecations import known_deprecations_ignored
+from ptqbench.recipes import Recipe
+from ptqbench.registry import Registry
+
+BACKENDS: Registry[TorchBackend] = Registry("backend")
+
+Model = Callable[[Tensor], Tensor]
+
+_FLOWS = {"fx": fx, "eager": eager}
+
+
+@contextmanager
+def engine_set(engine: str) -> Iterator[None]:
+    """Make ``engine`` torch's quantized engine for the body, and restore the one before."""
+    before = torch.backends.quantized.engine
+    torch.backends.quantized.engine = engine
+    try:
+        yield
+    finally:
+        torch.backends.quantized.engine = before
+
+
+@dataclass(frozen=True)
+class TorchBackend:
+    """A quantized engine with frozen TorchScript as its lowering.
+
+    Attributes:
+        name: Name of the backend.
+        engine: Name of torch's quantized engine.
+        targets: Instruction sets that its kernels are written for.
+        sums_in_16_bits: Whether its x86 kernels saturate where the CPU lacks VNNI.
+    """
+
+    name: str
+    engine: str
+    targets: tuple[str, ...]
+    sums_in_16_bits: bool
+
+    def availability(self) -> str | None:
+        """None if this build and CPU can run it, else the reason why not."""
+        supported = [e for e in torch.backends.quantized.supported_engines if e != "none"]
+        if self.engine in supported:
+            return None
+        return (
+            f"this build of torch {torch.__version__} has no {self.engine} engine on this CPU "
+            f"({instruction_set()}); it has {', '.join(supported) or 'none'}"
+        )
+
+    def saturates(self, instructions: str | None = None) -> bool:
+        """Whether full-range 8-bit operands saturate on ``instructions`` (default: this CPU)."""
+        return self.sums_in_16_bits and multiplies_into_16_bits(instructions or instruction_set())
+
+    def build(
+        self,
+        model: nn.Module,
+        recipe: Recipe,
+        calibration: Iterable[Tensor],
+        path: Path,
+        phases: Phases | None = None,
+    ) -> Artifact:
+        """Quantize a float32 model with its recipe and save the int8 artifact.
+
+        Args:
+            model: Float32, evaluation mode; it is not changed.
+            recipe: How to quantize it.
+            calibration: Batches ``N×C×H×W`` float32, streamed.
+            path: The file to write.
+            phases: Where time is counted.
+
+        Raises:
+            UserError: The engine is missing, there are no calibration images, or the
+                recipe does not fit the model.
+        """
+        if reason := self.availability():
+            raise UserError(f"The backend {self.name} cannot be used here: {reason}.")
+        phases = phases or Phases()
+        flow = _FLOWS[recipe.flow]
+        batches = iter(calibration)
+        first = next(batches, None)
+        if first is None:
+            raise UserError("There are no calibration images: quantization needs at least one.")
+        with engine_set(self.engine):
+            with phases.measure("fuse and observe"):
+                saturates = self.saturates()
+                prepared = flow.prepare(model, recipe, first[:1], saturates=saturates)
+            seen = calibrate(prepared, _chain(first, batches), phases)
+            with phases.measure("convert"):
+                converted = flow.convert(prepared)
+            with phases.measure("lower and save"):
+                script = trace_and_freeze(converted, first[:1])
+                info = ArtifactInfo(
+                    precision="int8",
+                    backend=self.name,
+                    engine=self.engine,
+                    model=recipe.model,
+                    recipe_hash=recipe.hash,
+                    flow=recipe.flow,
+                    instruction_set=instruction_set(),
+                    calibration_images=seen,
+                )
+                return save_script(script, path, info)
+
+    def build_float(self, model: nn.Module, name: str, example: Tensor, path: Path) -> Artifact:
+        """Save the float32 model in the same container: frozen TorchScript.
+
+        Args:
+            model: Float32, evaluation mode.
+            name: Architecture.
+            example: One input, ``N×C×H×W`` float32.
+            path: The file to write.
+        """
+        script = trace_and_freeze(model, example)
+        return save_script(script, path, ArtifactInfo("float32", self.name, self.engine, name))
+
+    def float_lowerings(self, artifact: Artifact) -> dict[str, Model]:
+        """Ways to run a float32 artifact in this runtime; the fastest is the one to beat.
+
+        Returns:
+            ``frozen`` as saved, and ``optimized`` by ``torch.jit.optimize_for_inference``,
+            which uses oneDNN's layouts.
+        """
+        frozen = artifact.load()
+        with known_deprecations_ignored():
+            loaded = torch.jit.load(str(artifact.path)).eval()
+            optimized: Model = torch.jit.optimize_for_inference(loaded)
+        return {"frozen": frozen, "optimized": optimized}
+
+
+def _chain(first: Tensor, rest: Iterable[Tensor]) -> Iterator[Tensor]:
+    yield first
+    yield from rest
+
+
+_X86 = ("avx2", "avx512", "avx512_vnni", "amx")
+
+for _name in ("x86", "fbgemm", "onednn"):
+    BACKENDS.add(_name, TorchBackend(_name, _name, _X86, sums_in_16_bits=True))
+BACKENDS.add("qnnpack", TorchBackend("qnnpack", "qnnpack", ("neon",), sums_in_16_bits=False))

@@ -1,0 +1,80 @@
+"""What this CPU is: instruction set, physical cores, and whether int8 sums saturate."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+from pathlib import Path
+
+import torch
+
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+@functools.cache
+def cpu_flags() -> frozenset[str]:
+    """Feature flags as the operating system names them; empty where it names none."""
+    if not _CPUINFO.exists():
+        return frozenset()
+    for line in _CPUINFO.read_text().splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in {"flags", "Features"}:
+            return frozenset(value.split())
+    return frozenset()
+
+
+@functools.cache
+def instruction_set() -> str:
+    """The best int8 instruction set that torch uses here.
+
+    Returns:
+        ``amx``, ``avx512_vnni``, ``avx512``, ``avx2``, ``neon`` or ``other``. torch's own
+        view (``torch.backends.cpu.get_cpu_capability``) decides, so that a capability
+        that was switched off (``ATEN_CPU_CAPABILITY``) does not count.
+    """
+    if platform.machine().lower() in {"aarch64", "arm64"}:
+        return "neon"
+    capability = torch.backends.cpu.get_cpu_capability().lower()
+    flags = cpu_flags()
+    if capability.startswith("avx512"):
+        if "amx_int8" in flags:
+            return "amx"
+        return "avx512_vnni" if "avx512_vnni" in flags else "avx512"
+    return "avx2" if capability == "avx2" else "other"
+
+
+def multiplies_into_16_bits(instructions: str) -> bool:
+    """Whether u8×s8 products are added pairwise in 16 bits, which saturates.
+
+    ``vpmaddubsw`` does so on AVX2 and AVX-512 without VNNI; VNNI, AMX and NEON add in 32.
+    """
+    return instructions in {"avx2", "avx512"}
+
+
+@functools.cache
+def cpu_name() -> str:
+    """The CPU's model name, or the architecture where the system does not tell."""
+    if _CPUINFO.exists():
+        for line in _CPUINFO.read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key.strip() == "model name":
+                return value.strip()
+    return platform.processor() or platform.machine()
+
+
+@functools.cache
+def physical_cores() -> int:
+    """Physical cores that this process may use; hardware threads share a core's kernels."""
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
+    if usable is None:
+        return os.cpu_count() or 1
+    cores = set()
+    for cpu in usable:
+        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
+        try:
+            package = (topology / "physical_package_id").read_text()
+            cores.add((package, (topology / "core_id").read_text()))
+        except OSError:
+            return len(usable)
+    return len(cores)

@@ -1,0 +1,82 @@
+"""Eager mode: the quantizable variant, ``fuse_modules``, observers; then convert."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import Tensor, nn
+from torch.ao.quantization import QuantStub, fuse_modules
+from torch.ao.quantization import convert as convert_eager
+from torch.ao.quantization import prepare as prepare_eager
+
+from ptqbench.errors import UserError
+from ptqbench.models.zoo import MODELS
+from ptqbench.quantization.deprecations import known_deprecations_ignored
+from ptqbench.quantization.fusion import fusable_groups, relu6_outputs, replace_relu6
+from ptqbench.quantization.observers import make_qconfig
+from ptqbench.recipes import Recipe
+
+
+def quantizable_copy(model: nn.Module, recipe: Recipe, example: Tensor) -> nn.Module:
+    """The model with stubs and ``FloatFunctional``: torchvision's quantizable variant.
+
+    Raises:
+        UserError: The architecture has no quantizable variant and no stubs of its own.
+    """
+    if any(isinstance(module, QuantStub) for module in model.modules()):
+        return copy.deepcopy(model).eval()
+    spec = MODELS.get(recipe.model)
+    if spec.quantizable is None:
+        raise UserError(
+            f"{recipe.model} has no quantizable variant (QuantStub, FloatFunctional), which "
+            "the eager flow needs. Use the FX flow."
+        )
+    classes = model(example).shape[1]
+    variant = spec.quantizable(classes).eval()
+    variant.load_state_dict(model.state_dict())
+    for name, module in model.named_modules():
+        if isinstance(module, nn.ReLU6):  # torchvision's variants have a ReLU there
+            variant.set_submodule(name, nn.ReLU6().eval())
+    return variant
+
+
+def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: bool) -> nn.Module:
+    """A fused quantizable copy of ``model`` with observers.
+
+    Args:
+        model: Float32; plain torchvision, or with stubs.
+        recipe: Its recipe; its fusion groups are all that is fused.
+        example: One input, ``N×C×H×W`` float32.
+        saturates: See :func:`ptqbench.quantization.observers.make_qconfig`.
+
+    Returns:
+        The prepared module, ready for calibration.
+
+    Raises:
+        UserError: No quantizable variant, groups that the model does not have, or layers
+            to keep in float.
+    """
+    if recipe.keep_float:
+        raise UserError(
+            f"The recipe keeps {', '.join(recipe.keep_float)} in float, but in the eager flow "
+            "nothing converts the int8 values around such a layer. Use the FX flow."
+        )
+    groups = fusable_groups(model, recipe, saturates=saturates)
+    relu6 = relu6_outputs(model, groups)
+    variant = quantizable_copy(model, recipe, example)
+    replace_relu6(variant, groups)
+    fused: nn.Module = fuse_modules(variant, [list(group) for group in groups])
+    fused.qconfig = make_qconfig(recipe, saturates=saturates)  # type: ignore[assignment]
+    for name in relu6:
+        qconfig = make_qconfig(recipe, saturates=saturates, relu6=True)
+        fused.get_submodule(name).qconfig = qconfig  # type: ignore[assignment]
+    with known_deprecations_ignored():
+        prepared: nn.Module = prepare_eager(fused)
+    return prepared
+
+
+def convert(prepared: nn.Module) -> nn.Module:
+    """The int8 module, its weights packed for the engine that is set now."""
+    with known_deprecations_ignored():
+        converted: nn.Module = convert_eager(prepared)
+    return converted

@@ -1,0 +1,72 @@
+"""Fusion groups by module name, and what ReLU6 needs to take part in them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from torch import nn
+
+from ptqbench.errors import UserError
+from ptqbench.recipes.recipe import Group, Recipe
+
+
+def check_groups(model: nn.Module, groups: Iterable[Group]) -> None:
+    """Make sure that every group names modules of the model.
+
+    Raises:
+        UserError: A name is not in the model.
+    """
+    known = dict(model.named_modules())
+    missing = sorted({name for group in groups for name in group if name not in known})
+    if missing:
+        raise UserError(
+            f"The recipe's fusion groups name {len(missing)} modules that the model lacks, "
+            f"first {missing[0]!r}: the recipe belongs to another architecture."
+        )
+
+
+def fusable_groups(model: nn.Module, recipe: Recipe, *, saturates: bool) -> tuple[Group, ...]:
+    """The recipe's groups without the ReLU6 where a ReLU cannot stand for it.
+
+    That takes an observer that caps at 6, which layers in float do not have, and a kernel
+    that clamps at the end of the observed range: it clamps at 255, so that 7-bit
+    activations would let values up to twice the range pass.
+
+    Args:
+        model: Float32.
+        recipe: Its recipe.
+        saturates: Whether activations give up a bit, if it is theirs to give.
+
+    Raises:
+        UserError: A group names a module that the model lacks.
+    """
+    check_groups(model, recipe.fusion)
+    seven_bits = saturates and recipe.spare_bit == "activations"
+    return tuple(
+        group[:-1]
+        if isinstance(model.get_submodule(group[-1]), nn.ReLU6)
+        and (seven_bits or _within(group[0], recipe.keep_float))
+        else group
+        for group in recipe.fusion
+    )
+
+
+def _within(name: str, parents: Iterable[str]) -> bool:
+    return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
+
+
+def relu6_outputs(model: nn.Module, groups: Iterable[Group]) -> frozenset[str]:
+    """Names of the first modules of the groups that end in a ReLU6."""
+    return frozenset(g[0] for g in groups if isinstance(model.get_submodule(g[-1]), nn.ReLU6))
+
+
+def replace_relu6(model: nn.Module, groups: Iterable[Group]) -> None:
+    """Put a ReLU in place of every ReLU6 that ends a group, in the model itself.
+
+    Only the pair with an observer that caps at 6 keeps the function the same: see
+    :class:`ptqbench.quantization.observers.CappedHistogramObserver`.
+    """
+    for group in groups:
+        if isinstance(model.get_submodule(group[-1]), nn.ReLU6):
+            parent, _, child = group[-1].rpartition(".")
+            setattr(model.get_submodule(parent), child, nn.ReLU().train(model.training))

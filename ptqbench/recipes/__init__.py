@@ -1,0 +1,17 @@
+"""One recipe per architecture: how it is quantized and what must come of it."""
+
+from __future__ import annotations
+
+from ptqbench.recipes import efficientnet, mobilenet, resnet, shufflenet, squeezenet
+from ptqbench.recipes.recipe import RECIPES, Recipe, Thresholds
+
+__all__ = [
+    "RECIPES",
+    "Recipe",
+    "Thresholds",
+    "efficientnet",
+    "mobilenet",
+    "resnet",
+    "shufflenet",
+    "squeezenet",
+]
