@@ -1,0 +1,258 @@
+"""One case: build the int8 artifact, measure it against float32, put it through the gates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ptqbench.backends.artifact import Artifact
+from ptqbench.backends.engine import TorchBackend
+from ptqbench.backends.isa import instruction_set
+from ptqbench.data.sets import Data, ImageSet
+from ptqbench.gates import Evidence, accuracy_settled, evaluate
+from ptqbench.measurement.accuracy import Accuracy, measure_accuracy
+from ptqbench.measurement.size import Size, measure_size
+from ptqbench.measurement.timing import Speed, measure_speed, pick_fastest
+from ptqbench.measurement.types import Model
+from ptqbench.phases import Phases
+from ptqbench.progress import Progress, silent
+from ptqbench.recipes import Recipe
+from ptqbench.reporting.result import CaseResult
+
+BATCH_SIZE = 50
+"""Images per forward pass in calibration and accuracy; measured in docs/performance.md."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """At which input latency is measured.
+
+    Attributes:
+        input_shape: ``N×C×H×W``.
+        threads: Threads of both sides.
+        seed: Seed of the input and of the bootstrap.
+    """
+
+    input_shape: tuple[int, int, int, int]
+    threads: int
+    seed: int = 0
+
+    def example(self) -> Tensor:
+        """A random input of that shape, float32."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randn(self.input_shape, generator=generator)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A float32 model that is to be quantized, with everything that goes with it.
+
+    Attributes:
+        model: Float32 module in evaluation mode.
+        recipe: How it is quantized.
+        weights: Where its parameters come from: ``fixture``, a path, ``given``.
+        data: Calibration and evaluation images.
+        timing: At which input latency is measured.
+        folder: Where artifacts are written.
+        facts: What else the report shall tell.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    weights: str
+    data: Data
+    timing: Timing
+    folder: Path
+    facts: Mapping[str, object]
+
+    def int8_path(self, backend: str) -> Path:
+        """Where the int8 artifact for a backend is written."""
+        return self.folder / f"{self.recipe.model}-{backend}.int8.pt"
+
+
+class FloatSide:
+    """The float32 side of a model's cases, made once for all backends.
+
+    Args:
+        subject: The model.
+        backend: Any backend of the runtime; float32 does not depend on the engine.
+        phases: Where time is counted.
+    """
+
+    def __init__(self, subject: Subject, backend: TorchBackend, phases: Phases) -> None:
+        with phases.measure("lower float32"):
+            example = next(calibration_batches(subject.data, subject.recipe))[:1]
+            path = subject.folder / f"{subject.recipe.model}.float32.pt"
+            self.artifact = backend.build_float(subject.model, subject.recipe.model, example, path)
+            self._lowerings = backend.float_lowerings(self.artifact)
+        self._subject = subject
+        self._phases = phases
+
+    @cached_property
+    def times_ms(self) -> dict[str, float]:
+        """Median time of a call in ms of each lowering, and of the module itself (``eager``)."""
+        timing = self._subject.timing
+        candidates: dict[str, Model] = {**self._lowerings, "eager": self._subject.model}
+        with self._phases.measure("choose the float32 lowering", forward=True):
+            _, times = pick_fastest(candidates, timing.example(), threads=timing.threads, rounds=5)
+        return times
+
+    @property
+    def lowering(self) -> str:
+        """Name of the fastest lowering; the module itself is not one that ships."""
+        return min(self._lowerings, key=self.times_ms.__getitem__)
+
+    @property
+    def fastest(self) -> Model:
+        """The fastest lowering, which int8 has to beat."""
+        return self._lowerings[self.lowering]
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """What was measured of one int8 artifact."""
+
+    accuracy: Accuracy
+    size: Size
+    speed: Speed
+
+
+def calibration_batches(data: Data, recipe: Recipe) -> Iterator[Tensor]:
+    """The images that the recipe calibrates with, in batches ``N×C×H×W`` float32."""
+    images: ImageSet = data.calibration
+    count = min(recipe.calibration_images, images.count)
+    return (pixels for pixels, _ in images.batches(0, count, BATCH_SIZE))
+
+
+def build_int8(
+    subject: Subject, backend: TorchBackend, phases: Phases, path: Path | None = None
+) -> Artifact:
+    """Quantize the subject for a backend.
+
+    Raises:
+        UserError: The backend is missing or the recipe does not fit.
+    """
+    batches = calibration_batches(subject.data, subject.recipe)
+    path = path or subject.int8_path(backend.name)
+    return backend.build(subject.model, subject.recipe, batches, path, phases)
+
+
+def judge(
+    subject: Subject,
+    backend: TorchBackend,
+    artifact: Artifact,
+    float_side: FloatSide,
+    progress: Progress = silent,
+    phases: Phases | None = None,
+) -> CaseResult:
+    """Measure an int8 artifact, loaded from its file, and put it through the gates."""
+    phases = phases or Phases()
+    thresholds = replace(
+        subject.recipe.thresholds,
+        # Kernels written for another instruction set promise nothing on this one.
+        speedup={
+            name: value
+            for name, value in subject.recipe.thresholds.speedup.items()
+            if name in backend.targets
+        },
+    )
+    with phases.measure("load int8"):
+        int8 = artifact.load()
+    accuracy = measure_accuracy(
+        float_side.fastest,
+        int8,
+        subject.data.evaluation,
+        batch_size=BATCH_SIZE,
+        settled=accuracy_settled(thresholds),
+        progress=progress,
+        phases=phases,
+    )
+    with phases.measure("speed pairs", forward=True):
+        speed = measure_speed(
+            float_side.fastest,
+            int8,
+            subject.timing.example(),
+            threads=subject.timing.threads,
+            threshold=thresholds.speedup.get(instruction_set()),
+            seed=subject.timing.seed,
+            progress=progress,
+            float32_plain_ms=float_side.times_ms["eager"],
+        )
+    size = measure_size(float_side.artifact.path, artifact.path)
+    with phases.measure("judge"):
+        gates = evaluate(
+            Evidence(thresholds, instruction_set(), accuracy=accuracy, size=size, speed=speed)
+        )
+    measured = Measurements(accuracy, size, speed)
+    return CaseResult(
+        model=subject.recipe.model,
+        weights=subject.weights,
+        backend=backend.name,
+        data=subject.data.name,
+        recipe=subject.recipe.hash,
+        metrics=_metrics(measured),
+        gates=gates,
+        facts={
+            **subject.facts,
+            **_facts(measured, artifact),
+            "float32_lowering": float_side.lowering,
+            "float32_lowerings_ms": float_side.times_ms,
+        },
+    )
+
+
+def unavailable(
+    recipe: Recipe, backend: TorchBackend, reason: str, *, weights: str, data: str
+) -> CaseResult:
+    """The case of a backend that cannot run here: every gate is unverified, none is green."""
+    evidence = Evidence(recipe.thresholds, instruction_set(), unavailable=reason)
+    return CaseResult(
+        model=recipe.model,
+        weights=weights,
+        backend=backend.name,
+        data=data,
+        recipe=recipe.hash,
+        metrics={},
+        gates=evaluate(evidence),
+        facts={"engine": backend.engine},
+    )
+
+
+def _metrics(measured: Measurements) -> dict[str, float | None]:
+    accuracy, size, speed = measured.accuracy, measured.size, measured.speed
+    return {
+        "float32_top1": accuracy.float32_top1,
+        "int8_top1": accuracy.int8_top1,
+        "float32_top5": accuracy.float32_top5,
+        "int8_top5": accuracy.int8_top5,
+        "agreement": accuracy.agreement.value,
+        "sqnr_db": accuracy.sqnr_db,
+        "float32_bytes": size.float32_bytes,
+        "int8_bytes": size.int8_bytes,
+        "size_ratio": size.ratio,
+        "float32_latency_ms": speed.float32_ms,
+        "int8_latency_ms": speed.int8_ms,
+        "speedup": speed.speedup.value,
+    }
+
+
+def _facts(measured: Measurements, artifact: Artifact) -> dict[str, object]:
+    accuracy, speed = measured.accuracy, measured.speed
+    return {
+        "engine": artifact.info.engine,
+        "flow": artifact.info.flow,
+        "calibration_images": artifact.info.calibration_images,
+        "evaluation_images": accuracy.n,
+        "agreement_interval": (accuracy.agreement.low, accuracy.agreement.high),
+        "threads": speed.threads,
+        "input_shape": speed.input_shape,
+        "pairs": speed.pairs,
+        "speedup_interval": (speed.speedup.low, speed.speedup.high),
+        "noise_interval": (speed.noise.low, speed.noise.high),
+        "float32_plain_ms": speed.float32_plain_ms,
+    }

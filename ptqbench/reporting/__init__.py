@@ -1,0 +1,1 @@
+"""Turning verdicts into something to read: JSON and the terminal."""

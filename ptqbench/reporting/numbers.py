@@ -1,0 +1,85 @@
+"""How numbers are written: few digits, and a dash where there is none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+MISSING = "–"
+_SHARES = ("accuracy", "agreement")
+"""Gates whose number is a fraction of 1."""
+_RATIOS = ("size", "speedup")
+"""Gates whose number says how many times."""
+
+
+def number(value: object) -> float | None:
+    """``value`` as a number that can be shown, or None."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value):
+        return float(value)
+    return None
+
+
+def pair(value: object) -> tuple[float, float] | None:
+    """``value`` as an interval that can be shown, or None."""
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
+        low, high = number(value[0]), number(value[1])
+        if low is not None and high is not None:
+            return low, high
+    return None
+
+
+def percent(share: float | None, digits: int = 2, unit: str = "") -> str:
+    """A fraction of 1 in percent.
+
+    Only what is exactly everything is written as 100: 99.996 % is not "100.00 %".
+    """
+    if share is None:
+        return MISSING
+    text = f"{100 * share:.{digits}f}"
+    if share < 1 and float(text) >= 100:
+        text = f"{100 - 10**-digits:.{digits}f}"
+    return text + unit
+
+
+def decibel(value: float | None) -> str:
+    """A signal-to-noise ratio; equal logits have no noise."""
+    if value is None:
+        return MISSING
+    return "equal" if math.isinf(value) and value > 0 else f"{value:.1f} dB"
+
+
+def significant(value: float | None) -> str:
+    """Three digits that say something, never fewer than those before the point."""
+    if value is None or math.isinf(value):
+        return MISSING
+    size = abs(value)
+    return f"{value:.{0 if size >= 99.95 else 1 if size >= 9.995 else 2}f}"
+
+
+def times(value: float | None) -> str:
+    """How many times."""
+    return MISSING if value is None else f"{value:.2f}×"
+
+
+def span(interval: tuple[float, float] | None, digits: int = 2) -> str:
+    """Both ends of an interval."""
+    return "" if interval is None else f"{interval[0]:.{digits}f}–{interval[1]:.{digits}f}"
+
+
+def gate_number(gate: str, value: float) -> str:
+    """A gate's observed number or threshold in the unit that its column shows."""
+    if gate in _SHARES:
+        return percent(value, unit=" %")
+    return times(value) if gate in _RATIOS else f"{value:.4g}"
+
+
+def gate_interval(gate: str, interval: tuple[float, float]) -> str:
+    """The interval of a gate's observed number, in the same unit."""
+    if gate in _SHARES:
+        return f"{percent(interval[0])}–{percent(interval[1])}"
+    return span(interval)
+
+
+def count(amount: int, noun: str) -> str:
+    """An amount of something: ``1 case``, ``2,000 images``."""
+    return f"{amount:,} {noun}{'' if amount == 1 else 's'}"

@@ -1,0 +1,129 @@
+"""From names and paths to a subject: weights, images, input and folder of a model's cases."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from ptqbench.backends.isa import physical_cores
+from ptqbench.case import Subject, Timing
+from ptqbench.data.fixture import open_fixture
+from ptqbench.data.folder import open_folder
+from ptqbench.data.sets import Data, check_classes, check_disjoint
+from ptqbench.errors import UserError
+from ptqbench.models.weights import Weights, build_model, load_weights
+from ptqbench.models.zoo import MODELS
+from ptqbench.phases import Phases
+from ptqbench.progress import Progress, silent
+from ptqbench.recipes import Recipe
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What a run is asked for beside models and backends.
+
+    Attributes:
+        data: ``fixture``, or an image folder.
+        weights: ``fixture``, or a file.
+        overrides: Preprocessing and classes that win over the weights' sidecar.
+        input_size: Height and width for latency; None: the model's standard size.
+        batch_size: Batch size for latency.
+        threads: None: all physical cores.
+        seed: Of every random choice.
+        artifacts: Folder that keeps the artifacts; None: they are not kept.
+    """
+
+    data: str = "fixture"
+    weights: str = "fixture"
+    overrides: Mapping[str, object] = field(default_factory=dict)
+    input_size: int | None = None
+    batch_size: int = 1
+    threads: int | None = None
+    seed: int = 0
+    artifacts: str | None = None
+
+    def to_dict(self) -> dict[str, object]:
+        """The settings as the report shows them, defaults filled in."""
+        return {**asdict(self), "threads": self.threads or physical_cores()}
+
+    def timing(self, input_size: tuple[int, int, int]) -> Timing:
+        """The input at which latency is measured, given the model's standard size."""
+        channels, height, width = input_size
+        if self.input_size:
+            height = width = self.input_size
+        shape = (self.batch_size, channels, height, width)
+        return Timing(shape, self.threads or physical_cores(), self.seed)
+
+
+def open_subject(
+    recipe: Recipe, settings: RunSettings, stack: ExitStack, progress: Progress, phases: Phases
+) -> Subject:
+    """Load weights and open images for a model's cases.
+
+    Args:
+        recipe: Of the model.
+        settings: Where weights, images and artifacts are.
+        stack: Removes the temporary folder of artifacts that are not kept.
+        progress: Told while fixture images are rendered.
+        phases: Where time is counted.
+
+    Raises:
+        UserError: Weights or images cannot be read or do not fit.
+    """
+    with phases.measure("load weights"):
+        spec = MODELS.get(recipe.model)
+        weights = load_weights(spec, settings.weights, settings.overrides)
+        model = build_model(spec, weights)
+    with phases.measure("open images"):
+        data = open_data(settings.data, weights, settings.seed, progress)
+    facts: dict[str, object] = {"weights_sha256": weights.sha256, "notes": data.notes}
+    folder = artifact_folder(settings.artifacts, stack)
+    timing = settings.timing(spec.input_size)
+    return Subject(model, recipe, weights.source, data, timing, folder, facts)
+
+
+def artifact_folder(wanted: str | None, stack: ExitStack) -> Path:
+    """The folder for artifacts: the wanted one, or one that the stack removes.
+
+    Raises:
+        UserError: The wanted folder cannot be made.
+    """
+    if wanted is None:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ptqbench-")))
+    folder = Path(wanted).expanduser()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"The folder {wanted} cannot be made: {error.strerror}.") from None
+    return folder
+
+
+def open_data(source: str, weights: Weights, seed: int, progress: Progress = silent) -> Data:
+    """Open the images that belong to weights.
+
+    Args:
+        source: ``fixture``, or an image folder.
+        weights: Bring preprocessing and classes.
+        seed: Of the calibration share, where it has to be split off.
+        progress: Told while fixture images are rendered.
+
+    Raises:
+        UserError: Unreadable, other classes than the weights', or calibration images
+            among the evaluation images.
+    """
+    if source == "fixture":
+        data = open_fixture(weights.preprocessing, progress=progress)
+    else:
+        data = open_folder(
+            Path(source),
+            weights.preprocessing,
+            classes=weights.classes,
+            num_classes=weights.num_classes,
+            seed=seed,
+        )
+    check_classes(data, weights.classes, weights.num_classes)
+    check_disjoint(data)
+    return data

@@ -1,0 +1,415 @@
+"""The command line: what it passes on, what it says to mistakes, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+
+import jsonschema
+import pytest
+
+import ptqbench
+from ptqbench.cli import main
+from ptqbench.errors import UnknownNameError
+from ptqbench.gates.base import GateResult, Verdict
+from ptqbench.reporting import inventory, progress
+from ptqbench.reporting.json_report import schema
+from ptqbench.reporting.result import CaseResult, Prediction, Report
+
+MACHINE = {
+    "cpu": "a CPU",
+    "instruction_set": "avx2",
+    "physical_cores": 2,
+    "python": "3.11",
+    "torch": "2.13",
+}
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """The options that the command line passes on."""
+
+    data: str
+    weights: str
+    overrides: dict[str, object]
+    input_size: int | None
+    batch_size: int
+    threads: int | None
+    seed: int
+
+
+@dataclass
+class Recorder:
+    """Stands in for `ptqbench.validation`: records its calls, returns what the test says."""
+
+    verdict: Verdict = Verdict.PASS
+    error: BaseException | None = None
+    calls: list[tuple[object, ...]] = field(default_factory=list)
+
+    def run(self, models, backends, settings, progress, phases) -> Report:  # type: ignore[no-untyped-def]
+        self.calls.append((models, backends, settings))
+        if self.error is not None:
+            raise self.error
+        progress("float32 predictions", 1, 2)
+        with phases.measure("float32 predictions", forward=True):
+            time.sleep(0.001)
+        gate = GateResult("accuracy", self.verdict, 0.99, 0.99, (0.98, 1.0), 2000, "A sentence.")
+        case = CaseResult("resnet18", "fixture", "x86", "fixture", "ab", {}, (gate,))
+        return Report(MACHINE, (case,))
+
+    def predict(self, image, **options) -> Prediction:  # type: ignore[no-untyped-def]
+        self.calls.append((image, options))
+        if self.error is not None:
+            raise self.error
+        return Prediction(options["model"], "fixture", "x86", (("cat", 0.9),), (("cat", 0.8),))
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    stand_in = Recorder()
+    module = ModuleType("ptqbench.validation")
+    module.__dict__.update(run=stand_in.run, predict=stand_in.predict, RunSettings=_Settings)
+    monkeypatch.setitem(sys.modules, "ptqbench.validation", module)
+    monkeypatch.setattr(ptqbench, "validation", module, raising=False)
+    return stand_in
+
+
+Say = Callable[[], tuple[str, str]]
+
+
+@pytest.fixture
+def said(capsys: pytest.CaptureFixture[str]) -> Say:
+    return lambda: tuple(capsys.readouterr())  # type: ignore[return-value]
+
+
+def refused(*argv: str) -> int:
+    """The exit code, whether argparse leaves or `main` returns."""
+    try:
+        return main(argv)
+    except SystemExit as left:
+        assert isinstance(left.code, int)
+        return left.code
+
+
+# What is passed on
+
+
+def test_run_passes_the_defaults_on(recorder: Recorder, said: Say) -> None:
+    assert main(["run"]) == 0
+    assert recorder.calls == [
+        ((), None, _Settings("fixture", "fixture", {}, None, 1, None, 0)),
+    ]
+    out, err = said()
+    assert "1 case: ✓ 1 pass" in out
+    assert err == ""
+
+
+def test_run_passes_every_option_on(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PTQBENCH_CACHE", "to be restored")
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes(b"")
+    names = tmp_path / "names.txt"
+    names.write_text("cat\n\n dog \n", "utf-8")
+    options = f"""--backend x86 --backend onednn --backend x86 --weights {weights}
+        --data {tmp_path} --resize 72 --crop 64 --mean 0.5,0.4,0.3 --std 0.2,0.2,0.2
+        --interpolation bicubic --classes {names} --input-size 96 --batch-size 4 --threads 2
+        --seed 7 --cache-dir {tmp_path}/cache"""
+    assert main(["run", "resnet18", "mobilenet_*", "resnet18", *options.split()]) == 0
+    overrides = {
+        "resize": 72,
+        "crop": 64,
+        "mean": (0.5, 0.4, 0.3),
+        "std": (0.2, 0.2, 0.2),
+        "interpolation": "bicubic",
+        "classes": ("cat", "dog"),
+    }
+    settings = _Settings(str(tmp_path), str(weights), overrides, 96, 4, 2, 7)
+    assert recorder.calls == [(("resnet18", "mobilenet_*"), ("x86", "onednn"), settings)]
+    assert os.environ["PTQBENCH_CACHE"] == f"{tmp_path}/cache"
+
+
+def test_predict_passes_its_options_on(recorder: Recorder, said: Say, tmp_path: Path) -> None:
+    image = tmp_path / "photo.jpg"
+    image.write_bytes(b"")
+    assert main(["predict", str(image), "--model", "resnet18", "--classes", "cat,dog"]) == 0
+    ((path, options),) = recorder.calls
+    assert path == image
+    assert isinstance(options, dict)
+    progress = options.pop("progress")
+    assert callable(progress)
+    assert options == {
+        "model": "resnet18",
+        "backend": None,
+        "weights": "fixture",
+        "data": "fixture",
+        "overrides": {"classes": ("cat", "dog")},
+        "seed": 0,
+    }
+    assert "Both say cat." in said()[0]
+
+
+# Exit codes and output
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code", "strict"),
+    [
+        (Verdict.PASS, 0, 0),
+        (Verdict.FAIL, 1, 1),
+        (Verdict.INCONCLUSIVE, 0, 3),
+        (Verdict.UNVERIFIED, 0, 3),
+    ],
+)
+def test_exit_codes(recorder: Recorder, verdict: Verdict, code: int, strict: int) -> None:
+    recorder.verdict = verdict
+    assert main(["run"]) == code
+    assert main(["run", "--strict"]) == strict
+
+
+def test_json_goes_to_a_file_and_the_report_to_the_terminal(
+    recorder: Recorder, said: Say, tmp_path: Path
+) -> None:
+    path = tmp_path / "result.json"
+    assert main(["run", "--json", str(path)]) == 0
+    found = json.loads(path.read_text("utf-8"))
+    jsonschema.Draft202012Validator(schema()).validate(found)
+    assert [phase["name"] for phase in found["phases"]] == [
+        "start and imports",
+        "float32 predictions",
+    ]
+    assert found["wall_seconds"] >= sum(phase["seconds"] for phase in found["phases"])
+    assert "1 case" in said()[0]
+
+
+def test_json_on_standard_output_is_nothing_but_json(recorder: Recorder, said: Say) -> None:
+    assert main(["run", "--json", "-", "--timings"]) == 0
+    out, err = said()
+    assert json.loads(out)["schema_version"] == 1
+    assert "1 case" in err
+    assert "its forward passes" in err
+
+
+def test_timings_are_shown_on_request(recorder: Recorder, said: Say) -> None:
+    main(["run"])
+    assert "forward passes" not in said()[0]
+    main(["run", "--timings"])
+    assert "The whole process took" in said()[0]
+
+
+def test_no_progress_where_nobody_watches(recorder: Recorder, said: Say) -> None:
+    main(["run"])
+    assert said()[1] == ""
+
+
+def test_progress_leaves_nothing_and_starts_no_thread(
+    monkeypatch: pytest.MonkeyPatch, said: Say
+) -> None:
+    import threading
+
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    before = threading.active_count()
+    with progress.progress_display() as update:
+        update("calibrating [x]", 0, 0)
+        update("calibrating [x]", 3, 8)
+        update("timing", 1, 4)
+        assert threading.active_count() == before
+    err = said()[1]
+    assert "calibrating [x]" in err
+    assert "timing" in err
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        ("rum", "Did you mean run?"),
+        ("run --bakend x86", "Did you mean --backend?"),
+        ("run --batch-size 0", "--batch-size: must be at least 1"),
+        ("run --threads two", "--threads: must be a whole number, but got 'two'"),
+        ("run --seed -1", "--seed"),
+        ("run --mean 1,2", "must be three numbers like 0.485,0.456,0.406"),
+        ("run --mean nan,0,0", "must be finite"),
+        ("run --std 1,0,1", "must be above 0"),
+        ("run --classes cat,cat", "names cat more than once"),
+        ("run --classes ,", "names no class"),
+        ("run --classes missing.txt", "there is no file 'missing.txt'"),
+        ("run --weights missing.pt", "There are no weights at missing.pt"),
+        ("run --data missing", "There are no images at missing"),
+        ("run --json missing/result.json", "there is no folder missing"),
+        ("run --json .", "it is a folder"),
+        ("predict missing.jpg --model resnet18", "Cannot read the image missing.jpg"),
+        ("predict . --model resnet18", "it is a folder"),
+        ("predict x.jpg", "--model"),
+        ("run --back x86", "unrecognized arguments: --back"),
+        ("", "COMMAND"),
+    ],
+)
+def test_mistakes_are_said_before_anything_is_measured(
+    recorder: Recorder,
+    said: Say,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    argv: str,
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert refused(*argv.split()) == 2
+    out, err = said()
+    assert out == ""
+    assert words in err
+    assert err.splitlines()[-1].startswith("ptqbench: error: ")
+    assert "Traceback" not in err
+    assert recorder.calls == []
+
+
+@pytest.mark.parametrize("command", ["run", "predict"])
+def test_what_the_user_did_wrong_is_one_sentence(
+    recorder: Recorder, said: Say, tmp_path: Path, command: str
+) -> None:
+    recorder.error = UnknownNameError("Unknown model 'resnet81'. Did you mean resnet18?")
+    image = tmp_path / "photo.jpg"
+    image.write_bytes(b"")
+    argv = ["run", "resnet81"] if command == "run" else ["predict", str(image), "--model", "x"]
+    assert main(argv) == 2
+    assert said() == (
+        "",
+        "ptqbench: error: Unknown model 'resnet81'. Did you mean resnet18?\n",
+    )
+
+
+def test_a_full_disk_is_a_sentence_but_a_defect_is_not_hidden(
+    recorder: Recorder, said: Say
+) -> None:
+    recorder.error = OSError(28, "No space left on device", "cache/shard-0.npy")
+    assert main(["run"]) == 2
+    assert "error: No space left on device: cache/shard-0.npy." in said()[1]
+    recorder.error = OSError(22, "Invalid argument")
+    with pytest.raises(OSError, match="Invalid argument"):
+        main(["run"])
+
+
+def test_ctrl_c_leaves_no_result(recorder: Recorder, said: Say, tmp_path: Path) -> None:
+    recorder.error = KeyboardInterrupt()
+    assert main(["run", "--json", str(tmp_path / "result.json")]) == 130
+    assert "interrupted" in said()[1]
+    assert list(tmp_path.iterdir()) == []
+
+
+# list
+
+
+def test_list(monkeypatch: pytest.MonkeyPatch, said: Say) -> None:
+    entry = inventory.ModelEntry("resnet18", (3, 224, 224), inventory.WeightsEntry(True, 0.9))
+    missing = inventory.BackendEntry("qnnpack", "qnnpack", "This build of torch lacks it.")
+    found = inventory.Inventory("avx2", (entry,), (), (missing,))
+    monkeypatch.setattr(inventory, "inventory", lambda: found)
+    assert main(["list"]) == 0
+    assert "not available: This build of torch lacks it." in said()[0]
+    assert main(["list", "--json"]) == 0
+    assert json.loads(said()[0])["models"][0]["weights"]["shipped"] is True
+
+
+# In a process of its own
+
+
+def fresh(code: str, **options: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(  # type: ignore[call-overload,no-any-return]
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(ptqbench.__file__).parents[1])},
+        **options,
+    )
+
+
+def test_help_and_import_bring_no_torch_along() -> None:
+    found = fresh(
+        """
+        import sys
+        import ptqbench, ptqbench.cli
+        try:
+            ptqbench.cli.main(["--help"])
+        except SystemExit as left:
+            assert left.code == 0
+        assert ptqbench.cli.main(["run", "--weights", "missing"]) == 2
+        heavy = {"torch", "torchvision", "numpy", "scipy", "rich"} & set(sys.modules)
+        assert not heavy, heavy
+        """
+    )
+    assert found.returncode == 0, found.stderr
+    assert "exit codes:" in found.stdout
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs the processor time of child processes")
+def test_help_is_there_at_once() -> None:
+    env = {**os.environ, "PYTHONPATH": str(Path(ptqbench.__file__).parents[1])}
+
+    def seconds(*argv: str) -> float:
+        # Processor time: what else runs on this machine must not decide.
+        before = os.times()
+        subprocess.run([sys.executable, *argv], check=True, capture_output=True, env=env)
+        after = os.times()
+        used = after.children_user + after.children_system
+        return used - before.children_user - before.children_system
+
+    pairs = [(seconds("-c", "pass"), seconds("-m", "ptqbench", "--help")) for _ in range(5)]
+    bare, shown = (min(side) for side in zip(*pairs, strict=True))
+    # A bare interpreter takes 0.02 to 0.05 s; importing torch takes 30 times as long.
+    assert shown < max(0.2, 6 * bare)
+
+
+_SLEEPER = """
+import os, signal, sys, types
+import ptqbench
+module = types.ModuleType("ptqbench.validation")
+module.RunSettings = lambda **_: None
+def run(*_):
+    os.kill(os.getpid(), signal.SIGINT)
+    raise SystemExit("not interrupted")
+module.run = run
+sys.modules["ptqbench.validation"] = ptqbench.validation = module
+from ptqbench.cli import main
+sys.exit(main(["run"]))
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals work otherwise on Windows")
+def test_a_real_interrupt_ends_with_130_and_a_sentence() -> None:
+    found = fresh(_SLEEPER)
+    assert found.returncode == 130
+    assert "Traceback" not in found.stderr
+    assert "interrupted" in found.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes close otherwise on Windows")
+def test_a_pipe_that_closes_early_is_no_traceback() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    code = """
+        import sys
+        from ptqbench.reporting import console
+        console.write("text " * 100_000, sys.stdout)
+        """
+    found = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(ptqbench.__file__).parents[1])},
+    )
+    os.close(writer)
+    assert (found.returncode, found.stderr) == (0, "")
