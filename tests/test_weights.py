@@ -17,6 +17,7 @@ from ptqbench.data.shapes import CLASSES
 from ptqbench.errors import UserError
 from ptqbench.models import weights as weights_module
 from ptqbench.models.preprocessing import Preprocessing
+from ptqbench.models.state import read_state
 from ptqbench.models.weights import build_model, build_quantizable, load_weights
 from ptqbench.models.zoo import MODELS, ModelSpec
 from ptqbench.resources import fixtures_dir
@@ -290,3 +291,14 @@ def test_fixture_weights_load_with_their_sidecar(name: str) -> None:
     assert (weights.preprocessing.resize, weights.preprocessing.crop) == (64, 64)
     logits = build_model(MODELS.get(name), weights)(torch.zeros(1, 3, 64, 64))
     assert logits.shape == (1, 16)
+
+
+def test_a_safetensors_file_that_begins_like_a_pickle_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    # A header of 0x80 bytes, modulo 256, makes the first byte that of a pickle.
+    for padding in range(300):
+        save_file({"a" * (padding + 1): torch.ones(2)}, path)
+        if path.read_bytes()[0] == 0x80:
+            break
+    state, _ = read_state(path)
+    assert [value.tolist() for value in state.values()] == [[1.0, 1.0]]

@@ -76,7 +76,10 @@ def check_architecture(
 
 
 def _is_pickle(content: bytes) -> bool:
-    # torch.save writes a zip archive, or in old versions a bare pickle of protocol 2.
+    # torch.save writes a zip archive, or in old versions a bare pickle of protocol 2, whose
+    # first byte a safetensors file may share: that begins with the length of a JSON header.
+    if content[8:9] == b"{" and int.from_bytes(content[:8], "little") <= len(content):
+        return False
     return content.startswith((b"PK\x03\x04", b"\x80"))
 
 
