@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -152,15 +152,8 @@ def judge(
 ) -> CaseResult:
     """Measure an int8 artifact, loaded from its file, and put it through the gates."""
     phases = phases or Phases()
-    thresholds = replace(
-        subject.recipe.thresholds,
-        # Kernels written for another instruction set promise nothing on this one.
-        speedup={
-            name: value
-            for name, value in subject.recipe.thresholds.speedup.items()
-            if name in backend.targets
-        },
-    )
+    thresholds = subject.recipe.thresholds
+    here = instruction_set()
     with phases.measure("load int8"):
         int8 = artifact.load()
     accuracy = measure_accuracy(
@@ -178,16 +171,22 @@ def judge(
             int8,
             subject.timing.example(),
             threads=subject.timing.threads,
-            threshold=thresholds.speedup.get(instruction_set()),
+            threshold=thresholds.speedup.get(here) if here in backend.targets else None,
             seed=subject.timing.seed,
             progress=progress,
             float32_plain_ms=float_side.times_ms["eager"],
         )
     size = measure_size(float_side.artifact.path, artifact.path)
     with phases.measure("judge"):
-        gates = evaluate(
-            Evidence(thresholds, instruction_set(), accuracy=accuracy, size=size, speed=speed)
+        evidence = Evidence(
+            thresholds,
+            here,
+            accuracy=accuracy,
+            size=size,
+            speed=speed,
+            kernels_for=backend.targets,
         )
+        gates = evaluate(evidence)
     measured = Measurements(accuracy, size, speed)
     return CaseResult(
         model=subject.recipe.model,

@@ -224,6 +224,13 @@ def test_speedup_without_a_threshold_is_unverified_with_its_number() -> None:
     assert "no speedup threshold for neon (it has: avx2)" in result.detail
 
 
+def test_speed_of_kernels_for_another_cpu_is_unverified_with_its_number() -> None:
+    result = judge("speedup", speed=speed(1.9, 2.1), kernels_for=("neon",))
+    assert result.verdict is Verdict.UNVERIFIED
+    assert "written for neon" in result.detail
+    assert result.observed == pytest.approx(2.0)
+
+
 @pytest.mark.parametrize(("low", "high"), [(1.6, 1.8), (1.35, 1.45), (1.4, 1.6)])
 def test_noise_that_could_explain_it_leaves_it_unverified(low: float, high: float) -> None:
     noise = Estimate(1.02, 0.93, 1.12, 20)

@@ -85,6 +85,7 @@ class Evidence:
         accuracy: Paired accuracy, or None if it was not measured.
         size: Sizes of the artifacts, or None if they were not measured.
         speed: Speedup, or None if it was not measured.
+        kernels_for: Instruction sets that the backend's kernels are written for; empty: any.
         unavailable: Why nothing could be measured; every gate is then unverified.
         missing: Why a measurement is None, by the name of its field.
     """
@@ -94,6 +95,7 @@ class Evidence:
     accuracy: Accuracy | None = None
     size: Size | None = None
     speed: Speed | None = None
+    kernels_for: tuple[str, ...] = ()
     unavailable: str | None = None
     missing: Mapping[str, str] = field(default_factory=dict)
 

@@ -28,6 +28,13 @@ def speedup_gate(evidence: Evidence, speed: Speed) -> GateResult:
     factor; if it then reaches the threshold, noise could explain any verdict and the
     gate is unverified.
     """
+    if evidence.kernels_for and evidence.instruction_set not in evidence.kernels_for:
+        return unverified(
+            NAME,
+            f"The backend's kernels are written for {', '.join(evidence.kernels_for)}: their speed "
+            f"on {evidence.instruction_set} says nothing about the target. {_times(speed)}",
+            speed.speedup,
+        )
     threshold = evidence.thresholds.speedup.get(evidence.instruction_set)
     if threshold is None:
         known = ", ".join(evidence.thresholds.speedup) or "none"

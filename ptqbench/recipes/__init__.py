@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from ptqbench.recipes import efficientnet, mobilenet, resnet, shufflenet, squeezenet
+from ptqbench.recipes import (  # isort: skip  (the order of registration is that of reports)
+    resnet,
+    mobilenet,
+    shufflenet,
+    squeezenet,
+    efficientnet,
+)
 from ptqbench.recipes.recipe import RECIPES, Recipe, Thresholds
 
 __all__ = [

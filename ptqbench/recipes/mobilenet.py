@@ -49,7 +49,7 @@ register(
         backend="x86",
         fusion=v2_groups(),
         int8_modules=53,
-        thresholds=Thresholds(size_ratio=3.0, speedup={"avx2": 1.1}),
+        thresholds=Thresholds(size_ratio=3.2, speedup={"avx2": 1.3}),
     )
 )
 register(
@@ -58,6 +58,6 @@ register(
         backend="onednn",
         fusion=v3_large_groups(),
         int8_modules=64,
-        thresholds=Thresholds(size_ratio=3.0, speedup={"avx2": 1.1}),
+        thresholds=Thresholds(size_ratio=3.4, speedup={"avx2": 1.5}),
     )
 )

@@ -28,6 +28,8 @@ register(
         backend="onednn",
         fusion=v2_groups(),
         int8_modules=57,
-        thresholds=Thresholds(size_ratio=2.8, speedup={"avx2": 1.1}),
+        thresholds=Thresholds(size_ratio=3.2, speedup={"avx2": 1.3}),
+        # In FX the branches of a concatenation are requantized; eager lowers to quantized::cat.
+        flow="eager",
     )
 )

@@ -25,6 +25,6 @@ register(
         backend="onednn",
         fusion=v1_1_groups(),
         int8_modules=26,
-        thresholds=Thresholds(size_ratio=3.5, speedup={"avx2": 1.5}),
+        thresholds=Thresholds(size_ratio=3.4, speedup={"avx2": 2.0}),
     )
 )
