@@ -17,7 +17,7 @@ from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.engine import BACKENDS, TorchBackend
 from ptqbench.backends.isa import physical_cores
 from ptqbench.case import FloatSide, Subject, build_int8, calibration_batches, judge, unavailable
-from ptqbench.data.sets import Data
+from ptqbench.data.sets import Data, check_disjoint
 from ptqbench.errors import UserError
 from ptqbench.models.preprocessing import Preprocessing
 from ptqbench.models.weights import Weights, build_model, load_weights
@@ -126,9 +126,11 @@ def validate(
     else:
         module = copy.deepcopy(model).eval()
         loaded = _weights_of(module, spec.input_size, preprocessing, classes)
-    opened = (
-        data if isinstance(data, Data) else open_data(str(data), loaded, settings.seed, progress)
-    )
+    if isinstance(data, Data):
+        check_disjoint(data)
+        opened = data
+    else:
+        opened = open_data(str(data), loaded, settings.seed, progress)
     phases = Phases()
     torch.set_num_threads(settings.threads or physical_cores())
     with ExitStack() as stack:

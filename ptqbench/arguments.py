@@ -19,7 +19,7 @@ artifact through gates against its float32 original."""
 
 _EPILOG = """\
 exit codes:
-  0  all gates passed
+  0  no gate failed
   1  a gate failed
   2  wrong use, configuration or input; said before anything is measured
   3  nothing failed, but something is inconclusive or unverified (only with --strict)

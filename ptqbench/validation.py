@@ -109,7 +109,7 @@ def predict(
         UserError: Unknown names, a picture that cannot be read, a backend that cannot run
             here, or weights and data that do not fit.
     """
-    recipe = RECIPES.get(model)
+    recipe = RECIPES.get(MODELS.get(model).name)
     target = BACKENDS.get(backend or recipe.backend)
     picture = load_image(image)
     if reason := target.availability():

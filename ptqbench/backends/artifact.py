@@ -73,18 +73,19 @@ class Artifact:
         return EngineBound(load_script(self.path, self.info.engine), self.info.engine)
 
     @classmethod
-    def open(cls, path: Path) -> Artifact:
+    def open(cls, path: str | Path) -> Artifact:
         """Read an artifact's own description.
 
         Raises:
             UserError: Not a TorchScript file, or not one that this ptqbench wrote.
         """
+        path = Path(path)
         files = {_METADATA: ""}
         try:
             with known_deprecations_ignored():
                 torch.jit.load(str(path), _extra_files=files)
         except (RuntimeError, ValueError, OSError) as error:
-            reason = str(error).splitlines()[0]
+            reason = _first_line(error)
             raise UserError(f"{path} cannot be loaded as TorchScript: {reason}") from None
         if not files[_METADATA]:
             raise UserError(
@@ -144,7 +145,7 @@ def save_script(script: torch.jit.ScriptModule, path: Path, info: ArtifactInfo) 
         with known_deprecations_ignored(), atomic_path(path) as temporary:
             torch.jit.save(script, str(temporary), _extra_files=dict(metadata))
     except (OSError, RuntimeError) as error:
-        raise UserError(f"The artifact {path} cannot be written: {error}") from error
+        raise UserError(f"The artifact {path} cannot be written: {_first_line(error)}") from error
     return Artifact(path, info)
 
 
@@ -154,3 +155,8 @@ def load_script(path: Path, engine: str) -> torch.jit.ScriptModule:
     with known_deprecations_ignored():
         module: torch.jit.ScriptModule = torch.jit.load(str(path))
     return module.eval()
+
+
+def _first_line(error: Exception) -> str:
+    # torch goes on with where in its C++ it happened.
+    return (str(error) or type(error).__name__).splitlines()[0]

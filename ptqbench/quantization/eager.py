@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 
 from torch import Tensor, nn
+from torch.ao.nn.quantized import FloatFunctional
 from torch.ao.quantization import QuantStub, fuse_modules
 from torch.ao.quantization import convert as convert_eager
 from torch.ao.quantization import prepare as prepare_eager
@@ -75,8 +76,23 @@ def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: boo
     return prepared
 
 
+def leave_out_unreached(prepared: nn.Module) -> None:
+    """Keep additions that no image ever reached out of the conversion.
+
+    torchvision's quantizable blocks all own a ``FloatFunctional``, used or not. One whose
+    observer saw nothing has no range, and is not part of the function either.
+    """
+    for module in prepared.modules():
+        if isinstance(module, FloatFunctional):
+            observer = module.activation_post_process
+            lowest = getattr(observer, "min_val", None)
+            if isinstance(lowest, Tensor) and bool(lowest.isinf().all()):
+                module.qconfig = None  # type: ignore[assignment]
+
+
 def convert(prepared: nn.Module) -> nn.Module:
     """The int8 module, its weights packed for the engine that is set now."""
+    leave_out_unreached(prepared)
     with known_deprecations_ignored():
         converted: nn.Module = convert_eager(prepared)
     return converted
