@@ -1,0 +1,191 @@
+"""The Python door: names, modules, artifacts, files and backends go in, a verdict comes out."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import nn
+
+import ptqbench
+from ptqbench import RunSettings, UserError, Verdict, quantize, validate
+from ptqbench.backends.artifact import Artifact
+from ptqbench.backends.engine import BACKENDS
+from ptqbench.data.folder import open_folder
+from ptqbench.data.sets import Data
+from ptqbench.data.shapes import CLASSES
+from ptqbench.gates import GATES
+from ptqbench.models.preprocessing import Preprocessing
+from ptqbench.recipes import RECIPES
+
+if TYPE_CHECKING:
+    from conftest import UserCase, Workshop
+
+AVAILABLE = [backend.name for backend in BACKENDS if backend.availability() is None]
+MODEL = "squeezenet1_1"
+FAST = RunSettings(input_size=64, threads=1)
+PREPROCESSING = Preprocessing(64, 64)
+
+pytestmark = pytest.mark.usefixtures("torch_settings")
+
+
+@pytest.fixture(scope="module")
+def artifact(workshop: Workshop) -> Artifact:
+    return workshop.built(MODEL, AVAILABLE[0]).artifact
+
+
+@pytest.fixture(scope="module")
+def photos(user_case: UserCase) -> Data:
+    return open_folder(user_case.data, PREPROCESSING, classes=CLASSES, num_classes=len(CLASSES))
+
+
+# quantize
+
+
+def test_a_module_is_quantized_like_the_recipe_says(
+    workshop: Workshop, artifact: Artifact, tmp_path: Path
+) -> None:
+    model = copy.deepcopy(workshop.model(MODEL)).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    path = tmp_path / "mine.pt"
+    made = quantize(model, workshop.batches(), backend=AVAILABLE[0], recipe=MODEL, path=path)
+    assert made == Artifact.open(path)
+    assert made.info == artifact.info
+    images = workshop.evaluation[0][:8]
+    with torch.inference_mode():
+        assert torch.equal(made.load()(images), artifact.load()(images))
+    assert model.training
+    assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
+
+
+def test_a_name_is_quantized_with_its_recipe(user_case: UserCase) -> None:
+    made = quantize(MODEL, str(user_case.data), weights=str(user_case.weights))
+    recipe = RECIPES.get(MODEL)
+    info = made.info
+    assert (info.model, info.backend, info.recipe_hash) == (MODEL, recipe.backend, recipe.hash)
+    assert info.calibration_images == 48
+    assert made.path.is_file()
+
+
+def test_a_changed_recipe_is_another_recipe(workshop: Workshop, tmp_path: Path) -> None:
+    recipe = workshop.recipe(MODEL, observer="minmax", keep_float=("classifier.1",))
+    made = quantize(
+        workshop.model(MODEL), workshop.batches(), recipe=recipe, path=tmp_path / "mine.pt"
+    )
+    assert made.info.recipe_hash == recipe.hash != RECIPES.get(MODEL).hash
+
+
+# validate
+
+
+def check(report: ptqbench.Report, backend: str, images: int = 96) -> None:
+    (case,) = report.cases
+    assert (case.model, case.backend) == (MODEL, backend)
+    assert [gate.name for gate in case.gates] == GATES.names()
+    assert case.facts["evaluation_images"] == images
+    assert case.facts["input_shape"] == (1, 3, 64, 64)
+    verdicts = {gate.name: gate.verdict for gate in case.gates}
+    assert verdicts["size"] is Verdict.PASS
+    assert case.metrics["agreement"] is not None and case.metrics["agreement"] > 0.8
+
+
+def test_a_name_and_an_artifact(user_case: UserCase, artifact: Artifact) -> None:
+    report = validate(
+        MODEL, artifact, user_case.data, weights=str(user_case.weights), settings=FAST
+    )
+    check(report, AVAILABLE[0])
+    assert report.cases[0].weights == str(user_case.weights)
+
+
+def test_a_module_and_the_path_of_an_artifact(
+    workshop: Workshop, photos: Data, artifact: Artifact
+) -> None:
+    model = copy.deepcopy(workshop.model(MODEL)).train()
+    report = validate(model, str(artifact.path), photos, recipe=MODEL, settings=FAST)
+    check(report, AVAILABLE[0])
+    assert report.cases[0].weights == "given"
+    assert model.training
+
+
+def test_a_module_and_a_backend(workshop: Workshop, user_case: UserCase) -> None:
+    report = validate(
+        workshop.model(MODEL),
+        AVAILABLE[-1],
+        user_case.data,
+        recipe=RECIPES.get(MODEL),
+        preprocessing=PREPROCESSING,
+        classes=CLASSES,
+        settings=FAST,
+    )
+    check(report, AVAILABLE[-1])
+    assert report.cases[0].facts["calibration_images"] == 48
+
+
+def test_a_missing_engine_is_unverified(
+    workshop: Workshop, photos: Data, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["none"])
+    for given in (artifact, artifact.path, AVAILABLE[0]):
+        report = validate(workshop.model(MODEL), given, photos, recipe=MODEL, settings=FAST)
+        assert {gate.verdict for gate in report.cases[0].gates} == {Verdict.UNVERIFIED}
+        assert (report.exit_code(), report.exit_code(strict=True)) == (0, 3)
+
+
+# Mistakes
+
+
+def test_a_module_needs_a_recipe(workshop: Workshop) -> None:
+    for call in (
+        lambda: quantize(workshop.model(MODEL), workshop.batches()),
+        lambda: validate(workshop.model(MODEL), AVAILABLE[0]),
+    ):
+        with pytest.raises(UserError, match="Pass recipe= with the name"):
+            call()
+
+
+def test_a_module_needs_images_that_are_prepared(workshop: Workshop) -> None:
+    with pytest.raises(UserError, match="a module does not say how they are prepared"):
+        quantize(workshop.model(MODEL), recipe=MODEL)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: quantize("resnet81"), "Unknown model 'resnet81'. Did you mean resnet18"),
+        (lambda: quantize("resnet18", backend="x68"), "Unknown backend 'x68'. Did you mean x86"),
+        (lambda: quantize("resnet18", recipe="resnet"), "Unknown recipe 'resnet'"),
+        (lambda: validate("resnet81", "x86"), "Unknown model 'resnet81'"),
+        (lambda: validate("resnet18", "x68"), "neither a backend nor a file. Did you mean x86"),
+    ],
+)
+def test_unknown_names(call: object, words: str) -> None:
+    with pytest.raises(UserError) as caught:
+        call()
+    assert words in str(caught.value)
+
+
+def test_what_cannot_be_judged_is_refused(
+    workshop: Workshop, photos: Data, artifact: Artifact, tmp_path: Path
+) -> None:
+    garbage = tmp_path / "garbage.pt"
+    garbage.write_bytes(b"garbage")
+    with pytest.raises(UserError, match="cannot be loaded as TorchScript"):
+        validate(MODEL, garbage, photos)
+    with pytest.raises(UserError, match="was made from squeezenet1_1, but the model is resnet18"):
+        validate("resnet18", artifact, photos)
+    backend = BACKENDS.get(AVAILABLE[0])
+    path = tmp_path / "float32.pt"
+    floats = backend.build_float(nn.Flatten(), MODEL, workshop.calibration[:1], path)
+    with pytest.raises(UserError, match="is a float32 artifact"):
+        validate(MODEL, floats, photos)
+
+
+def test_calibrating_on_the_evaluation_images_is_refused(
+    workshop: Workshop, photos: Data, artifact: Artifact
+) -> None:
+    same = Data("photos", photos.evaluation, photos.evaluation)
+    with pytest.raises(UserError, match="evaluation images of photos are calibration images too"):
+        validate(workshop.model(MODEL), artifact, same, recipe=MODEL, settings=FAST)
