@@ -1,0 +1,193 @@
+"""The scripts that write numbers into the documents: their logic, and the blocks they need."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import ptqbench.data.scenes  # loaded before the checkout's folder comes first on the path
+from ptqbench.gates.base import GateResult, Verdict
+from ptqbench.measurement.accuracy import decibels
+from ptqbench.recipes import RECIPES
+from ptqbench.reporting.result import CaseResult, Report
+
+ROOT = Path(__file__).parent.parent
+BLOCKS = {
+    "README.md": ("output", "results"),
+    "docs/fixtures.md": ("weights", "discrimination"),
+    "docs/performance.md": ("overhead", "batch"),
+}
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
+    return importlib.import_module
+
+
+def result(verdicts, **metrics) -> CaseResult:
+    gates = tuple(
+        GateResult(name, verdict, None, None, None, None, f"{name} detail")
+        for name, verdict in verdicts.items()
+    )
+    return CaseResult("resnet18", "fixture", "onednn", "fixture", "0" * 12, metrics, gates)
+
+
+@pytest.mark.parametrize(("document", "name"), [(d, n) for d, ns in BLOCKS.items() for n in ns])
+def test_every_block_is_where_its_script_looks(script, document, name):
+    replace_block = script("benchmarks.blocks").replace_block
+    text = (ROOT / document).read_text("utf-8")
+    replaced = replace_block(text, name, "new")
+    assert replaced != text
+    assert replace_block(replaced, name, "new") == replaced
+
+
+def test_a_block_is_replaced_and_nothing_else(script):
+    replace_block = script("benchmarks.blocks").replace_block
+    text = (
+        "a\n<!-- begin x: by a command -->\nold\n<!-- end x -->\nb\n"
+        "<!-- begin xy -->\nz\n<!-- end xy -->\n"
+    )
+    replaced = replace_block(text, "x", r"\1 new")
+    assert replaced == text.replace("\nold\n", "\n\n\\1 new\n\n")
+    with pytest.raises(ValueError, match="found 0"):
+        replace_block(text, "y", "new")
+    with pytest.raises(ValueError, match="found 2"):
+        replace_block(text + text, "x", "new")
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "expected"),
+    [
+        ({"accuracy": Verdict.PASS, "size": Verdict.PASS}, "pass"),
+        (
+            {
+                "accuracy": Verdict.UNVERIFIED,
+                "size": Verdict.FAIL,
+                "speedup": Verdict.FAIL,
+                "agreement": Verdict.INCONCLUSIVE,
+            },
+            "fail: size, speedup; inconclusive: agreement; unverified: accuracy",
+        ),
+        ({"accuracy": Verdict.UNVERIFIED, "size": Verdict.PASS}, "unverified: accuracy"),
+        (
+            {"accuracy": Verdict.UNVERIFIED, "size": Verdict.UNVERIFIED},
+            "unverified: accuracy detail",
+        ),
+        ({}, "unverified"),
+    ],
+)
+def test_the_table_names_the_gates_that_did_not_pass(script, verdicts, expected):
+    case = result(verdicts).to_dict()
+    assert script("benchmarks.readme_table").verdict(case) == expected
+
+
+def test_a_row_of_the_table_holds_the_measured_numbers(script):
+    module = script("benchmarks.readme_table")
+    assert RECIPES.get("resnet18").backend == "onednn"
+    metrics = {
+        "float32_top1": 0.8125,
+        "int8_top1": 0.81,
+        "agreement": 0.991,
+        "sqnr_db": 34.94,
+        "float32_bytes": 44_800_000,
+        "int8_bytes": 11_200_000,
+        "size_ratio": 4.0,
+        "float32_latency_ms": 34.04,
+        "int8_latency_ms": 12.0,
+        "speedup": 2.84,
+    }
+    case = result({"size": Verdict.PASS}, **metrics).to_dict()
+    case["facts"] = {"speedup_interval": [2.8, 2.9]}
+    assert module.row(case) == (
+        "resnet18",
+        "**onednn**",
+        "81.25 → 81.00",
+        "99.10",
+        "34.9 dB",
+        "44.8 → 11.2 (4.00×)",
+        "34.0 → 12.0",
+        "2.84× (2.80–2.90)",
+        "pass",
+    )
+
+
+def test_the_table_is_made_from_results_that_are_written(script, tmp_path):
+    module = script("benchmarks.readme_table")
+    machine = {"cpu": "A", "instruction_set": "avx2", "physical_cores": 2, "system": "Linux",
+               "python": "3.11", "torch": "2.13"}  # fmt: skip
+    nothing = result({"size": Verdict.UNVERIFIED})
+    report = json.loads(json.dumps(Report(machine, (nothing,)).to_dict()))
+    lines = module.block([report]).splitlines()
+    assert len(lines[0].split("|")) == len(module.HEADING) + 2
+    assert lines[2].startswith("| resnet18 | **onednn** | – | – | – | – | – | – | unverified: size")
+    assert "A (avx2, 2 physical cores)" in lines[4]
+
+
+def test_forward_passes_are_told_from_other_phases(script):
+    module = script("benchmarks.overhead")
+    phases = [
+        {"name": "a", "seconds": 1.0, "forward": False},
+        {"name": "b", "seconds": 2.5, "forward": True},
+        {"name": "c", "seconds": 0.5, "forward": True},
+    ]
+    assert module.forward_seconds({"phases": phases}) == 3.0
+    rows = module.phase_rows(phases, 5.0)
+    assert [row[0] for row in rows[:3]] == ["b", "c", "a"]
+    assert rows[3][2:] == ("1.00", "20.0 %")
+    assert rows[4][2] == "**5.00**"
+
+
+def test_a_process_is_measured_from_outside():
+    # From a small process: what a child inherits before it begins counts as its peak.
+    code = (
+        "from benchmarks.overhead import run\n"
+        "small, large = run(['-c', 'raise SystemExit(3)']), run(['-c', 'b\"1\" * 60_000_000'])\n"
+        "assert (small.code, large.code) == (3, 0)\n"
+        "print(large.peak_mb - small.peak_mb)"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    printed = subprocess.check_output([sys.executable, "-c", code], env=environment, text=True)
+    assert 50 < float(printed) < 80
+
+
+def test_the_poor_recipe_differs_in_three_things_only(script):
+    recipe = RECIPES.get("mobilenet_v2")
+    poor = script("fixtures.discriminate").poor(recipe)
+    differing = {name for name in vars(recipe) if vars(recipe)[name] != vars(poor)[name]}
+    assert differing == {"per_channel", "observer", "calibration_images"}
+    assert (poor.per_channel, poor.observer, poor.calibration_images) == (False, "minmax", 4)
+
+
+def test_sqnr_has_the_value_of_the_measurement_and_an_interval_that_covers_the_truth(script):
+    sqnr = script("fixtures.discriminate").sqnr
+    covered = 0
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        reference = torch.randn(300, 16, generator=generator)
+        quantized = reference + 0.1 * torch.randn(300, 16, generator=generator)
+        estimate = sqnr(reference, quantized)
+        error = (reference.double() - quantized.double()).square().sum()
+        expected = decibels(float(reference.double().square().sum()), float(error))
+        assert estimate.value == pytest.approx(expected, abs=1e-9)
+        covered += estimate.low <= 20.0 <= estimate.high
+    assert covered >= 16
+
+
+def test_the_contact_sheet_shows_every_class_and_is_small(script, tmp_path):
+    module = script("fixtures.describe")
+    sheet = module.contact_sheet()
+    path = tmp_path / "sheet.png"
+    sheet.save(path, optimize=True)
+    assert path.stat().st_size < 150_000
+    bands = len(module.CLASSES) // module.COLUMNS
+    assert sheet.size == (8 * 64, bands * (module.LABEL + module.EXAMPLES * 64))
+    first = np.asarray(sheet.convert("RGB"))[module.LABEL : module.LABEL + 64, :64].astype(int)
+    scene = ptqbench.data.scenes.render(0, 2, 0, 0).astype(int)
+    assert np.abs(first - scene).mean() < 12
