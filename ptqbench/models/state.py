@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ptqbench.errors import UserError
+from ptqbench.models.skeleton import without_memory
 from ptqbench.models.zoo import MODELS, ModelSpec
 
 _COUNTER = "num_batches_tracked"
@@ -135,7 +136,7 @@ def _plain(path: Path, tensors: Mapping[str, object]) -> dict[str, Tensor]:
 
 
 def _shapes(spec: ModelSpec, num_classes: int) -> dict[str, tuple[int, ...]]:
-    with torch.device("meta"):  # names and shapes only: no memory, no random numbers
+    with without_memory():
         model = spec.factory(num_classes)
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from ptqbench.errors import UserError
 from ptqbench.models.preprocessing import Preprocessing
 from ptqbench.models.sidecar import read_settings
+from ptqbench.models.skeleton import without_memory
 from ptqbench.models.state import check_architecture, read_state
 from ptqbench.models.zoo import ModelSpec
 from ptqbench.registry import nearest
@@ -82,7 +82,7 @@ def build_model(spec: ModelSpec, weights: Weights) -> nn.Module:
     Raises:
         UserError: The weights are of another architecture.
     """
-    with torch.device("meta"):
+    with without_memory():
         model = spec.factory(weights.num_classes)
     return _filled(model, spec, weights)
 
@@ -97,7 +97,7 @@ def build_quantizable(spec: ModelSpec, weights: Weights) -> nn.Module:
         raise UserError(
             f"{spec.name} has no variant for eager quantization. Use the FX flow for it."
         )
-    with torch.device("meta"):
+    with without_memory():
         model = spec.quantizable(weights.num_classes)
     return _filled(model, spec, weights)
 
