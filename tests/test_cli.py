@@ -45,6 +45,7 @@ class _Settings:
     batch_size: int
     threads: int | None
     seed: int
+    artifacts: str | None = None
 
 
 @dataclass
