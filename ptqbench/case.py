@@ -25,7 +25,7 @@ from ptqbench.recipes import Recipe
 from ptqbench.reporting.result import CaseResult
 
 BATCH_SIZE = 50
-"""Images per forward pass in calibration and accuracy; measured in docs/performance.md."""
+"""Images per forward pass in calibration and accuracy; not tuned yet (benchmarks/batch_size.py)."""
 
 
 @dataclass(frozen=True)
