@@ -414,3 +414,17 @@ def test_a_pipe_that_closes_early_is_no_traceback() -> None:
     )
     os.close(writer)
     assert (found.returncode, found.stderr) == (0, "")
+
+
+def test_the_process_ends_with_the_code_and_all_of_its_output() -> None:
+    """It leaves without taking the interpreter down: nothing that was printed may be lost."""
+    env = {**os.environ, "PYTHONPATH": str(Path(ptqbench.__file__).parents[1])}
+    ends = {}
+    for arguments in (["--version"], ["run", "nosuch"], ["frobnicate"], ["list", "--json"]):
+        command = [sys.executable, "-m", "ptqbench", *arguments]
+        ends[arguments[0]] = subprocess.run(command, capture_output=True, text=True, env=env)
+    assert [found.returncode for found in ends.values()] == [0, 2, 2, 0]
+    assert ends["--version"].stdout.startswith("ptqbench ")
+    assert "Unknown model 'nosuch'" in ends["run"].stderr
+    assert "invalid choice: 'frobnicate'" in ends["frobnicate"].stderr
+    assert "resnet18" in str(json.loads(ends["list"].stdout))
