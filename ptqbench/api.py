@@ -14,11 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from ptqbench.backends.artifact import Artifact
-from ptqbench.backends.engine import BACKENDS, TorchBackend
+from ptqbench.backends.engine import BACKENDS
 from ptqbench.backends.isa import physical_cores
 from ptqbench.case import FloatSide, Subject, build_int8, calibration_batches, judge, unavailable
 from ptqbench.data.sets import Data, check_disjoint
 from ptqbench.errors import UserError
+from ptqbench.gating import judge_given, recipe_for
+from ptqbench.given import Given, check_model, open_given
 from ptqbench.models.preprocessing import Preprocessing
 from ptqbench.models.weights import Weights, build_model, load_weights
 from ptqbench.models.zoo import MODELS
@@ -89,10 +91,12 @@ def validate(
     artifact: Artifact | str | Path,
     data: str | Path | Data = "fixture",
     *,
+    backend: str | None = None,
     recipe: Recipe | str | None = None,
     weights: str = "fixture",
     preprocessing: Preprocessing | None = None,
     classes: Sequence[str] | None = None,
+    keep_float: Sequence[str] = (),
     settings: RunSettings | None = None,
     progress: Progress = silent,
 ) -> Report:
@@ -100,50 +104,125 @@ def validate(
 
     Args:
         model: A registered name, or the float32 module itself.
-        artifact: An artifact, the path of one, or the name of a backend to make it for.
+        artifact: An artifact; the path of one, or of int8 TorchScript that was made
+            elsewhere, which is loaded and run; or the name of a backend to make it for.
         data: ``fixture``, an image folder, or opened data.
+        backend: What a file will run on; by default what it records, or else what the
+            recipe recommends.
         recipe: By default that of the named model; a module needs one (or the name of
-            its architecture).
+            its architecture), except beside a file that was made elsewhere.
         weights: For a named model: ``fixture`` or a file.
         preprocessing: For a module: how its images are prepared; default ImageNet's.
         classes: For a module: its class names in output order, if the folders of the
             data shall be matched by name.
-        settings: Input size, batch size, threads and seed of the measurements.
+        keep_float: For a file that was made elsewhere: modules that are meant to stay
+            float32, with all below them.
+        settings: Input size, batch size, threads and seed of the measurements, thresholds.
         progress: Told how far the work is.
 
     Raises:
         UserError: Unknown names, files that cannot be read or do not fit.
     """
     settings = settings or RunSettings()
-    chosen = _recipe(model, recipe)
-    spec = MODELS.get(chosen.model)
-    backend, made = _artifact_and_backend(artifact)
-    if made is not None:
-        _check_fits(made, chosen)
-    if isinstance(model, str):
-        loaded = load_weights(spec, weights, settings.overrides)
-        module = build_model(spec, loaded)
-    else:
-        module = copy.deepcopy(model).eval()
-        loaded = _weights_of(module, spec.input_size, preprocessing, classes)
-    if isinstance(data, Data):
-        check_disjoint(data)
-        opened = data
-    else:
-        opened = open_data(str(data), loaded, settings.seed, progress)
+    given = _given(artifact, backend)
+    if given is None:
+        backend = str(artifact)
+    chosen = _recipe_beside(model, recipe, given, backend)
+    if given is not None:
+        _check_fits(given, chosen)
+        backend = backend or given.backend or chosen.backend
+    target = BACKENDS.get(str(backend))
+    module, loaded, input_size = _float_side(
+        model, chosen, data, weights, preprocessing, classes, settings
+    )
+    opened = _opened(data, loaded, settings, progress)
     phases = Phases()
     torch.set_num_threads(settings.threads or physical_cores())
     with ExitStack() as stack:
         folder = artifact_folder(settings.artifacts, stack)
-        timing = settings.timing(spec.input_size)
-        subject = Subject(module, chosen, loaded.source, opened, timing, folder, {})
-        if reason := backend.availability():
-            case = unavailable(chosen, backend, reason, weights=loaded.source, data=opened.name)
+        timing = settings.timing(input_size)
+        asked = chosen.thresholds.changed(settings.thresholds)
+        subject = Subject(module, chosen, loaded.source, opened, timing, folder, {}, asked)
+        if reason := target.availability():
+            case = unavailable(chosen, target, reason, weights=loaded.source, data=opened.name)
+        elif given is None or given.backend == target.name:
+            made = _artifact(given) or build_int8(subject, target, phases)
+            float_side = FloatSide(subject, target, phases)
+            case = judge(subject, target, made, float_side, progress, phases)
         else:
-            made = made or build_int8(subject, backend, phases)
-            float_side = FloatSide(subject, backend, phases)
-            case = judge(subject, backend, made, float_side, progress, phases)
+            case = judge_given(
+                subject, target, given, keep_float=keep_float, progress=progress, phases=phases
+            )
     return Report(machine_facts(), (case,), settings.to_dict(), phases.records())
+
+
+def _given(artifact: Artifact | str | Path, backend: str | None) -> Given | None:
+    """The file that is to be judged; None if it is to be made for the backend it names."""
+    if isinstance(artifact, Artifact):
+        return Given(artifact.path, artifact.info)
+    if str(artifact) in BACKENDS:
+        if backend not in (None, str(artifact)):
+            raise UserError(
+                f"artifact={artifact!r} asks for an artifact for {artifact}, backend={backend!r} "
+                "for another. Pass one of them."
+            )
+        return None
+    if not Path(artifact).is_file():
+        hint = nearest(str(artifact), BACKENDS.names())
+        raise UserError(f"{artifact} is neither a backend nor a file. {hint}")
+    return open_given(artifact)
+
+
+def _artifact(given: Given | None) -> Artifact | None:
+    """The artifact that a file is, if ptqbench made it."""
+    if given is None or given.info is None:
+        return None
+    return Artifact(given.path, given.info)
+
+
+def _recipe_beside(
+    model: str | nn.Module, recipe: Recipe | str | None, given: Given | None, backend: str | None
+) -> Recipe:
+    """The recipe; beside a file that was made elsewhere one that only has thresholds will do."""
+    if isinstance(model, str) or recipe is not None or given is None or given.info is not None:
+        return _recipe(model, recipe)
+    return recipe_for(type(model).__name__, backend, given)
+
+
+def _float_side(
+    model: str | nn.Module,
+    recipe: Recipe,
+    data: str | Path | Data,
+    weights: str,
+    preprocessing: Preprocessing | None,
+    classes: Sequence[str] | None,
+    settings: RunSettings,
+) -> tuple[nn.Module, Weights, tuple[int, int, int]]:
+    """The float32 module, what is known of its weights, and its standard input ``C×H×W``."""
+    if isinstance(model, str):
+        spec = MODELS.get(recipe.model)
+        loaded = load_weights(spec, weights, settings.overrides)
+        return build_model(spec, loaded), loaded, spec.input_size
+    module = copy.deepcopy(model).eval()
+    preprocessing = preprocessing or Preprocessing()
+    if recipe.model in MODELS:
+        input_size = MODELS.get(recipe.model).input_size
+    elif isinstance(data, Data):
+        images, _ = next(data.evaluation.batches(0, 1, 1))
+        _, *sizes = images.shape
+        input_size = (sizes[0], sizes[1], sizes[2])
+    else:
+        input_size = (3, preprocessing.crop, preprocessing.crop)
+    return module, _weights_of(module, input_size, preprocessing, classes), input_size
+
+
+def _opened(
+    data: str | Path | Data, weights: Weights, settings: RunSettings, progress: Progress
+) -> Data:
+    if isinstance(data, Data):
+        check_disjoint(data)
+        return data
+    return open_data(str(data), weights, settings.seed, progress)
 
 
 def _recipe(model: str | nn.Module, recipe: Recipe | str | None) -> Recipe:
@@ -159,40 +238,22 @@ def _recipe(model: str | nn.Module, recipe: Recipe | str | None) -> Recipe:
     return RECIPES.get(recipe or str(model))
 
 
-def _artifact_and_backend(artifact: Artifact | str | Path) -> tuple[TorchBackend, Artifact | None]:
-    if isinstance(artifact, Artifact):
-        return BACKENDS.get(artifact.info.backend), artifact
-    if str(artifact) in BACKENDS:
-        return BACKENDS.get(str(artifact)), None
-    path = Path(artifact)
-    if not path.is_file():
-        hint = nearest(str(artifact), BACKENDS.names())
-        raise UserError(f"{artifact} is neither a backend nor a file. {hint}")
-    opened = Artifact.open(path)
-    return BACKENDS.get(opened.info.backend), opened
-
-
-def _check_fits(artifact: Artifact, recipe: Recipe) -> None:
-    info = artifact.info
-    if info.precision != "int8":
+def _check_fits(given: Given, recipe: Recipe) -> None:
+    if given.info is not None and given.info.precision != "int8":
         raise UserError(
-            f"{artifact.path} is a {info.precision} artifact, and so there is nothing to judge. "
-            "Pass the int8 one."
+            f"{given.path} is a {given.info.precision} artifact, and so there is nothing to "
+            "judge. Pass the int8 one."
         )
-    if info.model != recipe.model:
-        raise UserError(
-            f"{artifact.path} was made from {info.model}, but the model is {recipe.model}. Pass "
-            "the model that the artifact was made from."
-        )
+    check_model(given, recipe.model)
 
 
 def _weights_of(
     module: nn.Module,
     input_size: tuple[int, int, int],
-    preprocessing: Preprocessing | None,
+    preprocessing: Preprocessing,
     classes: Sequence[str] | None,
 ) -> Weights:
     with torch.inference_mode():
         num_classes = module(torch.zeros(1, *input_size)).shape[1]
     names = tuple(classes) if classes is not None else None
-    return Weights("given", {}, preprocessing or Preprocessing(), names, num_classes, "")
+    return Weights("given", {}, preprocessing, names, num_classes, "")

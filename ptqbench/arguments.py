@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 import difflib
-import math
 import sys
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import NoReturn
+
+from ptqbench import argument_types as types
 
 Command = Callable[[argparse.Namespace], int]
 """What runs a command; it returns the exit code."""
@@ -28,8 +28,10 @@ examples:
   ptqbench run
   ptqbench run resnet18 mobilenet_v2 --backend x86 --backend onednn --json result.json
   ptqbench run resnet18 --weights mine.safetensors --data photos --resize 64 --crop 64
+  ptqbench gate --model resnet18 --weights mine.safetensors --artifact int8.pt --data photos
   ptqbench predict photo.jpg --model resnet18 --backend x86
   ptqbench list
+  ptqbench show-config resnet18
 """
 
 
@@ -37,7 +39,8 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     """The parser of the command line.
 
     Args:
-        commands: What runs ``run``, ``predict`` and ``list``; it is parsed as ``command``.
+        commands: What runs ``run``, ``gate``, ``predict``, ``list`` and ``show-config``; it
+            is parsed as ``command``.
     """
     parser = _Parser(
         prog="ptqbench",
@@ -50,8 +53,15 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     group = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name, add, takes, text in (
         ("run", _add_run, " [MODEL ...]", "quantize models and judge the artifacts"),
+        (
+            "gate",
+            _add_gate,
+            " --model NAME --artifact FILE",
+            "judge an int8 TorchScript file, whoever made it",
+        ),
         ("predict", _add_predict, " IMAGE --model NAME", "top-5 of one image, float32 beside int8"),
         ("list", _add_list, "", "show models, weights, recipes and backends"),
+        ("show-config", _add_show_config, " [MODEL ...]", "show every setting and who set it"),
     ):
         child = group.add_parser(
             name,
@@ -74,23 +84,62 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="repeat for several; default: the one that each recipe recommends",
     )
-    add("--json", metavar="FILE", help="write the result there; - is standard output")
     add("--artifacts", metavar="DIR", help="keep the int8 and float32 artifacts there")
-    add("--strict", action="store_true", help="exit 3 if anything is inconclusive or unverified")
+    _add_reporting(parser)
+    _add_sources(parser, from_settings=True)
+    _add_thresholds(parser)
+    _add_measuring(parser)
+
+
+def _add_gate(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--model", required=True, metavar="NAME", help="what the file was made from")
+    add(
+        "--artifact",
+        required=True,
+        metavar="FILE",
+        help="int8 TorchScript, written by torch.jit.save; it is loaded and run",
+    )
+    add(
+        "--backend",
+        metavar="NAME",
+        help="what it will run on; default: what it records, or else the recipe's recommendation",
+    )
+    add(
+        "--keep-float",
+        type=_listed,
+        default=(),
+        metavar="NAMES",
+        help="modules that are meant to stay float32, with commas between",
+    )
+    _add_reporting(parser)
+    _add_sources(parser, from_settings=True)
+    _add_thresholds(parser)
+    _add_measuring(parser)
+
+
+def _add_reporting(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--json", metavar="FILE", help="write the result there; - is standard output")
+    add(
+        "--strict",
+        action=argparse.BooleanOptionalAction,
+        help="exit 3 if anything is inconclusive or unverified; default: under the profile ci",
+    )
     add("--timings", action="store_true", help="show where the time went")
-    _add_sources(parser)
+
+
+def _add_measuring(parser: argparse.ArgumentParser) -> None:
     measuring = parser.add_argument_group("measuring latency")
     measuring.add_argument(
         "--input-size",
-        type=_positive,
+        type=types.positive,
         metavar="N",
         help="height and width; default: the standard size of the model",
     )
+    measuring.add_argument("--batch-size", type=types.positive, metavar="N", help="default: 1")
     measuring.add_argument(
-        "--batch-size", type=_positive, default=1, metavar="N", help="default: 1"
-    )
-    measuring.add_argument(
-        "--threads", type=_positive, metavar="N", help="default: all physical cores"
+        "--threads", type=types.positive, metavar="N", help="default: all physical cores"
     )
 
 
@@ -98,42 +147,80 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="a photograph")
     parser.add_argument("--model", required=True, metavar="NAME")
     parser.add_argument("--backend", metavar="NAME", help="default: the recipe's recommendation")
-    _add_sources(parser)
+    _add_sources(parser, from_settings=True)
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="as JSON on standard output")
 
 
-def _add_sources(parser: argparse.ArgumentParser) -> None:
+def _add_show_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help="names or wildcards; default: as in the settings"
+    )
+
+
+def _add_thresholds(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument_group("thresholds", "by default those of the recipe").add_argument
+    add(
+        "--threshold",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="like accuracy=0.985, accuracy_points=1, top5=0.99, sqnr_db=25, agreement=0.97, "
+        "size_ratio=3.5 or speedup.avx2=1.5; repeat for several (docs/gates.md)",
+    )
+    add(
+        "--max-bytes",
+        type=types.size,
+        metavar="SIZE",
+        help="most that the int8 file may take, like 3000000, 2.5MB or 3MiB",
+    )
+
+
+def _add_sources(parser: argparse.ArgumentParser, *, from_settings: bool = False) -> None:
+    """Weights, images and what goes with them; with settings, None is what nobody gave."""
+    fixture, seed = (None, None) if from_settings else ("fixture", 0)
     sources = parser.add_argument_group("weights and images")
     add = sources.add_argument
     add(
         "--weights",
-        default="fixture",
+        default=fixture,
         metavar="FILE",
         help="safetensors or a plain state dict; default: the shipped fixture weights",
     )
     add(
         "--data",
-        default="fixture",
+        default=fixture,
         metavar="DIR",
-        help="one folder of images per class, or train/ and val/ of such; default: fixture images",
+        help="one folder of images per class, or train/ and val/ of such; or a folder of images "
+        "without labels; default: fixture images",
     )
-    add("--seed", type=_natural, default=0, metavar="N", help="of every random choice; default: 0")
+    add(
+        "--seed",
+        type=types.natural,
+        default=seed,
+        metavar="N",
+        help="of every random choice; default: 0",
+    )
     add("--cache-dir", metavar="DIR", help="where generated images are kept")
     preprocessing = parser.add_argument_group(
         "preprocessing and classes", "by default those of FILE.json beside the weights"
     )
     add = preprocessing.add_argument
-    add("--resize", type=_positive, metavar="N", help="shorter side in pixels before the crop")
-    add("--crop", type=_positive, metavar="N", help="side of the central crop in pixels")
-    add("--mean", type=_three, metavar="R,G,B", help="of the channels, as fractions of 1")
-    add("--std", type=_three_positive, metavar="R,G,B", help="of the channels, as fractions of 1")
+    add("--resize", type=types.positive, metavar="N", help="shorter side in pixels before the crop")
+    add("--crop", type=types.positive, metavar="N", help="side of the central crop in pixels")
+    add("--mean", type=types.three, metavar="R,G,B", help="of the channels, as fractions of 1")
+    add(
+        "--std",
+        type=types.three_positive,
+        metavar="R,G,B",
+        help="of the channels, as fractions of 1",
+    )
     add("--interpolation", metavar="NAME", help="nearest, bilinear, bicubic or lanczos")
     add(
         "--classes",
-        type=_classes,
+        type=types.classes,
         metavar="NAMES",
         help="a text file with one name a line, or names with commas between; in output order",
     )
@@ -182,55 +269,8 @@ class _Parser(argparse.ArgumentParser):
         return f". Did you mean {' and '.join(names)}?" if names else ""
 
 
-def _positive(text: str) -> int:
-    value = _natural(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError("must be at least 1, but got 0")
-    return value
-
-
-def _natural(text: str) -> int:
-    if not (text.isascii() and text.isdigit()):
-        raise argparse.ArgumentTypeError(f"must be a whole number, but got {text!r}")
-    return int(text)
-
-
-def _three(text: str) -> tuple[float, float, float]:
-    try:
-        red, green, blue = (float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"must be three numbers like 0.485,0.456,0.406, but got {text!r}"
-        ) from None
-    if not all(map(math.isfinite, (red, green, blue))):
-        raise argparse.ArgumentTypeError(f"must be finite numbers, but got {text!r}")
-    return red, green, blue
-
-
-def _three_positive(text: str) -> tuple[float, float, float]:
-    values = _three(text)
-    if min(values) <= 0:
-        raise argparse.ArgumentTypeError(f"must be above 0, but got {text!r}")
-    return values
-
-
-def _classes(text: str) -> tuple[str, ...]:
-    path = Path(text)
-    if "," in text:
-        names = text.split(",")
-    elif path.is_file():
-        try:
-            names = path.read_text("utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise argparse.ArgumentTypeError(f"cannot read {path}: {error}") from None
-    else:
-        raise argparse.ArgumentTypeError(
-            f"must be a text file or names with commas between, but there is no file {text!r}"
-        )
-    names = [name.strip() for name in names if name.strip()]
-    repeated = sorted({name for name in names if names.count(name) > 1})
-    if repeated:
-        raise argparse.ArgumentTypeError(f"names {', '.join(repeated)} more than once")
+def _listed(text: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in text.split(",") if name.strip())
     if not names:
-        raise argparse.ArgumentTypeError("names no class")
-    return tuple(names)
+        raise argparse.ArgumentTypeError("names nothing")
+    return names

@@ -12,20 +12,26 @@ from torch import Tensor, nn
 
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.engine import TorchBackend
+from ptqbench.backends.graph import Graph, read_module
 from ptqbench.backends.isa import instruction_set
 from ptqbench.data.sets import Data, ImageSet
+from ptqbench.fresh import FreshProcess
 from ptqbench.gates import Evidence, accuracy_settled, evaluate
-from ptqbench.measurement.accuracy import Accuracy, measure_accuracy
-from ptqbench.measurement.size import Size, measure_size
-from ptqbench.measurement.timing import Speed, measure_speed, pick_fastest
+from ptqbench.measurement.accuracy import measure_accuracy
+from ptqbench.measurement.conversion import Promise
+from ptqbench.measurement.inside import IMAGES, Findings, Inside, Made
+from ptqbench.measurement.size import measure_size
+from ptqbench.measurement.timing import measure_speed, pick_fastest
 from ptqbench.measurement.types import Model
 from ptqbench.phases import Phases
 from ptqbench.progress import Progress, silent
-from ptqbench.recipes import Recipe
+from ptqbench.quantization.inspection import BuildRecord
+from ptqbench.recipes import Recipe, Thresholds
+from ptqbench.reporting.measured import facts_of, metrics_of
 from ptqbench.reporting.result import CaseResult
 
 BATCH_SIZE = 50
-"""Images per forward pass in calibration and accuracy; not tuned yet (benchmarks/batch_size.py)."""
+"""Images per forward pass in calibration and accuracy (docs/performance.md, Batch size)."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +66,7 @@ class Subject:
         timing: At which input latency is measured.
         folder: Where artifacts are written.
         facts: What else the report shall tell.
+        thresholds: What the gates ask for; None: what the recipe promises.
     """
 
     model: nn.Module
@@ -69,6 +76,12 @@ class Subject:
     timing: Timing
     folder: Path
     facts: Mapping[str, object]
+    thresholds: Thresholds | None = None
+
+    @property
+    def asked(self) -> Thresholds:
+        """What the gates ask for."""
+        return self.thresholds or self.recipe.thresholds
 
     def int8_path(self, backend: str) -> Path:
         """Where the int8 artifact for a backend is written."""
@@ -102,6 +115,12 @@ class FloatSide:
             _, times = pick_fastest(candidates, timing.example(), threads=timing.threads, rounds=5)
         return times
 
+    @cached_property
+    def graph(self) -> Graph:
+        """The float model's own graph, with module paths."""
+        with self._phases.measure("read the float graph"):
+            return read_module(self._subject.model, inspection_images(self._subject)[:1])
+
     @property
     def lowering(self) -> str:
         """Name of the fastest lowering; the module itself is not one that ships."""
@@ -111,15 +130,6 @@ class FloatSide:
     def fastest(self) -> Model:
         """The fastest lowering, which int8 has to beat."""
         return self._lowerings[self.lowering]
-
-
-@dataclass(frozen=True)
-class Measurements:
-    """What was measured of one int8 artifact."""
-
-    accuracy: Accuracy
-    size: Size
-    speed: Speed
 
 
 def calibration_batches(data: Data, recipe: Recipe) -> Iterator[Tensor]:
@@ -149,10 +159,25 @@ def judge(
     float_side: FloatSide,
     progress: Progress = silent,
     phases: Phases | None = None,
+    looked: Findings | None = None,
+    fresh: FreshProcess | None = None,
 ) -> CaseResult:
-    """Measure an int8 artifact, loaded from its file, and put it through the gates."""
+    """Measure an int8 artifact, loaded from its file, and put it through the gates.
+
+    Args:
+        subject: The float32 model.
+        backend: What the artifact is for.
+        artifact: The int8 file.
+        float_side: Of the subject.
+        progress: Told how far the work is.
+        phases: Where time is counted.
+        looked: What was found inside it, if it was looked into already.
+        fresh: A process for the gate fidelity that was started before.
+    """
     phases = phases or Phases()
-    thresholds = subject.recipe.thresholds
+    if fresh is not None:
+        fresh.ready()
+    thresholds = subject.asked
     here = instruction_set()
     with phases.measure("load int8"):
         int8 = artifact.load()
@@ -181,28 +206,39 @@ def judge(
             float32_plain_ms=float_side.times_ms["eager"],
         )
     size = measure_size(float_side.artifact.path, artifact.path)
+    if looked is None:
+        graph = float_side.graph
+        with phases.measure("look inside"):
+            made = made_by(subject.recipe, backend, artifact)
+            images = inspection_images(subject)
+            looked = Inside(made, int8, graph, images, fresh).findings()
+    evidence = Evidence(
+        thresholds,
+        here,
+        accuracy=accuracy,
+        size=size,
+        speed=speed,
+        kernels_for=backend.targets,
+        missing=looked.missing,
+        **looked.found,
+    )
     with phases.measure("judge"):
-        evidence = Evidence(
-            thresholds,
-            here,
-            accuracy=accuracy,
-            size=size,
-            speed=speed,
-            kernels_for=backend.targets,
-        )
         gates = evaluate(evidence)
-    measured = Measurements(accuracy, size, speed)
+    measured = (accuracy, size, speed)
     return CaseResult(
         model=subject.recipe.model,
         weights=subject.weights,
         backend=backend.name,
         data=subject.data.name,
         recipe=subject.recipe.hash,
-        metrics=_metrics(measured),
+        metrics=metrics_of(*measured),
         gates=gates,
         facts={
             **subject.facts,
-            **_facts(measured, artifact),
+            "engine": artifact.info.engine,
+            "flow": artifact.info.flow,
+            "calibration_images": artifact.info.calibration_images,
+            **facts_of(*measured),
             "float32_lowering": float_side.lowering,
             "float32_lowerings_ms": float_side.times_ms,
         },
@@ -226,36 +262,19 @@ def unavailable(
     )
 
 
-def _metrics(measured: Measurements) -> dict[str, float | None]:
-    accuracy, size, speed = measured.accuracy, measured.size, measured.speed
-    return {
-        "float32_top1": accuracy.float32_top1,
-        "int8_top1": accuracy.int8_top1,
-        "float32_top5": accuracy.float32_top5,
-        "int8_top5": accuracy.int8_top5,
-        "agreement": accuracy.agreement.value,
-        "sqnr_db": accuracy.sqnr_db,
-        "float32_bytes": size.float32_bytes,
-        "int8_bytes": size.int8_bytes,
-        "size_ratio": size.ratio,
-        "float32_latency_ms": speed.float32_ms,
-        "int8_latency_ms": speed.int8_ms,
-        "speedup": speed.speedup.value,
-    }
+def inspection_images(subject: Subject) -> Tensor:
+    """The few calibration images that artifacts are looked into with."""
+    return next(calibration_batches(subject.data, subject.recipe))[:IMAGES]
 
 
-def _facts(measured: Measurements, artifact: Artifact) -> dict[str, object]:
-    accuracy, speed = measured.accuracy, measured.speed
-    return {
-        "engine": artifact.info.engine,
-        "flow": artifact.info.flow,
-        "calibration_images": artifact.info.calibration_images,
-        "evaluation_images": accuracy.n,
-        "agreement_interval": (accuracy.agreement.low, accuracy.agreement.high),
-        "threads": speed.threads,
-        "input_shape": speed.input_shape,
-        "pairs": speed.pairs,
-        "speedup_interval": (speed.speedup.low, speed.speedup.high),
-        "noise_interval": (speed.noise.low, speed.noise.high),
-        "float32_plain_ms": speed.float32_plain_ms,
-    }
+def made_by(recipe: Recipe, backend: TorchBackend, artifact: Artifact) -> Made:
+    """What is known about an artifact, for the gates that look inside."""
+    info = artifact.info
+    return Made(
+        path=artifact.path,
+        engine=backend.engine,
+        recorded_engine=info.engine,
+        record=None if info.build is None else BuildRecord.from_dict(info.build),
+        promise=Promise(recipe.int8_modules, recipe.keep_float, recipe.per_channel),
+        saturates_elsewhere=backend.sums_in_16_bits,
+    )

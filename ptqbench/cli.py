@@ -1,4 +1,4 @@
-"""The command line: ``run``, ``predict`` and ``list``.
+"""The command line: ``run``, ``gate``, ``predict``, ``list`` and ``show-config``.
 
 Nothing is imported at the top that takes time or brings torch along, so that ``--help``
 and every mistake that can be seen from the arguments alone are answered at once.
@@ -12,7 +12,7 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from ptqbench.arguments import Command, build_parser
 from ptqbench.errors import UserError
 
 if TYPE_CHECKING:
+    from ptqbench.config import Settings
     from ptqbench.reporting.result import Report
 
 _STARTED = time.perf_counter()
@@ -39,7 +40,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     try:
-        args = build_parser({"run": _run, "predict": _predict, "list": _list}).parse_args(argv)
+        commands = {
+            "run": _run,
+            "gate": _gate,
+            "predict": _predict,
+            "list": _list,
+            "show-config": _show_config,
+        }
+        args = build_parser(commands).parse_args(argv)
         command: Command = args.command
         return command(args)
     except UserError as error:
@@ -60,48 +68,98 @@ def _refuse(sentence: str) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    to_stdout = args.json == "-"
-    if args.json is not None and not to_stdout:
-        from ptqbench.reporting.json_report import check_writable
-
-        check_writable(Path(args.json))
     _check_sources(args)
-    from ptqbench import validation
+    from ptqbench import orders
+
+    settings = orders.settings_of(args, args.models)
+    chosen = orders.orders_of(settings, _overrides(args), args.artifacts)
+    outputs = _outputs(args, settings)
+    strict = settings.value("profile").value == "ci" if args.strict is None else args.strict
+    from ptqbench.fresh import FreshProcess
+
+    with FreshProcess() as fresh:  # it imports torch beside this process
+        from ptqbench import validation
+        from ptqbench.phases import Phases
+        from ptqbench.reporting.progress import progress_display
+
+        if not gc.isenabled():  # in a process of its own (__main__.py)
+            # What has been imported is no garbage: collections need not look at it.
+            gc.freeze()
+        phases = Phases()
+        phases.add("start and imports", time.perf_counter() - _STARTED)
+        with progress_display() as progress:
+            report = validation.run_orders(chosen, progress, phases, fresh)
+    report = replace(report, phases=phases.records(), wall_seconds=time.perf_counter() - _STARTED)
+    _present(report, outputs, args)
+    return report.exit_code(strict)
+
+
+def _gate(args: argparse.Namespace) -> int:
+    from ptqbench.backends.container import check_torchscript
+
+    check_torchscript(Path(args.artifact))
+    _check_sources(args)
+    from ptqbench import orders
+
+    settings = orders.settings_of(args, [args.model])
+    chosen = orders.orders_of(settings, _overrides(args), None)
+    if len(chosen) > 1:
+        raise UserError(f"--model takes one name, but {args.model} is several. Name one.")
+    outputs = _outputs(args, settings)
+    strict = settings.value("profile").value == "ci" if args.strict is None else args.strict
+    from ptqbench import gating
     from ptqbench.phases import Phases
     from ptqbench.reporting.progress import progress_display
+    from ptqbench.subjects import RunSettings
 
-    # What has been imported is no garbage: the collections before timing need not look at it.
-    gc.freeze()
     phases = Phases()
     phases.add("start and imports", time.perf_counter() - _STARTED)
-    settings = validation.RunSettings(
-        data=args.data,
-        weights=args.weights,
-        overrides=_overrides(args),
-        input_size=args.input_size,
-        batch_size=args.batch_size,
-        threads=args.threads,
-        seed=args.seed,
-        artifacts=args.artifacts,
-    )
-    models, backends = (tuple(dict.fromkeys(names or ())) for names in (args.models, args.backend))
     with progress_display() as progress:
-        report = validation.run(models, backends or None, settings, progress, phases)
+        report = gating.gate(
+            chosen[0].model,
+            args.artifact,
+            orders.one_backend(chosen[0]),
+            RunSettings(**chosen[0].options),
+            keep_float=args.keep_float,
+            progress=progress,
+            phases=phases,
+        )
     report = replace(report, phases=phases.records(), wall_seconds=time.perf_counter() - _STARTED)
-    _present(report, args)
-    return report.exit_code(args.strict)
+    _present(report, outputs, args)
+    return report.exit_code(strict)
 
 
-def _present(report: Report, args: argparse.Namespace) -> None:
+def _outputs(args: argparse.Namespace, settings: Settings) -> dict[str, Path | None]:
+    """Where the result is written, by format; None, for JSON, is standard output.
+
+    Raises:
+        UserError: A file cannot be written.
+    """
+    from ptqbench.reporting.json_report import check_writable
+
+    outputs: dict[str, Path | None] = {}
+    for kind in ("json", "markdown"):
+        if (path := settings.value(f"report.{kind}").value) is not None:
+            outputs[kind] = path
+    if args.json is not None:
+        outputs["json"] = None if args.json == "-" else Path(args.json)
+    for path in filter(None, outputs.values()):
+        check_writable(path)
+    return outputs
+
+
+def _present(report: Report, outputs: Mapping[str, Path | None], args: argparse.Namespace) -> None:
     """Write the result first: a terminal that goes away must not take it along."""
-    from ptqbench.reporting import console, json_report, terminal, timings
+    from ptqbench.reporting import console, json_report, markdown, terminal, timings
 
     readable = sys.stdout
-    if args.json == "-":
-        readable = sys.stderr
-        console.write(json_report.to_json(report), sys.stdout)
-    elif args.json is not None:
-        json_report.write_json(report, Path(args.json))
+    writers = {"json": json_report.write_json, "markdown": markdown.write_markdown}
+    for kind, path in outputs.items():
+        if path is None:
+            readable = sys.stderr
+            console.write(json_report.to_json(report), sys.stdout)
+        else:
+            writers[kind](report, path)
     console.show(terminal.report_view(report, console.width_of(readable)), readable)
     if args.timings:
         assert report.wall_seconds is not None
@@ -114,6 +172,9 @@ def _predict(args: argparse.Namespace) -> int:
         missing = "is a folder" if image.is_dir() else "does not exist"
         raise UserError(f"Cannot read the image {image}: it {missing}. Name an image file.")
     _check_sources(args)
+    from ptqbench import orders
+
+    case = orders.settings_of(args).case(args.model, "")
     from ptqbench import validation
     from ptqbench.reporting import console, prediction
     from ptqbench.reporting.progress import progress_display
@@ -123,10 +184,10 @@ def _predict(args: argparse.Namespace) -> int:
             image,
             model=args.model,
             backend=args.backend,
-            weights=args.weights,
-            data=args.data,
+            weights=case.weights,
+            data=case.data,
             overrides=_overrides(args),
-            seed=args.seed,
+            seed=case.seed,
             progress=progress,
         )
     console.show(prediction.prediction_view(found, image.name))
@@ -144,21 +205,30 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
+def _show_config(args: argparse.Namespace) -> int:
+    from ptqbench import orders
+    from ptqbench.reporting import console, settings_view
+
+    settings = orders.settings_of(args, args.models)
+    console.show(settings_view.settings_view(settings, settings.chosen_models()))
+    return 0
+
+
 def _check_sources(args: argparse.Namespace) -> None:
     """Say what can be said about weights, data and cache without reading them.
 
     Raises:
         UserError: A path does not exist, or is not what it should be.
     """
-    if args.weights != "fixture" and not Path(args.weights).is_file():
+    if args.weights not in (None, "fixture") and not Path(args.weights).is_file():
         raise UserError(
             f"There are no weights at {args.weights}: it is neither a file nor `fixture`. "
             "Name a safetensors file or a plain state dict."
         )
-    if args.data != "fixture" and not Path(args.data).is_dir():
+    if args.data not in (None, "fixture") and not Path(args.data).is_dir():
         raise UserError(
             f"There are no images at {args.data}: it is neither a folder nor `fixture`. "
-            "Name a folder that holds one folder of images per class."
+            "Name a folder that holds one folder of images per class, or images without labels."
         )
     if args.cache_dir is not None:
         # Through the environment it also reaches processes that generate images.

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ptqbench.backends.isa import physical_cores
 from ptqbench.case import Subject, Timing
@@ -34,6 +35,7 @@ class RunSettings:
         threads: None: all physical cores.
         seed: Of every random choice.
         artifacts: Folder that keeps the artifacts; None: they are not kept.
+        thresholds: What replaces the recipe's thresholds, by field of `Thresholds`.
     """
 
     data: str = "fixture"
@@ -44,6 +46,7 @@ class RunSettings:
     threads: int | None = None
     seed: int = 0
     artifacts: str | None = None
+    thresholds: Mapping[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, object]:
         """The settings as the report shows them, defaults filled in."""
@@ -82,7 +85,8 @@ def open_subject(
     facts: dict[str, object] = {"weights_sha256": weights.sha256, "notes": data.notes}
     folder = artifact_folder(settings.artifacts, stack)
     timing = settings.timing(spec.input_size)
-    return Subject(model, recipe, weights.source, data, timing, folder, facts)
+    asked = recipe.thresholds.changed(settings.thresholds)
+    return Subject(model, recipe, weights.source, data, timing, folder, facts, asked)
 
 
 def artifact_folder(wanted: str | None, stack: ExitStack) -> Path:

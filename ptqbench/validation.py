@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -14,8 +15,10 @@ from ptqbench.backends.isa import physical_cores
 from ptqbench.case import FloatSide, build_int8, judge, unavailable
 from ptqbench.data.single import load_image
 from ptqbench.errors import UserError
+from ptqbench.fresh import FreshProcess
 from ptqbench.models.weights import load_weights
 from ptqbench.models.zoo import MODELS
+from ptqbench.orders import Order, chosen_backends
 from ptqbench.phases import Phases
 from ptqbench.progress import Progress, silent
 from ptqbench.recipes import RECIPES, Recipe
@@ -23,7 +26,7 @@ from ptqbench.reporting.machine import machine_facts
 from ptqbench.reporting.result import CaseResult, Prediction, Report
 from ptqbench.subjects import RunSettings, open_subject
 
-__all__ = ["RunSettings", "predict", "run"]
+__all__ = ["RunSettings", "predict", "run", "run_orders"]
 
 
 def run(
@@ -47,21 +50,70 @@ def run(
             Names are checked before anything is measured.
     """
     settings = settings or RunSettings()
-    phases = phases or Phases()
     names = MODELS.match(*models) if models else RECIPES.names()
     recipes = [RECIPES.get(name) for name in names]
-    chosen = [BACKENDS.get(name) for name in dict.fromkeys(backends or ())]
+    chosen = tuple(dict.fromkeys(backends or ()))
+    for name in chosen:
+        BACKENDS.get(name)
     if settings.weights != "fixture" and len(recipes) > 1:
         raise UserError(
             f"--weights {settings.weights} belongs to one model, but {len(recipes)} are named "
             f"({', '.join(names)}). Name the one that it is for."
         )
+    options = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    orders = [Order(each.model, chosen or (each.backend,), "backends", options) for each in recipes]
+    return run_orders(orders, progress, phases)
+
+
+def run_orders(
+    orders: Sequence[Order],
+    progress: Progress = silent,
+    phases: Phases | None = None,
+    fresh: FreshProcess | None = None,
+) -> Report:
+    """Carry out what is asked for, model by model.
+
+    Args:
+        orders: What is asked for.
+        progress: Told how far the work is.
+        phases: Where time is counted.
+        fresh: For the first artifact; the others start one of their own.
+
+    Raises:
+        UserError: As `run` does. Names are checked before anything is measured.
+    """
+    phases = phases or Phases()
+    known = {backend.name: backend.availability() for backend in BACKENDS}
+    planned = [
+        (
+            RECIPES.get(order.model),
+            [BACKENDS.get(n) for n in chosen_backends(order.backends, order.origin, known)],
+            RunSettings(**order.options),
+        )
+        for order in orders
+    ]
     cases: list[CaseResult] = []
-    torch.set_num_threads(settings.threads or physical_cores())
-    for recipe in recipes:
-        wanted = chosen or [BACKENDS.get(recipe.backend)]
-        cases += _run_model(recipe, wanted, settings, progress, phases)
-    return Report(machine_facts(), tuple(cases), settings.to_dict())
+    spare = [fresh] if fresh else []
+    for recipe, backends, settings in planned:
+        torch.set_num_threads(settings.threads or physical_cores())
+        cases += _run_model(recipe, backends, settings, progress, phases, spare)
+    shown = {recipe.model: settings.to_dict() for recipe, _, settings in planned}
+    return Report(machine_facts(), tuple(cases), _together(shown))
+
+
+def _together(settings: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+    """Settings of several models: what they share, and what each has of its own."""
+    first = next(iter(settings.values()), {})
+    shared = {
+        name: value
+        for name, value in first.items()
+        if all(each[name] == value for each in settings.values())
+    }
+    own = {
+        model: {name: value for name, value in each.items() if name not in shared}
+        for model, each in settings.items()
+    }
+    return {**shared, "models": own} if any(own.values()) else shared
 
 
 def _run_model(
@@ -70,6 +122,7 @@ def _run_model(
     settings: RunSettings,
     progress: Progress,
     phases: Phases,
+    spare: list[FreshProcess],
 ) -> list[CaseResult]:
     """All cases of one model; the float32 side is made once for all of them."""
     cases: list[CaseResult] = []
@@ -84,11 +137,14 @@ def _run_model(
                     )
                 )
                 continue
-            if subject is None or float_side is None:
-                subject = open_subject(recipe, settings, stack, progress, phases)
-                float_side = FloatSide(subject, backend, phases)
-            artifact = build_int8(subject, backend, phases)
-            cases.append(judge(subject, backend, artifact, float_side, progress, phases))
+            with spare.pop() if spare else FreshProcess() as fresh:
+                if subject is None or float_side is None:
+                    subject = open_subject(recipe, settings, stack, progress, phases)
+                    float_side = FloatSide(subject, backend, phases)
+                artifact = build_int8(subject, backend, phases)
+                cases.append(
+                    judge(subject, backend, artifact, float_side, progress, phases, fresh=fresh)
+                )
     return cases
 
 

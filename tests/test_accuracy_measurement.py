@@ -11,9 +11,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from ptqbench.data.sets import UNLABELLED
 from ptqbench.errors import UserError
-from ptqbench.measurement.accuracy import Accuracy, decibels, label_ranks, measure_accuracy
+from ptqbench.measurement.accuracy import Accuracy, Pairs, label_ranks, measure_accuracy
 from ptqbench.measurement.size import Size, measure_size
+from ptqbench.measurement.statistics import Estimate
 from ptqbench.phases import Phases
 
 
@@ -22,8 +24,9 @@ class Numbered:
 
     name = "numbered images"
 
-    def __init__(self, labels: Tensor, count: int | None = None) -> None:
+    def __init__(self, labels: Tensor, count: int | None = None, labelled: bool = True) -> None:
         self.labels = labels
+        self.labelled = labelled
         self.limit = len(labels)
         self.count = self.limit if count is None else count
         self.classes = ("a",)
@@ -71,16 +74,19 @@ def test_counts_are_those_of_a_plain_loop(classes: int) -> None:
     accuracy = measure(labels, f, q)
     assert accuracy.n == 400
     assert accuracy.classes == classes
-    assert accuracy.both == right.count((True, True))
-    assert accuracy.only_float32 == right.count((True, False))
-    assert accuracy.only_int8 == right.count((False, True))
-    assert accuracy.neither == right.count((False, False))
+    kinds = ((True, True), (True, False), (False, True), (False, False))
+    assert accuracy.top1 == Pairs(*(right.count(kind) for kind in kinds))
+    among = [(y in a[:5], y in b[:5]) for a, b, y in orders]
+    assert accuracy.top5 == Pairs(*(among.count(kind) for kind in kinds))
+    assert accuracy.top1.n == accuracy.top5.n == 400
     assert accuracy.float32_top1 == np.mean([a for a, _ in right])
     assert accuracy.int8_top1 == np.mean([b for _, b in right])
     assert accuracy.float32_top5 == np.mean([y in a[:5] for a, _, y in orders])
     assert accuracy.int8_top5 == np.mean([y in b[:5] for _, b, y in orders])
     assert accuracy.agreement.value == np.mean([a[0] == b[0] for a, b, _ in orders])
+    assert accuracy.agreed == sum(a[0] == b[0] for a, b, _ in orders)
     difference = accuracy.difference
+    assert difference is not None
     assert difference.value == pytest.approx(accuracy.int8_top1 - accuracy.float32_top1)
     assert difference.low < difference.value < difference.high
 
@@ -96,24 +102,16 @@ def test_equal_logits_agree_without_noise() -> None:
     labels, f, _ = case(50, 4)
     accuracy = measure(labels, f, f.clone())
     assert accuracy.sqnr_db == math.inf
+    assert accuracy.sqnr == Estimate(math.inf, math.inf, math.inf, 50)
+    assert accuracy.difference is not None
     assert (accuracy.agreement.value, accuracy.difference.value) == (1, 0)
-
-
-@pytest.mark.parametrize(
-    ("signal", "noise", "expected"),
-    [(1, 0, math.inf), (0, 1, -math.inf), (1, math.inf, -math.inf), (100, 1, 20), (0, 0, math.inf)],
-)
-def test_decibels(signal: float, noise: float, expected: float) -> None:
-    assert decibels(signal, noise) == pytest.approx(expected)
 
 
 def test_the_batch_size_changes_nothing() -> None:
     labels, f, q = case(101, 6)
     one, many = measure(labels, f, q, batch_size=1), measure(labels, f, q, batch_size=64)
     assert one.sqnr_db == pytest.approx(many.sqnr_db, rel=1e-12)
-    assert (one.both, one.only_float32, one.only_int8, one.agreement, one.int8_top5) == (
-        many.both, many.only_float32, many.only_int8, many.agreement, many.int8_top5,
-    )  # fmt: skip
+    assert (one.top1, one.top5, one.agreement) == (many.top1, many.top5, many.agreement)
 
 
 def test_ranks_break_ties_as_argmax_does() -> None:
@@ -195,9 +193,9 @@ def test_int8_logits_that_are_no_numbers_are_wrong(value: float) -> None:
     q = f.clone()
     q[0, 1] = value
     accuracy = measure(labels, f, q)
-    assert (accuracy.both, accuracy.only_float32, accuracy.only_int8) == (2, 1, 0)
+    assert accuracy.top1 == Pairs(2, 1, 0, 0)
     assert accuracy.int8_top5 == accuracy.agreement.value == pytest.approx(2 / 3)
-    assert accuracy.sqnr_db == -math.inf
+    assert accuracy.sqnr == Estimate(-math.inf, -math.inf, -math.inf, 3)
 
 
 def test_float32_logits_that_are_no_numbers_are_the_users_error() -> None:
@@ -213,6 +211,25 @@ def test_labels_outside_the_model_are_the_users_error(label: int) -> None:
     labels[2] = label
     with pytest.raises(UserError, match="the classes 0 to 3"):
         measure(labels, f, q)
+
+
+def test_without_labels_predictions_and_logits_are_compared_alone() -> None:
+    labels, f, q = case(300, 8)
+    images = Numbered(torch.full_like(labels, UNLABELLED), labelled=False)
+    accuracy = measure_accuracy(table(f), table(q), images, batch_size=64)
+    known = measure(labels, f, q, batch_size=64)
+    assert (accuracy.agreement, accuracy.sqnr) == (known.agreement, known.sqnr)
+    assert (accuracy.n, accuracy.classes, accuracy.labelled) == (300, 8, False)
+    assert known.labelled
+    unknown = ("float32_top1", "int8_top1", "float32_top5", "int8_top5", "difference")
+    assert {getattr(accuracy, name) for name in unknown} == {None}
+    assert None not in {getattr(known, name) for name in unknown}
+
+
+def test_a_few_images_without_label_among_others_are_the_users_error() -> None:
+    labels, f, q = case(10, 4)
+    with pytest.raises(UserError, match="labels run from -1 to -1"):
+        measure(torch.full_like(labels, UNLABELLED), f, q)
 
 
 def test_outputs_of_different_shape_are_the_users_error() -> None:

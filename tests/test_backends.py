@@ -17,6 +17,7 @@ from ptqbench.backends.engine import BACKENDS, engine_set
 from ptqbench.errors import UserError
 from ptqbench.gates import GATES
 from ptqbench.gates.base import Verdict
+from ptqbench.quantization.inspection import BuildRecord
 
 if TYPE_CHECKING:
     from conftest import Workshop
@@ -51,7 +52,9 @@ def test_the_file_says_what_it_is(workshop: Workshop, backend: str) -> None:
         instruction_set=isa.instruction_set(),
         calibration_images=len(workshop.calibration),
         torch=torch.__version__,
+        build=built.info.build,
     )
+    assert BuildRecord.from_dict(opened.info.build).unfused == ()
     assert opened.size_bytes == len(built.path.read_bytes())
 
 

@@ -21,6 +21,8 @@ import ptqbench
 from ptqbench.cli import main
 from ptqbench.errors import UnknownNameError
 from ptqbench.gates.base import GateResult, Verdict
+from ptqbench.orders import Order
+from ptqbench.recipes import RECIPES
 from ptqbench.reporting import inventory, progress
 from ptqbench.reporting.json_report import schema
 from ptqbench.reporting.result import CaseResult, Prediction, Report
@@ -34,20 +36,6 @@ MACHINE = {
 }
 
 
-@dataclass(frozen=True)
-class _Settings:
-    """The options that the command line passes on."""
-
-    data: str
-    weights: str
-    overrides: dict[str, object]
-    input_size: int | None
-    batch_size: int
-    threads: int | None
-    seed: int
-    artifacts: str | None = None
-
-
 @dataclass
 class Recorder:
     """Stands in for `ptqbench.validation`: records its calls, returns what the test says."""
@@ -56,8 +44,8 @@ class Recorder:
     error: BaseException | None = None
     calls: list[tuple[object, ...]] = field(default_factory=list)
 
-    def run(self, models, backends, settings, progress, phases) -> Report:  # type: ignore[no-untyped-def]
-        self.calls.append((models, backends, settings))
+    def run_orders(self, orders, progress, phases, fresh) -> Report:  # type: ignore[no-untyped-def]
+        self.calls.append(tuple(orders))
         if self.error is not None:
             raise self.error
         progress("float32 predictions", 1, 2)
@@ -74,11 +62,32 @@ class Recorder:
         return Prediction(options["model"], "fixture", "x86", (("cat", 0.9),), (("cat", 0.8),))
 
 
+DEFAULTS = {
+    "data": "fixture",
+    "weights": "fixture",
+    "overrides": {},
+    "input_size": None,
+    "batch_size": 1,
+    "threads": None,
+    "seed": 0,
+    "artifacts": None,
+    "thresholds": {},
+}
+"""What a run is asked for that nobody says anything about."""
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither this repository's settings nor those of the machine that tests it."""
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     stand_in = Recorder()
     module = ModuleType("ptqbench.validation")
-    module.__dict__.update(run=stand_in.run, predict=stand_in.predict, RunSettings=_Settings)
+    module.__dict__.update(run_orders=stand_in.run_orders, predict=stand_in.predict)
     monkeypatch.setitem(sys.modules, "ptqbench.validation", module)
     monkeypatch.setattr(ptqbench, "validation", module, raising=False)
     return stand_in
@@ -106,9 +115,10 @@ def refused(*argv: str) -> int:
 
 def test_run_passes_the_defaults_on(recorder: Recorder, said: Say) -> None:
     assert main(["run"]) == 0
-    assert recorder.calls == [
-        ((), None, _Settings("fixture", "fixture", {}, None, 1, None, 0)),
-    ]
+    (orders,) = recorder.calls
+    assert [each.model for each in orders] == RECIPES.names()
+    assert orders[0].backends == (RECIPES.get(orders[0].model).backend,)
+    assert orders[0].options == DEFAULTS
     out, err = said()
     assert "1 case: ✓ 1 pass" in out
     assert err == ""
@@ -125,8 +135,9 @@ def test_run_passes_every_option_on(
     options = f"""--backend x86 --backend onednn --backend x86 --weights {weights}
         --data {tmp_path} --resize 72 --crop 64 --mean 0.5,0.4,0.3 --std 0.2,0.2,0.2
         --interpolation bicubic --classes {names} --input-size 96 --batch-size 4 --threads 2
-        --seed 7 --cache-dir {tmp_path}/cache"""
-    assert main(["run", "resnet18", "mobilenet_*", "resnet18", *options.split()]) == 0
+        --seed 7 --cache-dir {tmp_path}/cache --artifacts kept --threshold accuracy=0.98
+        --threshold speedup.avx2=1.5 --max-bytes 3MiB"""
+    assert main(["run", "resnet18", "resnet18", *options.split()]) == 0
     overrides = {
         "resize": 72,
         "crop": 64,
@@ -135,9 +146,95 @@ def test_run_passes_every_option_on(
         "interpolation": "bicubic",
         "classes": ("cat", "dog"),
     }
-    settings = _Settings(str(tmp_path), str(weights), overrides, 96, 4, 2, 7)
-    assert recorder.calls == [(("resnet18", "mobilenet_*"), ("x86", "onednn"), settings)]
+    expected = {
+        "data": str(tmp_path),
+        "weights": str(weights),
+        "overrides": overrides,
+        "input_size": 96,
+        "batch_size": 4,
+        "threads": 2,
+        "seed": 7,
+        "artifacts": "kept",
+        "thresholds": {"accuracy": 0.98, "speedup": {"avx2": 1.5}, "max_bytes": 3 * 2**20},
+    }
+    assert recorder.calls == [(Order("resnet18", ("x86", "onednn"), "--backend", expected),)]
     assert os.environ["PTQBENCH_CACHE"] == f"{tmp_path}/cache"
+
+
+PROJECT = """
+models = ["squeezenet1_1", "mobilenet_*"]
+seed = 3
+threads = 2
+report.json = "from-settings.json"
+report.markdown = "from-settings.md"
+thresholds.accuracy = 0.98
+
+[model."mobilenet_*"]
+backends = ["x86", "onednn"]
+seed = 4
+thresholds.accuracy = 0.97
+
+[model.mobilenet_v2]
+weights = "mine.safetensors"
+"""
+
+
+def test_run_reads_the_settings_and_options_win(recorder: Recorder, tmp_path: Path) -> None:
+    (tmp_path / "ptqbench.toml").write_text(PROJECT, "utf-8")
+    (tmp_path / "mine.safetensors").touch()
+    assert main(["run"]) == 0
+    (orders,) = recorder.calls
+    found = {each.model: each for each in orders}
+    assert list(found) == ["mobilenet_v2", "mobilenet_v3_large", "squeezenet1_1"]
+    assert found["mobilenet_v2"].backends == ("x86", "onednn")
+    assert found["squeezenet1_1"].backends == (RECIPES.get("squeezenet1_1").backend,)
+    assert found["mobilenet_v2"].options["weights"] == str(tmp_path / "mine.safetensors")
+    assert found["mobilenet_v3_large"].options["weights"] == "fixture"
+    assert [each.options["seed"] for each in orders] == [4, 4, 3]
+    accuracy = [each.options["thresholds"] for each in orders]
+    assert accuracy == [{"accuracy": 0.97}, {"accuracy": 0.97}, {"accuracy": 0.98}]
+    assert json.loads((tmp_path / "from-settings.json").read_text("utf-8"))["cases"]
+    assert "resnet18" in (tmp_path / "from-settings.md").read_text("utf-8")
+
+    recorder.calls.clear()
+    argv = "run mobilenet_v2 --seed 5 --backend fbgemm --threshold accuracy=0.5 --json own.json"
+    assert main(argv.split()) == 0
+    ((order,),) = recorder.calls
+    assert (order.backends, order.options["seed"]) == (("fbgemm",), 5)
+    assert (order.options["thresholds"], order.options["threads"]) == ({"accuracy": 0.5}, 2)
+    assert (tmp_path / "own.json").exists()
+
+
+def test_the_profile_ci_is_strict_unless_told_otherwise(
+    recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder.verdict = Verdict.UNVERIFIED
+    monkeypatch.setenv("CI", "true")
+    assert main(["run"]) == 3
+    assert main(["run", "--no-strict"]) == 0
+    (tmp_path / "ptqbench.toml").write_text("profile = 'local'\n", "utf-8")
+    assert main(["run"]) == 0
+
+
+def test_settings_that_are_wrong_are_said_before_anything_is_measured(
+    recorder: Recorder, said: Say, tmp_path: Path
+) -> None:
+    (tmp_path / "ptqbench.toml").write_text("sede = 1\n", "utf-8")
+    assert main(["run"]) == 2
+    assert "Unknown setting 'sede' in ptqbench.toml. Did you mean seed" in said()[1]
+    assert recorder.calls == []
+
+
+def test_show_config_names_who_set_what(said: Say, tmp_path: Path) -> None:
+    (tmp_path / "ptqbench.toml").write_text(PROJECT, "utf-8")
+    (tmp_path / "mine.safetensors").touch()
+    assert main(["show-config", "mobilenet_v3_large"]) == 0
+    lines = {line.split()[0]: line.split() for line in said()[0].splitlines() if line.strip()}
+    assert lines["seed"][1:] == ["4", "ptqbench.toml", '[model."mobilenet_*"]']
+    assert lines["threads"][1:] == ["2", "ptqbench.toml"]
+    assert lines["models"][1:] == ["mobilenet_v3_large", "command", "line"]
+    assert lines["data"][1:] == ["fixture", "default"]
+    assert lines["thresholds.size_ratio"][-1] == "recipe"
 
 
 def test_predict_passes_its_options_on(recorder: Recorder, said: Say, tmp_path: Path) -> None:
@@ -377,11 +474,12 @@ _SLEEPER = """
 import os, signal, sys, types
 import ptqbench
 module = types.ModuleType("ptqbench.validation")
-module.RunSettings = lambda **_: None
-def run(*_):
+# A shell starts background jobs with interrupts ignored, and that is inherited.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+def run_orders(*_):
     os.kill(os.getpid(), signal.SIGINT)
     raise SystemExit("not interrupted")
-module.run = run
+module.run_orders = run_orders
 sys.modules["ptqbench.validation"] = ptqbench.validation = module
 from ptqbench.cli import main
 sys.exit(main(["run"]))

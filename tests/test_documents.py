@@ -13,13 +13,13 @@ import torch
 
 import ptqbench.data.scenes  # loaded before the checkout's folder comes first on the path
 from ptqbench.gates.base import GateResult, Verdict
-from ptqbench.measurement.accuracy import decibels
+from ptqbench.measurement.noise import decibels
 from ptqbench.recipes import RECIPES
 from ptqbench.reporting.result import CaseResult, Report
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = {
-    "README.md": ("output", "results"),
+    "README.md": ("output", "results", "latency"),
     "docs/fixtures.md": ("weights", "discrimination"),
     "docs/performance.md": ("overhead", "batch"),
 }

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ptqbench.data.folder import FolderImages, open_folder
 from ptqbench.data.layout import LabelledFile, hold_out, without_copies
-from ptqbench.data.sets import Data, check_disjoint
+from ptqbench.data.sets import UNLABELLED, Data, check_classes, check_disjoint
 from ptqbench.data.single import load_image
 from ptqbench.errors import UserError
 from ptqbench.models.preprocessing import Preprocessing
@@ -153,7 +153,7 @@ def test_other_classes_are_named(tmp_path: Path, options: dict[str, object], sai
 def test_folders_that_are_not_what_they_should_be(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="does not exist"):
         opened(tmp_path / "nowhere")
-    with pytest.raises(UserError, match="has no folders"):
+    with pytest.raises(UserError, match=r"has no folders and no pictures .* without labels"):
         opened(tmp_path)
     for name in CLASSES:
         (tmp_path / "empty" / name).mkdir(parents=True)
@@ -179,6 +179,98 @@ def test_a_folder_around_the_splits_is_seen_through(tmp_path: Path) -> None:
 def test_train_and_test_can_be_classes(tmp_path: Path) -> None:
     fill(tmp_path, 5, classes=("bus", "test", "train"))
     assert opened(tmp_path).evaluation.classes == ("bus", "test", "train")
+
+
+# --- pictures without labels
+
+
+def loose(folder: Path, count: int, first: int = 0) -> Path:
+    for i in range(count):
+        paint(folder / f"{i:03d}.png", first + i)
+    return folder
+
+
+def test_pictures_without_folders_have_no_labels(tmp_path: Path) -> None:
+    data = opened(loose(tmp_path, 30), calibration_images=4)
+    assert (data.calibration.count, data.evaluation.count) == (4, 26)
+    assert not data.calibration.labelled and not data.evaluation.labelled
+    assert set(labels_of(data.calibration)) | set(labels_of(data.evaluation)) == {UNLABELLED}
+    assert paths_of(data.calibration) | paths_of(data.evaluation) == set(tmp_path.iterdir())
+    assert not paths_of(data.calibration) & paths_of(data.evaluation)
+    check_disjoint(data)
+    check_classes(data, None, 3)
+    assert data.evaluation.classes == ("0", "1", "2")
+    assert any("no labels" in note for note in data.notes)
+    assert any("held out" in note for note in data.notes)
+    assert not any("classes" in note for note in data.notes)
+
+
+def test_pictures_without_labels_are_held_out_like_others(tmp_path: Path) -> None:
+    loose(tmp_path / "a", 40)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    chosen = [
+        {path.name for path in paths_of(opened(tmp_path / top, seed=seed).calibration)}
+        for top, seed in (("a", 0), ("b", 0), ("a", 1))
+    ]
+    assert chosen[0] == chosen[1] != chosen[2]
+    assert len(chosen[0]) == 8  # a fifth
+    before = chosen[0]
+    paint(tmp_path / "a" / "another.png", 999)
+    after = {path.name for path in paths_of(opened(tmp_path / "a").calibration)}
+    assert len(before - after) <= 1
+
+
+def test_copies_without_labels_are_left_out_too(tmp_path: Path) -> None:
+    loose(tmp_path, 20)
+    calibrated = next(iter(paths_of(opened(tmp_path, calibration_images=2).calibration)))
+    for name in ("z1.png", "z2.png", "z3.png"):
+        shutil.copy(calibrated, tmp_path / name)
+    data = opened(tmp_path, calibration_images=2)
+    assert data.calibration.count + data.evaluation.count < 23
+    assert any("Copies of calibration images" in note for note in data.notes)
+    check_disjoint(data)
+
+
+def test_pictures_without_labels_take_the_classes_of_the_weights(tmp_path: Path) -> None:
+    names = ("cat", "dog", "bee", "ant")
+    data = opened(loose(tmp_path, 5), classes=names, num_classes=4)
+    assert data.evaluation.classes == names
+    check_classes(data, names, 4)
+
+
+def test_images_with_and_without_labels_in_one_folder_are_explained(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    paint(tmp_path / "stray.png", 99)
+    with pytest.raises(UserError) as caught:
+        opened(tmp_path)
+    message = str(caught.value)
+    assert "holds pictures itself (stray.png, …)" in message
+    assert "folders of pictures (ant, bee, cat), whose names are labels" in message
+    assert "Keep one kind" in message
+
+
+def test_what_lies_beside_loose_pictures_and_is_none(tmp_path: Path) -> None:
+    loose(tmp_path, 10)
+    for name in ("notes.txt", ".hidden.png"):
+        (tmp_path / name).write_text("no picture")
+    for name in (".git", "empty", "folder.png"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no picture")
+    data = opened(tmp_path)
+    assert data.calibration.count + data.evaluation.count == 10
+
+
+def test_a_picture_beside_splits_is_no_set_of_its_own(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 2)
+    fill(tmp_path / "val", 2, first=50)
+    paint(tmp_path / "overview.png", 99)
+    data = opened(tmp_path)
+    assert data.evaluation.labelled and data.evaluation.count == 6
+
+
+def test_one_picture_is_too_few(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"too few pictures.* without labels, in none"):
+        opened(loose(tmp_path, 1))
 
 
 def test_what_is_no_picture_is_passed_over(tmp_path: Path) -> None:

@@ -6,8 +6,6 @@ import dataclasses
 import math
 import subprocess
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 import pytest
 
@@ -23,23 +21,15 @@ from ptqbench.gates import (
 )
 from ptqbench.gates.base import gate
 from ptqbench.gates.speedup import noise_factor
-from ptqbench.measurement.accuracy import Accuracy
+from ptqbench.measurement.accuracy import Accuracy, Pairs
+from ptqbench.measurement.noise import LogitNoise
 from ptqbench.measurement.size import Size
 from ptqbench.measurement.statistics import Estimate, paired_difference, proportion
 from ptqbench.measurement.timing import Speed
+from ptqbench.recipes import Thresholds
+from ptqbench.recipes.recipe import INSTRUCTION_SETS
 
-
-@dataclass(frozen=True)
-class Asked:
-    """Thresholds as a recipe brings them along."""
-
-    accuracy: float = 0.99
-    agreement: float = 0.97
-    size_ratio: float = 3.0
-    speedup: Mapping[str, float] = field(default_factory=lambda: {"avx2": 1.5})
-
-
-ASKED = Asked()
+ASKED = Thresholds(agreement=0.97, speedup={"avx2": 1.5})
 QUIET = Estimate(1.0, 0.99, 1.01, 20)
 
 
@@ -52,22 +42,21 @@ def accuracy(
     sqnr_db: float = 30.0,
     classes: int | None = 16,
 ) -> Accuracy:
-    n = both + only_float32 + only_int8 + neither
+    top1 = Pairs(both, only_float32, only_int8, neither)
     return Accuracy(
-        n=n,
-        both=both,
-        only_float32=only_float32,
-        only_int8=only_int8,
-        neither=neither,
-        float32_top1=(both + only_float32) / n,
-        int8_top1=(both + only_int8) / n,
-        float32_top5=0.99,
-        int8_top5=0.99,
-        agreement=proportion(agreed, n),
-        difference=paired_difference(both, only_float32, only_int8, neither),
-        sqnr_db=sqnr_db,
+        n=top1.n,
+        agreed=agreed,
+        noise=noise_of(sqnr_db, top1.n),
+        top1=top1,
+        top5=Pairs(top1.n - 20, 0, 0, 20),
         classes=classes,
     )
+
+
+def noise_of(decibels: float, n: int) -> LogitNoise:
+    """The sums of ``n`` images that are all alike, so that the interval has no length."""
+    power = 10 ** (-decibels / 10)
+    return LogitNoise(n, n, n * power, n, n * power**2, n * power)
 
 
 def speed(low: float, high: float, noise: Estimate = QUIET, value: float | None = None) -> Speed:
@@ -95,14 +84,19 @@ def test_decide(low: float, high: float, verdict: Verdict) -> None:
     assert decide(Estimate((low + high) / 2, low, high, 10), 0.99) is verdict
 
 
-def test_the_four_gates_are_registered_in_order() -> None:
-    assert GATES.names() == ["accuracy", "agreement", "size", "speedup"]
+MEASURED = ("accuracy", "agreement", "size", "speedup")
+"""Gates on numbers; those that look inside the artifact have test files of their own."""
+
+
+def test_the_gates_are_registered_in_order() -> None:
+    inside = ("fidelity", "saturation")
+    assert GATES.names() == ["fusion", "conversion", *MEASURED, *inside]
 
 
 def test_a_sound_case_passes_all_gates() -> None:
     evidence = Evidence(ASKED, "avx2", accuracy(), Size(45_000_000, 11_500_000), speed(2.0, 2.2))
-    results = evaluate(evidence)
-    assert [result.name for result in results] == GATES.names()
+    results = evaluate(evidence, MEASURED)
+    assert tuple(result.name for result in results) == MEASURED
     assert {result.verdict for result in results} == {Verdict.PASS}
     assert all(result.detail for result in results)
 
@@ -124,8 +118,10 @@ def test_accuracy_is_reported_as_the_share_kept() -> None:
 @pytest.mark.parametrize("only_float32", range(0, 120, 3))
 def test_accuracy_verdict_is_the_non_inferiority_test(only_float32: int) -> None:
     measured = accuracy(both=1750 - only_float32, only_float32=10 + only_float32, sqnr_db=12.0)
-    margin = -(1 - 0.99) * measured.float32_top1
-    low, high = measured.difference.low, measured.difference.high
+    assert measured.top1 is not None
+    difference = measured.top1.difference()
+    margin = -(1 - 0.99) * measured.top1.float32
+    low, high = difference.low, difference.high
     expected = Verdict.PASS if low >= margin else Verdict.INCONCLUSIVE
     assert judge("accuracy", accuracy=measured).verdict is (
         Verdict.FAIL if high < margin else expected
@@ -215,13 +211,31 @@ def test_speedup(low: float, high: float, verdict: Verdict) -> None:
     assert ("other backends" in result.detail) is (verdict is Verdict.FAIL)
 
 
-def test_speedup_without_a_threshold_is_unverified_with_its_number() -> None:
-    result = judge("speedup", speed=speed(1.6, 1.8), instruction_set="neon")
+@pytest.mark.parametrize("here", INSTRUCTION_SETS)
+def test_speedup_without_a_threshold_is_unverified_with_its_number(here: str) -> None:
+    others = {name: 1.5 for name in INSTRUCTION_SETS if name != here}
+    measured = speed(1.6, 1.8)
+    asked = Thresholds(speedup=others)
+    result = judge("speedup", speed=measured, instruction_set=here, thresholds=asked)
     assert result.verdict is Verdict.UNVERIFIED
     assert result.observed == pytest.approx(1.7)
     assert result.interval == (1.6, 1.8)
     assert result.threshold is None
-    assert "no speedup threshold for neon (it has: avx2)" in result.detail
+    assert result.detail.startswith(
+        f"There is no speedup threshold for {here} (there is: {', '.join(others)}). int8 is 1.70 "
+        f"times as fast as float32 here; to have that judged, set the threshold speedup.{here}."
+    )
+    asked = Thresholds(speedup={**others, here: 1.5})
+    judged = judge("speedup", speed=measured, instruction_set=here, thresholds=asked)
+    assert judged.verdict is Verdict.PASS
+
+
+def test_a_cpu_that_no_threshold_is_for_is_not_told_to_set_one() -> None:
+    result = judge("speedup", speed=speed(1.6, 1.8), instruction_set="other")
+    assert result.verdict is Verdict.UNVERIFIED
+    assert "one can be set for avx2, avx512, avx512_vnni, amx, neon only" in result.detail
+    nothing = judge("speedup", speed=speed(1.6, 1.8), thresholds=Thresholds())
+    assert "for avx2 (there is: none)" in nothing.detail
 
 
 def test_speed_of_kernels_for_another_cpu_is_unverified_with_its_number() -> None:

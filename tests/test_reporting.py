@@ -150,6 +150,7 @@ def test_json_fits_its_schema_and_keeps_the_numbers() -> None:
         "interval": [0.995, 1.003],
         "n": 2000,
         "detail": "Sentence about accuracy of resnet18.",
+        "criterion": None,
     }
     assert first["facts"]["input_shape"] == [1, 3, 224, 224]
     assert found["phases"] == [{"name": "int8 predictions", "seconds": 1.5, "forward": True}]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ from ptqbench import case as case_module
 from ptqbench import validation
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.engine import BACKENDS, TorchBackend
+from ptqbench.backends.graph import read_module
 from ptqbench.case import Subject, Timing, judge
 from ptqbench.data.sets import Data
 from ptqbench.data.shapes import CLASSES
@@ -26,6 +28,7 @@ from ptqbench.errors import UserError
 from ptqbench.gates import GATES
 from ptqbench.models.weights import load_weights
 from ptqbench.models.zoo import MODELS
+from ptqbench.orders import Order
 from ptqbench.phases import Phases
 from ptqbench.recipes import RECIPES
 from ptqbench.reporting.json_report import schema
@@ -204,6 +207,7 @@ class Streamed:
     """Images that exist only while somebody holds them; counts how many do at a time."""
 
     classes = CLASSES
+    labelled = True
     name = "streamed"
 
     def __init__(self, count: int, seed: int) -> None:
@@ -242,7 +246,7 @@ def test_memory_does_not_grow_with_the_images(
         subject = Subject(model, recipe, "given", data, timing, tmp_path, {})
         batches = list(map(len, case_module.calibration_batches(data, recipe)))
         assert sum(batches) == count
-        float_side = Ready(model)
+        float_side = Ready(model, next(data.calibration.batches(0, 1, 1))[0])
         result = judge(subject, backend, artifact, float_side)
         assert result.facts["evaluation_images"] == count
         most.append((data.calibration.most, data.evaluation.most))
@@ -255,8 +259,9 @@ class Ready:
 
     lowering = "frozen"
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
         self.fastest = model
+        self.graph = read_module(model, example)
         self.times_ms = {"frozen": 1.0, "eager": 1.0}
         self.artifact = Artifact(Path(__file__), None)
 
@@ -297,6 +302,28 @@ def test_wildcards_and_recommended_backends(monkeypatch: pytest.MonkeyPatch) -> 
     ]
     everything = validation.run()
     assert [case.model for case in everything.cases] == RECIPES.names()
+
+
+def test_orders_keep_their_own_settings_and_the_report_tells_them_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["none"])
+    shared = {"threads": 1, "batch_size": 2}
+    orders = [
+        Order("resnet18", ("x86", "onednn"), "a file", {**shared, "seed": 3}),
+        Order("squeezenet1_1", ("x86",), "a file", {**shared, "seed": 4}),
+    ]
+    report = validation.run_orders(orders)
+    cases = [(case.model, case.backend) for case in report.cases]
+    assert cases == [("resnet18", "x86"), ("resnet18", "onednn"), ("squeezenet1_1", "x86")]
+    assert report.settings["models"] == {"resnet18": {"seed": 3}, "squeezenet1_1": {"seed": 4}}
+    assert report.settings["threads"] == 1 and "seed" not in report.settings
+    alike = validation.run_orders([replace(orders[0], options=shared)])
+    assert alike.settings["seed"] == 0 and "models" not in alike.settings
+    with pytest.raises(UserError, match=r"a file: no backend that '\*' matches can run here"):
+        validation.run_orders([replace(orders[0], backends=("*",))])
+    with pytest.raises(UserError, match=r"a file: Unknown backend 'x68'\. Did you mean x86"):
+        validation.run_orders([replace(orders[0], backends=("x68",))])
 
 
 def test_predict_says_what_is_wrong(

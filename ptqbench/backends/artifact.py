@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,12 +12,15 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ptqbench.backends.container import check_torchscript, extra_file
 from ptqbench.errors import UserError
 from ptqbench.files import atomic_path
 from ptqbench.quantization.deprecations import known_deprecations_ignored
 
 _METADATA = "ptqbench.json"
 """Name of the extra file inside the TorchScript archive."""
+_RAISED = re.compile(r"^(?:[\w.]*Error|[\w.]*Exception): ")
+"""How the line begins that says what was raised inside TorchScript."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class ArtifactInfo:
         instruction_set: Of the CPU that it was made for.
         calibration_images: How many images the ranges were taken from.
         torch: torch version that made it.
+        build: What was seen of fusion and observers (``quantization.inspection.BuildRecord``
+            as a dictionary); None for float32.
     """
 
     precision: str
@@ -44,6 +50,7 @@ class ArtifactInfo:
     instruction_set: str = ""
     calibration_images: int = 0
     torch: str = torch.__version__
+    build: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True)
@@ -69,36 +76,56 @@ class Artifact:
         Returns:
             A function from ``N×C×H×W`` float32 to logits ``N×K`` float32, which runs
             under the artifact's engine whatever is loaded beside it.
+
+        Raises:
+            UserError: The file is no longer there or cannot be loaded under that engine.
         """
-        return EngineBound(load_script(self.path, self.info.engine), self.info.engine)
+        engine = self.info.engine
+        try:
+            return EngineBound(load_script(self.path, engine), engine)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise UserError(
+                f"{self.path} cannot be loaded under {engine}: {reason_of(error)}"
+            ) from None
 
     @classmethod
     def open(cls, path: str | Path) -> Artifact:
-        """Read an artifact's own description.
+        """Read an artifact's own description, without loading the model.
 
         Raises:
-            UserError: Not a TorchScript file, or not one that this ptqbench wrote.
+            UserError: Not a TorchScript file, damaged, or not one that this ptqbench wrote.
         """
         path = Path(path)
-        files = {_METADATA: ""}
-        try:
-            with known_deprecations_ignored():
-                torch.jit.load(str(path), _extra_files=files)
-        except (RuntimeError, ValueError, OSError) as error:
-            reason = _first_line(error)
-            raise UserError(f"{path} cannot be loaded as TorchScript: {reason}") from None
-        if not files[_METADATA]:
+        check_torchscript(path)
+        info = read_info(path)
+        if info is None:
             raise UserError(
                 f"{path} is TorchScript, but not an artifact: it does not say which engine "
-                "it was made for. Make it with ptqbench.quantize."
+                "it was made for. Make it with ptqbench.quantize, or judge it as it is: "
+                "ptqbench gate --artifact FILE --backend NAME."
             )
-        try:
-            return cls(path, ArtifactInfo(**json.loads(files[_METADATA])))
-        except (ValueError, TypeError):
-            raise UserError(
-                f"{path} describes itself in words that this version of ptqbench does not "
-                "know. Make it again with ptqbench.quantize."
-            ) from None
+        return cls(path, info)
+
+
+def read_info(path: Path) -> ArtifactInfo | None:
+    """What a TorchScript file says about itself; None if ptqbench did not make it.
+
+    Args:
+        path: Checked by ``container.check_torchscript``.
+
+    Raises:
+        UserError: Another version of ptqbench made it, in words that this one does not know.
+    """
+    text = extra_file(path, _METADATA)
+    if text is None:
+        return None
+    try:
+        return ArtifactInfo(**json.loads(text))
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{path} describes itself in words that this version of ptqbench does not "
+            "know. Make it again with ptqbench.quantize."
+        ) from None
 
 
 class EngineBound:
@@ -145,7 +172,7 @@ def save_script(script: torch.jit.ScriptModule, path: Path, info: ArtifactInfo) 
         with known_deprecations_ignored(), atomic_path(path) as temporary:
             torch.jit.save(script, str(temporary), _extra_files=dict(metadata))
     except (OSError, RuntimeError) as error:
-        raise UserError(f"The artifact {path} cannot be written: {_first_line(error)}") from error
+        raise UserError(f"The artifact {path} cannot be written: {reason_of(error)}.") from error
     return Artifact(path, info)
 
 
@@ -157,6 +184,12 @@ def load_script(path: Path, engine: str) -> torch.jit.ScriptModule:
     return module.eval()
 
 
-def _first_line(error: Exception) -> str:
-    # torch goes on with where in its C++ it happened.
-    return (str(error) or type(error).__name__).splitlines()[0]
+def reason_of(error: Exception) -> str:
+    """The reason in an error of torch, without the tracebacks that TorchScript wraps it in.
+
+    What comes after the first sentence is about torch's own code.
+    """
+    lines = str(error).splitlines() or [type(error).__name__]
+    raised = [line for line in lines if _RAISED.match(line)]
+    line = _RAISED.sub("", raised[-1]) if raised else lines[0]
+    return line.partition(". ")[0].rstrip(". ")

@@ -17,6 +17,7 @@ from ptqbench.phases import Phases
 from ptqbench.quantization import eager, fx
 from ptqbench.quantization.calibration import calibrate
 from ptqbench.quantization.deprecations import known_deprecations_ignored
+from ptqbench.quantization.inspection import inspect_build
 from ptqbench.recipes import Recipe
 from ptqbench.registry import Registry
 
@@ -25,6 +26,8 @@ BACKENDS: Registry[TorchBackend] = Registry("backend")
 Model = Callable[[Tensor], Tensor]
 
 _FLOWS = {"fx": fx, "eager": eager}
+_INSPECTED = 8
+"""Images on which fused and unfused float are compared."""
 
 
 @contextmanager
@@ -102,6 +105,8 @@ class TorchBackend:
                 saturates = self.saturates()
                 prepared = flow.prepare(model, recipe, first[:1], saturates=saturates)
             seen = calibrate(prepared, _chain(first, batches), phases)
+            with phases.measure("inspect the build"):
+                record = inspect_build(model, prepared, recipe.fusion, first[:_INSPECTED])
             with phases.measure("convert"):
                 converted = flow.convert(prepared)
             with phases.measure("lower and save"):
@@ -115,6 +120,7 @@ class TorchBackend:
                     flow=recipe.flow,
                     instruction_set=instruction_set(),
                     calibration_images=seen,
+                    build=record.to_dict(),
                 )
                 return save_script(script, path, info)
 

@@ -28,6 +28,7 @@ class FixtureImages:
     Attributes:
         name: Name of the set and the split.
         classes: The sixteen objects.
+        labelled: True.
         count: Images used at first.
         limit: Images there are.
 
@@ -40,6 +41,7 @@ class FixtureImages:
     def __init__(self, cache: ShardCache, preprocessing: Preprocessing, count: int) -> None:
         self.name = f"fixture {cache.split.name}"
         self.classes = CLASSES
+        self.labelled = True
         self.count = count
         self.limit = cache.split.images
         self._cache = cache

@@ -1,4 +1,7 @@
-"""A folder of photographs, one folder per class, as images to calibrate with and evaluate on."""
+"""A folder of photographs as images to calibrate with and evaluate on.
+
+One folder per class inside, or pictures alone, which have no labels.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,12 @@ from torch import Tensor
 
 from ptqbench.data.layout import (
     LabelledFile,
+    Layout,
     class_names,
     file_hash,
     find_files,
     find_layout,
+    find_loose,
     held_out_share,
     hold_out,
     without_copies,
@@ -39,12 +44,14 @@ class FolderImages:
         classes: Class names; labels index them.
         count: Pictures found.
         limit: The same: a folder has no reserve for top-ups.
+        labelled: Whether the pictures have labels; else each label is -1.
 
     Args:
         name: The folder, for messages.
         files: The pictures with their labels.
         classes: Class names.
         preprocessing: What is done to the pictures.
+        labelled: Whether they have labels.
     """
 
     def __init__(
@@ -53,9 +60,11 @@ class FolderImages:
         files: Sequence[LabelledFile],
         classes: tuple[str, ...],
         preprocessing: Preprocessing,
+        labelled: bool = True,
     ) -> None:
         self.name = name
         self.classes = classes
+        self.labelled = labelled
         self.count = len(files)
         self.limit = len(files)
         self._files = tuple(files)
@@ -115,16 +124,19 @@ def open_folder(
     seed: int = 0,
     calibration_images: int = 512,
 ) -> Data:
-    """Open a folder with one folder per class, or with ``train/`` and ``val/`` of that kind.
+    """Open a folder of pictures.
 
-    Calibration images come from ``train/``; without it, a share of at most a fifth is taken
-    out of the evaluation images. They are chosen evenly over the classes.
+    It has one folder per class, or ``train/`` and ``val/`` of that kind; or it holds pictures
+    itself, which then have no labels. Calibration images come from ``train/``; without it, a
+    share of at most a fifth is taken out of the evaluation images. They are chosen evenly
+    over the classes.
 
     Args:
         path: The folder.
         preprocessing: What is done to the pictures.
         classes: Class names of the weights in output order, which the folders' names are
-            matched to, or None: then the sorted names of the folders are the classes.
+            matched to, or None: then the sorted names of the folders are the classes, and
+            without folders the numbers of the outputs.
         num_classes: Number of outputs of the weights.
         seed: Chooses the calibration images.
         calibration_images: How many calibration images to take, at most.
@@ -133,12 +145,16 @@ def open_folder(
         The images; ``notes`` says what was left out.
 
     Raises:
-        UserError: There is no such folder, it has no pictures, or its classes are not those
-            of the weights.
+        UserError: There is no such folder, it has no pictures, its classes are not those of
+            the weights, or only some of its pictures have labels.
     """
     layout = find_layout(path)
-    names = class_names(layout, classes, num_classes)
-    evaluation = find_files(layout.evaluation, names)
+    if layout.labelled:
+        names = class_names(layout, classes, num_classes)
+        evaluation = find_files(layout.evaluation, names)
+    else:
+        names = classes or tuple(map(str, range(num_classes)))
+        evaluation = find_loose(layout.evaluation)
     if layout.training is not None:
         training = find_files(layout.training, names)
         calibration, _ = hold_out(training, layout.training, calibration_images, seed)
@@ -149,27 +165,30 @@ def open_folder(
     if not calibration or not unique:
         place = layout.training if layout.training and not calibration else layout.evaluation
         raise UserError(
-            f"{place} has too few pictures. Calibration and evaluation need at least one each, "
-            "in one folder per class (.jpg, .png, .webp, …)."
+            f"{place} has too few pictures. Calibration and evaluation need at least one each "
+            "(.jpg, .png, .webp, …), in one folder per class or, without labels, in none."
         )
     return Data(
         str(path),
-        FolderImages(f"{path} calibration", calibration, names, preprocessing),
-        FolderImages(f"{path} evaluation", unique, names, preprocessing),
-        _notes(len(evaluation) - len(unique), unique, names, layout.training is None),
+        FolderImages(f"{path} calibration", calibration, names, preprocessing, layout.labelled),
+        FolderImages(f"{path} evaluation", unique, names, preprocessing, layout.labelled),
+        _notes(layout, len(evaluation) - len(unique), unique, names),
     )
 
 
 def _notes(
-    copies: int, evaluation: Sequence[LabelledFile], classes: Sequence[str], held_out: bool
+    layout: Layout, copies: int, evaluation: Sequence[LabelledFile], classes: Sequence[str]
 ) -> tuple[str, ...]:
     notes = []
-    if held_out:
+    if not layout.labelled:
+        notes.append("The images have no labels: agreement and SQNR decide, accuracy does not.")
+        notes.append("Calibration images were held out of evaluation.")
+    elif layout.training is None:
         notes.append("There is no train folder: calibration images were held out of evaluation.")
     if copies:
         notes.append(f"Copies of calibration images left out of evaluation: {copies}.")
     absent = sorted(set(range(len(classes))) - {file.label for file in evaluation})
-    if absent:
+    if absent and layout.labelled:
         names = listed([classes[label] for label in absent])
         notes.append(f"{len(absent)} of {len(classes)} classes have no evaluation images: {names}.")
     return tuple(notes)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptqbench.data.sets import listed
+from ptqbench.data.sets import UNLABELLED, listed
 from ptqbench.errors import UserError
 from ptqbench.registry import nearest
 
@@ -27,7 +27,7 @@ _HELD_OUT = 5
 
 @dataclass(frozen=True)
 class LabelledFile:
-    """A picture of a folder: its path, and the index of its class."""
+    """A picture of a folder: its path, and the index of its class (or `UNLABELLED`)."""
 
     path: Path
     label: int
@@ -40,19 +40,24 @@ class Layout:
     Attributes:
         evaluation: Folder of the classes to evaluate on.
         training: Folder of the classes to calibrate with, or None if there is none.
+        labelled: Whether there are classes; else ``evaluation`` holds the pictures itself.
     """
 
     evaluation: Path
     training: Path | None
+    labelled: bool = True
 
 
 def find_layout(root: Path) -> Layout:
-    """Tell one folder per class from ``train/`` and ``val/`` with one folder per class inside.
+    """Tell what is in a folder.
 
-    A folder called ``train`` or ``test`` that holds pictures itself is a class.
+    One folder per class, or ``train/`` and ``val/`` with one folder per class inside, or
+    pictures without labels. A folder called ``train`` or ``test`` that holds pictures itself
+    is a class.
 
     Raises:
-        UserError: The folder is not there, or there is nothing to evaluate on.
+        UserError: The folder is not there, there is nothing to evaluate on, or some of its
+            pictures have labels and others do not.
     """
     if not root.is_dir():
         kind = "is not a folder" if root.exists() else "does not exist"
@@ -66,10 +71,24 @@ def find_layout(root: Path) -> Layout:
             f"{root} has train/ but none of {', '.join(EVALUATION_FOLDERS)} to evaluate on. Add "
             f"one, or pass {training} to hold a share of it out for calibration."
         )
+    if (loose := next(_direct(root), None)) is not None:
+        _check_no_classes(root, loose)
+        return Layout(root, None, labelled=False)
     inside = [p for p in _folders(root) if find_splits(p)]
     if inside:
         raise UserError(f"{root} holds no classes itself. Pass {inside[0]}, which has splits.")
     return Layout(root, None)
+
+
+def _check_no_classes(root: Path, loose: Path) -> None:
+    classes = [folder.name for folder in _folders(root) if _pictures(folder)]
+    if classes:
+        raise UserError(
+            f"{root} holds pictures itself ({loose.name}, …), which have no label, and folders "
+            f"of pictures ({listed(classes)}), whose names are labels. Keep one kind: move the "
+            "loose pictures into the folders of their classes, or out of it; or, to do without "
+            "labels, pass a folder that holds nothing but pictures."
+        )
 
 
 def find_splits(folder: Path) -> list[str]:
@@ -88,7 +107,10 @@ def class_names(layout: Layout, classes: Sequence[str] | None, num_classes: int)
         {f.name for top in (layout.evaluation, layout.training) if top for f in _folders(top)}
     )
     if not folders:
-        raise UserError(f"{layout.evaluation} has no folders. Pass one with one folder per class.")
+        raise UserError(
+            f"{layout.evaluation} has no folders and no pictures (.jpg, .png, .webp, …). Pass a "
+            "folder with one folder per class, or one that holds pictures without labels."
+        )
     if classes is not None:
         unknown = [name for name in folders if name not in classes]
         if unknown:
@@ -113,6 +135,11 @@ def find_files(top: Path, classes: Sequence[str]) -> list[LabelledFile]:
     label = {name: index for index, name in enumerate(classes)}
     folders = [f for f in _folders(top) if f.name in label]
     return [LabelledFile(path, label[f.name]) for f in folders for path in _pictures(f)]
+
+
+def find_loose(folder: Path) -> list[LabelledFile]:
+    """The pictures directly in a folder, without labels, in the order of their paths."""
+    return [LabelledFile(path, UNLABELLED) for path in sorted(_direct(folder))]
 
 
 def hold_out(
@@ -176,8 +203,12 @@ def _size(path: Path) -> int:
 
 
 def _folders(top: Path) -> list[Path]:
+    return sorted(p for p in _entries(top) if p.is_dir() and not p.name.startswith("."))
+
+
+def _entries(top: Path) -> list[Path]:
     try:
-        return sorted(p for p in top.iterdir() if p.is_dir() and not p.name.startswith("."))
+        return list(top.iterdir())
     except OSError as error:
         raise UserError(f"The folder {top} cannot be read: {error.strerror}.") from None
 
@@ -187,7 +218,7 @@ def _is_split(folder: Path) -> bool:
 
 
 def _direct(folder: Path) -> Iterator[Path]:
-    return (p for p in folder.iterdir() if _is_picture(p.name))
+    return (p for p in _entries(folder) if _is_picture(p.name) and p.is_file())
 
 
 def _pictures(folder: Path) -> list[Path]:

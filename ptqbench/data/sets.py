@@ -1,4 +1,4 @@
-"""What a set of labelled images is to everything that measures."""
+"""What a set of images, with labels or without, is to everything that measures."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from torch import Tensor
 from ptqbench.errors import UserError
 from ptqbench.registry import nearest
 
+UNLABELLED = -1
+"""The label of an image of which nobody says what it shows."""
+
 
 class ImageSet(Protocol):
-    """A sequence of labelled images that streams in batches."""
+    """A sequence of images that streams in batches, all of them with labels or none."""
 
     @property
     def name(self) -> str:
@@ -22,7 +25,12 @@ class ImageSet(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names; a label is an index into them."""
+        """Class names of the model's outputs; a label is an index into them."""
+        ...
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels; else each label is `UNLABELLED`."""
         ...
 
     @property

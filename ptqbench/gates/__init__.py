@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from ptqbench.gates import accuracy, agreement, size, speedup
+from ptqbench.gates import (  # isort: skip  (the order of registration is that of the report)
+    fusion,
+    conversion,
+    accuracy,
+    agreement,
+    size,
+    speedup,
+    fidelity,
+    saturation,
+)
 from ptqbench.gates.base import (
     GATES,
     Evidence,
     Gate,
     GateResult,
-    Thresholds,
     Verdict,
     decide,
     evaluate,
 )
 from ptqbench.gates.settled import accuracy_settled
+from ptqbench.recipes import Thresholds
 
 __all__ = [
     "GATES",
@@ -25,8 +34,12 @@ __all__ = [
     "accuracy",
     "accuracy_settled",
     "agreement",
+    "conversion",
     "decide",
     "evaluate",
+    "fidelity",
+    "fusion",
+    "saturation",
     "size",
     "speedup",
 ]

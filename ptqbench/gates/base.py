@@ -6,12 +6,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import wraps
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
+from ptqbench.recipes import Thresholds
 from ptqbench.registry import Registry
 
 if TYPE_CHECKING:
     from ptqbench.measurement.accuracy import Accuracy
+    from ptqbench.measurement.conversion import Conversion
+    from ptqbench.measurement.fidelity import Fidelity
+    from ptqbench.measurement.fusion import Fusion
+    from ptqbench.measurement.saturation import Saturation
     from ptqbench.measurement.size import Size
     from ptqbench.measurement.statistics import Estimate
     from ptqbench.measurement.timing import Speed
@@ -32,26 +37,6 @@ class Verdict(StrEnum):
     UNVERIFIED = "unverified"
 
 
-class Thresholds(Protocol):
-    """What the gates of a case ask for; recipes bring it along."""
-
-    @property
-    def accuracy(self) -> float:
-        """Share of float32's top-1 that int8 must keep."""
-
-    @property
-    def agreement(self) -> float:
-        """Share of images for which both must predict the same class."""
-
-    @property
-    def size_ratio(self) -> float:
-        """How many times as large as int8 the float32 artifact must be."""
-
-    @property
-    def speedup(self) -> Mapping[str, float]:
-        """How many times as long as int8 float32 must take, by instruction set."""
-
-
 @dataclass(frozen=True)
 class GateResult:
     """A verdict and what it rests on.
@@ -64,6 +49,8 @@ class GateResult:
         interval: 95 % interval of ``observed``, if it is an estimate.
         n: Sample size, if there is one.
         detail: A sentence or two: what was found, and where to look if it is not a pass.
+        criterion: Name of the threshold that ``threshold`` is, where the gate knows several:
+            the one that decided.
     """
 
     name: str
@@ -73,6 +60,12 @@ class GateResult:
     interval: tuple[float, float] | None
     n: int | None
     detail: str
+    criterion: str | None = None
+
+    @property
+    def quantity(self) -> str:
+        """What ``observed`` is: the criterion, or what the gate is called."""
+        return self.criterion or self.name
 
 
 @dataclass(frozen=True)
@@ -85,6 +78,10 @@ class Evidence:
         accuracy: Paired accuracy, or None if it was not measured.
         size: Sizes of the artifacts, or None if they were not measured.
         speed: Speedup, or None if it was not measured.
+        fusion: What was found about fusion, or None if it was not looked at.
+        conversion: What was found about conversion, likewise.
+        fidelity: What a fresh process made of the file, likewise.
+        saturation: The int8 layers against exact arithmetic, likewise.
         kernels_for: Instruction sets that the backend's kernels are written for; empty: any.
         unavailable: Why nothing could be measured; every gate is then unverified.
         missing: Why a measurement is None, by the name of its field.
@@ -95,6 +92,10 @@ class Evidence:
     accuracy: Accuracy | None = None
     size: Size | None = None
     speed: Speed | None = None
+    fusion: Fusion | None = None
+    conversion: Conversion | None = None
+    fidelity: Fidelity | None = None
+    saturation: Saturation | None = None
     kernels_for: tuple[str, ...] = ()
     unavailable: str | None = None
     missing: Mapping[str, str] = field(default_factory=dict)

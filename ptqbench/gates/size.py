@@ -1,4 +1,4 @@
-"""Gate: is the int8 artifact small enough?"""
+"""Gate: is the int8 artifact small enough, against float32 and for the device?"""
 
 from __future__ import annotations
 
@@ -14,16 +14,34 @@ NAME = "size"
 
 @gate(NAME, needs="size")
 def size_gate(evidence: Evidence, size: Size) -> GateResult:
-    """Judge how many times as large as int8 float32 is; bytes are exact, without interval."""
-    threshold = evidence.thresholds.size_ratio
-    verdict = Verdict.PASS if size.ratio >= threshold else Verdict.FAIL
+    """Judge the ratio to float32, and the bytes where there is a budget; both are exact.
+
+    The numbers of the result are those of the condition that fails, the ratio's if both do.
+    """
+    asked, budget = evidence.thresholds.size_ratio, evidence.thresholds.max_bytes
+    small = size.ratio >= asked
+    fits = budget is None or size.int8_bytes <= budget
     detail = (
         f"float32 takes {size.float32_bytes:,} bytes and int8 {size.int8_bytes:,}, "
-        f"{size.ratio:.2f} times smaller."
+        f"{size.ratio:.2f} times smaller; {asked:.2f} times are asked for"
     )
-    if verdict is Verdict.FAIL:
-        detail += (
-            f" {threshold:.2f} times are asked for: look for layers that stayed in float32 "
-            "and for weights that were saved twice."
-        )
-    return GateResult(NAME, verdict, size.ratio, threshold, None, None, detail)
+    if budget is not None:
+        detail += f", and {_against(size.int8_bytes, budget)}"
+    detail += "."
+    if not small:
+        detail += " Look for layers that stayed in float32 and for weights that were saved twice."
+    elif not fits:
+        detail += " The ratio is as asked for: look for a smaller architecture, or fewer classes."
+    if small and not fits:
+        assert budget is not None
+        observed, threshold, criterion = float(size.int8_bytes), float(budget), "max_bytes"
+    else:
+        observed, threshold, criterion = size.ratio, asked, "size_ratio"
+    verdict = Verdict.PASS if small and fits else Verdict.FAIL
+    return GateResult(NAME, verdict, observed, threshold, None, None, detail, criterion)
+
+
+def _against(size: int, budget: int) -> str:
+    if size > budget:
+        return f"the budget is {budget:,} bytes: int8 is {size - budget:,} bytes over it"
+    return f"the budget is {budget:,} bytes: {budget - size:,} bytes are left"

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ptqbench.gates.base import Evidence, GateResult, Verdict, decide, gate, judged, unverified
 from ptqbench.measurement.statistics import Estimate
+from ptqbench.recipes.recipe import INSTRUCTION_SETS
 
 if TYPE_CHECKING:
     from ptqbench.measurement.timing import Speed
@@ -37,13 +38,7 @@ def speedup_gate(evidence: Evidence, speed: Speed) -> GateResult:
         )
     threshold = evidence.thresholds.speedup.get(evidence.instruction_set)
     if threshold is None:
-        known = ", ".join(evidence.thresholds.speedup) or "none"
-        return unverified(
-            NAME,
-            f"The recipe has no speedup threshold for {evidence.instruction_set} (it has: "
-            f"{known}). {_times(speed)}",
-            speed.speedup,
-        )
+        return unverified(NAME, f"{_no_threshold(evidence, speed)} {_times(speed)}", speed.speedup)
     factor = noise_factor(speed.noise)
     noisy = factor > NOISE_TOLERANCE
     ratio = speed.speedup
@@ -60,6 +55,20 @@ def speedup_gate(evidence: Evidence, speed: Speed) -> GateResult:
     if noisy:
         detail += f" The machine is noisy ({_noise(speed)}), but not enough to explain this."
     return judged(NAME, verdict, ratio, threshold, detail)
+
+
+def _no_threshold(evidence: Evidence, speed: Speed) -> str:
+    here = evidence.instruction_set
+    known = ", ".join(evidence.thresholds.speedup) or "none"
+    remedy = (
+        f"to have that judged, set the threshold speedup.{here}"
+        if here in INSTRUCTION_SETS
+        else f"one can be set for {', '.join(INSTRUCTION_SETS)} only"
+    )
+    return (
+        f"There is no speedup threshold for {here} (there is: {known}). int8 is "
+        f"{speed.speedup.value:.2f} times as fast as float32 here; {remedy}."
+    )
 
 
 def _straddles(low: float, high: float, threshold: float) -> bool:

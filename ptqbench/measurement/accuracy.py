@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ptqbench.errors import UserError
+from ptqbench.measurement.noise import LogitNoise
 from ptqbench.measurement.statistics import Estimate, paired_difference, proportion
 from ptqbench.measurement.types import Model
 from ptqbench.phases import Phases
@@ -24,41 +24,111 @@ STEP = 1000
 
 
 @dataclass(frozen=True)
+class Pairs:
+    """How often float32 and int8 are right on the same images.
+
+    Attributes:
+        both: Images on which both are right.
+        only_float32: Images on which only float32 is.
+        only_int8: Images on which only int8 is.
+        neither: Images on which both are wrong.
+    """
+
+    both: int
+    only_float32: int
+    only_int8: int
+    neither: int
+
+    @property
+    def n(self) -> int:
+        """Images."""
+        return self.both + self.only_float32 + self.only_int8 + self.neither
+
+    @property
+    def float32(self) -> float:
+        """Share of images on which float32 is right."""
+        return (self.both + self.only_float32) / self.n
+
+    @property
+    def int8(self) -> float:
+        """Share of images on which int8 is right."""
+        return (self.both + self.only_int8) / self.n
+
+    def difference(self, confidence: float = 0.95) -> Estimate:
+        """``int8 - float32`` with the paired interval."""
+        return paired_difference(
+            self.both, self.only_float32, self.only_int8, self.neither, confidence
+        )
+
+
+@dataclass(frozen=True)
 class Accuracy:
     """How float32 and int8 do on the same images.
 
     Attributes:
         n: Images seen.
-        both: Images that both classify correctly.
-        only_float32: Images that only float32 classifies correctly.
-        only_int8: Images that only int8 classifies correctly.
-        neither: Images that both get wrong.
-        float32_top1: Share of images whose highest float32 logit is the label's.
-        int8_top1: The same for int8.
-        float32_top5: Share of images whose label is among the five highest float32
-            logits (among all, where there are fewer than five classes).
-        int8_top5: The same for int8.
-        agreement: Share of images for which both predict the same class, with Wilson's
-            95 % interval.
-        difference: ``int8_top1 - float32_top1`` with the paired 95 % interval.
-        sqnr_db: Signal-to-quantization-noise ratio of the logits in dB; infinite if
-            they are equal, minus infinity if int8 gives what is not a number.
+        agreed: Images for which both predict the same class.
+        noise: Power of the logits and of what int8 adds to them.
+        top1: How often the highest logit is the label's; None without labels.
+        top5: How often the label is among the five highest logits (among all, where there
+            are fewer than five classes); None without labels.
         classes: Number of logits per image.
     """
 
     n: int
-    both: int
-    only_float32: int
-    only_int8: int
-    neither: int
-    float32_top1: float
-    int8_top1: float
-    float32_top5: float
-    int8_top5: float
-    agreement: Estimate
-    difference: Estimate
-    sqnr_db: float
+    agreed: int
+    noise: LogitNoise
+    top1: Pairs | None
+    top5: Pairs | None
     classes: int | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether the images have labels; without, nobody knows what is right."""
+        return self.top1 is not None
+
+    @property
+    def float32_top1(self) -> float | None:
+        """Share of images that float32 gets right; None without labels."""
+        return None if self.top1 is None else self.top1.float32
+
+    @property
+    def int8_top1(self) -> float | None:
+        """Share of images that int8 gets right; None without labels."""
+        return None if self.top1 is None else self.top1.int8
+
+    @property
+    def float32_top5(self) -> float | None:
+        """Share of images whose label is among float32's five highest; None without labels."""
+        return None if self.top5 is None else self.top5.float32
+
+    @property
+    def int8_top5(self) -> float | None:
+        """Share of images whose label is among int8's five highest; None without labels."""
+        return None if self.top5 is None else self.top5.int8
+
+    @property
+    def difference(self) -> Estimate | None:
+        """``int8_top1 - float32_top1`` with the paired 95 % interval; None without labels."""
+        return None if self.top1 is None else self.top1.difference()
+
+    @property
+    def agreement(self) -> Estimate:
+        """Share of images for which both predict the same class, Wilson's 95 % interval."""
+        return proportion(self.agreed, self.n)
+
+    @property
+    def sqnr_db(self) -> float:
+        """Signal-to-quantization-noise ratio of the logits in dB.
+
+        Infinite if they are equal, minus infinity if int8 gives what is not a number.
+        """
+        return self.sqnr.value
+
+    @property
+    def sqnr(self) -> Estimate:
+        """The same with its 95 % interval."""
+        return self.noise.sqnr()
 
 
 def at_once(accuracy: Accuracy) -> bool:
@@ -78,7 +148,8 @@ def measure_accuracy(
 ) -> Accuracy:
     """Compare int8 with float32 on the first images, then on more while it is unsettled.
 
-    Images are streamed: memory holds one batch, whatever the number of images.
+    Images are streamed: memory holds one batch, whatever the number of images. Without
+    labels what is right is unknown, and predictions and logits are compared alone.
 
     Args:
         float32: The original.
@@ -98,7 +169,7 @@ def measure_accuracy(
     if batch_size < 1:
         raise ValueError(f"Expected a batch size of at least 1, but got {batch_size}.")
     phases = Phases() if phases is None else phases
-    tally = _Tally(images.name)
+    tally = _Tally(images.name, images.labelled)
     start, stop = 0, images.count
     while True:
         for pixels, labels in _timed(images.batches(start, stop, batch_size), phases):
@@ -134,36 +205,30 @@ class _Tally:
 
     Args:
         name: Name of the image set, for messages.
+        labelled: Whether there are labels to count by.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, labelled: bool) -> None:
         self.name = name
-        self.n = self.both = self.only_float32 = self.only_int8 = 0
-        self.float32_top5 = self.int8_top5 = self.agreed = 0
-        self.signal = self.noise = 0.0
+        self.labelled = labelled
+        self.n = self.agreed = 0
+        self.top1, self.top5 = [0, 0, 0, 0], [0, 0, 0, 0]
+        self.noise = LogitNoise()
         self.classes: int | None = None
 
     def add(self, reference: Tensor, quantized: Tensor, labels: Tensor) -> None:
         """Score one batch: two sets of logits N x classes and the labels N (int64)."""
         self._check(reference, quantized, labels)
         self.classes = reference.shape[1]
-        k = min(5, self.classes)
         # int8 logits that are not numbers predict nothing, so they can only be wrong.
         numbers = quantized.isfinite().all(dim=1)
-        ranks_f, ranks_q = label_ranks(reference, labels), label_ranks(quantized, labels)
-        right_f, right_q = ranks_f == 0, (ranks_q == 0) & numbers
-        same = (reference.argmax(1) == quantized.argmax(1)) & numbers
         self.n += len(labels)
-        self.both += int((right_f & right_q).sum())
-        self.only_float32 += int((right_f & ~right_q).sum())
-        self.only_int8 += int((~right_f & right_q).sum())
-        self.float32_top5 += int((ranks_f < k).sum())
-        self.int8_top5 += int(((ranks_q < k) & numbers).sum())
-        self.agreed += int(same.sum())
-        exact = reference.double()
-        self.signal += float(exact.square().sum())
-        error = float((exact - quantized.double()).square().sum())
-        self.noise += error if math.isfinite(error) else math.inf
+        self.agreed += int(((reference.argmax(1) == quantized.argmax(1)) & numbers).sum())
+        self.noise += LogitNoise.of(reference, quantized)
+        if self.labelled:
+            ranks_f, ranks_q = label_ranks(reference, labels), label_ranks(quantized, labels)
+            for counts, k in ((self.top1, 1), (self.top5, 5)):
+                _count(counts, ranks_f < k, (ranks_q < k) & numbers)
 
     def _check(self, reference: Tensor, quantized: Tensor, labels: Tensor) -> None:
         if reference.ndim != 2 or reference.shape != quantized.shape:
@@ -177,10 +242,12 @@ class _Tally:
                 f"On {self.name}, float32 gives logits that are infinite or not numbers. "
                 "Check the weights and the preprocessing (mean, std)."
             )
-        classes = reference.shape[1]
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < classes:
+        if not self.labelled or not len(labels):
+            return
+        classes, lowest, highest = reference.shape[1], int(labels.min()), int(labels.max())
+        if not 0 <= lowest <= highest < classes:
             raise UserError(
-                f"On {self.name}, labels run from {int(labels.min())} to {int(labels.max())}, "
+                f"On {self.name}, labels run from {lowest} to {highest}, "
                 f"but the model has the classes 0 to {classes - 1}. "
                 "Check that the data and the weights have the same classes."
             )
@@ -193,23 +260,22 @@ class _Tally:
         """
         if not self.n:
             raise UserError(f"There are no images to evaluate in {self.name}. Add some.")
-        n = self.n
-        neither = n - self.both - self.only_float32 - self.only_int8
         return Accuracy(
-            n=n,
-            both=self.both,
-            only_float32=self.only_float32,
-            only_int8=self.only_int8,
-            neither=neither,
-            float32_top1=(self.both + self.only_float32) / n,
-            int8_top1=(self.both + self.only_int8) / n,
-            float32_top5=self.float32_top5 / n,
-            int8_top5=self.int8_top5 / n,
-            agreement=proportion(self.agreed, n),
-            difference=paired_difference(self.both, self.only_float32, self.only_int8, neither),
-            sqnr_db=decibels(self.signal, self.noise),
+            n=self.n,
+            agreed=self.agreed,
+            noise=self.noise,
+            top1=Pairs(*self.top1) if self.labelled else None,
+            top5=Pairs(*self.top5) if self.labelled else None,
             classes=self.classes,
         )
+
+
+def _count(counts: list[int], first: Tensor, second: Tensor) -> None:
+    """Add a batch to the counts of `Pairs`: on which images both, one or none are right."""
+    for index, found in enumerate(
+        (first & second, first & ~second, ~first & second, ~first & ~second)
+    ):
+        counts[index] += int(found.sum())
 
 
 def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
@@ -228,12 +294,3 @@ def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
     own = logits.gather(1, labels[:, None])
     before = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
     return ((logits > own) | ((logits == own) & before)).sum(1)
-
-
-def decibels(signal: float, noise: float) -> float:
-    """Power ratio in dB: ``10 log10(signal / noise)``; infinite without noise."""
-    if noise == 0:
-        return math.inf
-    if signal == 0 or math.isinf(noise):
-        return -math.inf
-    return 10 * math.log10(signal / noise)

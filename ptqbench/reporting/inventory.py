@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ptqbench.gates.base import Thresholds
+from ptqbench.recipes import Thresholds
 from ptqbench.reporting.result import SCHEMA_VERSION, plain
 
 
@@ -69,7 +69,7 @@ class RecipeEntry:
     model: str
     backend: str
     flow: str
-    accuracy: float
+    accuracy: float | None
     agreement: float
     size_ratio: float
     speedup: Mapping[str, float]

@@ -6,10 +6,10 @@ import math
 from collections.abc import Sequence
 
 MISSING = "–"
-_SHARES = ("accuracy", "agreement")
-"""Gates whose number is a fraction of 1."""
-_RATIOS = ("size", "speedup")
-"""Gates whose number says how many times."""
+_SHARES = ("accuracy", "reference_top1", "top5", "agreement")
+"""Gates and criteria whose number is a fraction of 1."""
+_RATIOS = ("size", "size_ratio", "speedup")
+"""Gates and criteria whose number says how many times."""
 
 
 def number(value: object) -> float | None:
@@ -66,18 +66,44 @@ def span(interval: tuple[float, float] | None, digits: int = 2) -> str:
     return "" if interval is None else f"{interval[0]:.{digits}f}–{interval[1]:.{digits}f}"
 
 
-def gate_number(gate: str, value: float) -> str:
-    """A gate's observed number or threshold in the unit that its column shows."""
-    if gate in _SHARES:
+def arrow(before: str, after: str) -> str:
+    """From one to the other; a dash where there is neither."""
+    return MISSING if before == after == MISSING else f"{before} → {after}"
+
+
+def gate_number(quantity: str, value: float) -> str:
+    """A gate's observed number or threshold in the unit that its column shows.
+
+    Args:
+        quantity: What it is: ``GateResult.quantity``.
+        value: The number.
+    """
+    if quantity in _SHARES:
         return percent(value, unit=" %")
-    return times(value) if gate in _RATIOS else f"{value:.4g}"
+    if quantity == "accuracy_points":
+        return f"{value:+.2f} points"
+    if quantity == "sqnr_db":
+        return decibel(value)
+    if quantity == "max_bytes":
+        return f"{value:,.0f} bytes"
+    return times(value) if quantity in _RATIOS else f"{value:.4g}"
 
 
-def gate_interval(gate: str, interval: tuple[float, float]) -> str:
+def gate_interval(quantity: str, interval: tuple[float, float]) -> str:
     """The interval of a gate's observed number, in the same unit."""
-    if gate in _SHARES:
+    if quantity in _SHARES:
         return f"{percent(interval[0])}–{percent(interval[1])}"
+    if quantity == "accuracy_points":
+        return f"{interval[0]:+.2f} to {interval[1]:+.2f}"
+    if quantity == "sqnr_db":
+        return "unbounded" if any(map(math.isinf, interval)) else span(interval, 1)
     return span(interval)
+
+
+def gate_needs(quantity: str, threshold: float) -> str:
+    """What a gate asks for."""
+    most = "at most " if quantity == "max_bytes" else ""
+    return f"needs {most}{gate_number(quantity, threshold)}"
 
 
 def count(amount: int, noun: str) -> str:

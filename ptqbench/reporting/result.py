@@ -129,6 +129,7 @@ class Report:
         settings: What was asked for: seed, threads, sizes, ...
         phases: Where the time of the run went.
         wall_seconds: Time of the whole process in s, None if it is not known.
+        notes: What a reader must know beside the cases: what was left out and why.
         ptqbench_version: The version that measured.
         schema_version: Version of the JSON result.
     """
@@ -138,6 +139,7 @@ class Report:
     settings: Mapping[str, object] = field(default_factory=dict)
     phases: tuple[Phase, ...] = ()
     wall_seconds: float | None = None
+    notes: tuple[str, ...] = ()
     ptqbench_version: str = field(default_factory=package_version)
     schema_version: int = SCHEMA_VERSION
 
@@ -171,6 +173,7 @@ class Report:
             "cases": [case.to_dict() for case in self.cases],
             "phases": [_phase(phase) for phase in self.phases],
             "wall_seconds": plain(self.wall_seconds),
+            "notes": plain(self.notes),
         }
 
 
@@ -202,6 +205,7 @@ def _gate(gate: GateResult) -> dict[str, object]:
         "interval": plain(gate.interval),
         "n": gate.n,
         "detail": gate.detail,
+        "criterion": gate.criterion,
     }
 
 

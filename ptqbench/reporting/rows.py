@@ -7,6 +7,7 @@ from rich.text import Text
 from ptqbench.gates.base import Verdict
 from ptqbench.reporting.numbers import (
     MISSING,
+    arrow,
     count,
     decibel,
     number,
@@ -115,6 +116,4 @@ def _megabytes(size: float | None) -> str:
 
 
 def _arrow(before: str, after: str) -> Text:
-    if before == after == MISSING:
-        return Text(MISSING)
-    return Text(f"{before} → {after}")
+    return Text(arrow(before, after))

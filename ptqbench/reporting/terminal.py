@@ -11,7 +11,15 @@ from rich.text import Text
 
 from ptqbench.gates.base import GateResult, Verdict
 from ptqbench.reporting.console import PIPE_WIDTH
-from ptqbench.reporting.numbers import count, gate_interval, gate_number, number, pair, span
+from ptqbench.reporting.numbers import (
+    count,
+    gate_interval,
+    gate_needs,
+    gate_number,
+    number,
+    pair,
+    span,
+)
 from ptqbench.reporting.result import SEVERITY, CaseResult, Report
 from ptqbench.reporting.rows import HEADINGS, STYLES, SYMBOLS, Lines, case_lines, gate_lines
 
@@ -34,6 +42,9 @@ def report_view(report: Report, width: int = PIPE_WIDTH) -> RenderableType:
     details = _details(cases)
     if details.row_count:
         parts += [Text(), details]
+    notes = _notes(cases)
+    if notes:
+        parts += [Text(), *notes]
     return Group(*parts, Text(), _conditions(report), _summary(cases))
 
 
@@ -136,6 +147,16 @@ def _details(cases: Sequence[CaseResult]) -> Table:
     return grid
 
 
+def _notes(cases: Sequence[CaseResult]) -> list[Text]:
+    """What a reader must know to read the numbers rightly, each thing once."""
+    found: dict[str, None] = {}
+    for case in cases:
+        notes = case.facts.get("notes")
+        if isinstance(notes, tuple | list):
+            found |= dict.fromkeys(map(str, notes))
+    return [Text(note) for note in found]
+
+
 def _where(found: Sequence[tuple[CaseResult, GateResult]]) -> str:
     gates = ", ".join(dict.fromkeys(gate.name for _, gate in found))
     backends: dict[str, list[str]] = {}
@@ -154,9 +175,9 @@ def _numbers(found: Sequence[tuple[CaseResult, GateResult]]) -> str:
     if len(found) > 1 or gate.observed is None or gate.threshold is None:
         return ""
     interval = pair(gate.interval)
-    between = f" ({gate_interval(gate.name, interval)})" if interval else ""
-    observed = gate_number(gate.name, gate.observed)
-    return f"{observed}{between}, needs {gate_number(gate.name, gate.threshold)}. "
+    between = f" ({gate_interval(gate.quantity, interval)})" if interval else ""
+    observed = gate_number(gate.quantity, gate.observed)
+    return f"{observed}{between}, {gate_needs(gate.quantity, gate.threshold)}. "
 
 
 def _conditions(report: Report) -> Text:

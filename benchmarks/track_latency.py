@@ -1,0 +1,50 @@
+"""Save the latency of the models that `ptqbench run` has just judged; the last part of `bench`.
+
+python benchmarks/track_latency.py [what was given to `ptqbench run`]
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import defaultdict
+
+from ptqbench.arguments import build_parser
+
+TRACKED = ("models", "backend", "weights", "data")
+"""Options of `ptqbench run` that the plugin has as well."""
+
+OTHERWISE = ("json", "strict", "timings", "artifacts", "cache_dir", "threshold", "max_bytes")
+"""Options that change nothing of what is timed."""
+
+
+def pytest_arguments(given: list[str]) -> list[str] | None:
+    """Arguments for pytest; None if what was given would not be measured alike."""
+    parser = build_parser(defaultdict(lambda: lambda _: 0))
+    args = parser.parse_args(["run", *given])
+    bare = parser.parse_args(["run"])
+    for name, value in vars(args).items():
+        if name not in (*TRACKED, *OTHERWISE, "command") and value != getattr(bare, name):
+            return None
+    found = ["benchmarks/test_latency.py", "--benchmark-autosave"]
+    for option, names in (("models", args.models), ("backends", args.backend or [])):
+        found += [f"--ptqbench-{option}={name}" for name in names]
+    for option in ("weights", "data"):
+        if getattr(args, option) is not None:
+            found.append(f"--ptqbench-{option}={getattr(args, option)}")
+    return found
+
+
+def main() -> int:
+    arguments = pytest_arguments(sys.argv[1:])
+    if arguments is None:
+        print(
+            "Latency is tracked under the project's settings only, and options change them here: "
+            "nothing was saved."
+        )
+        return 0
+    return subprocess.run([sys.executable, "-m", "pytest", *arguments], check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""What kind of file somebody hands over as int8 TorchScript, told without running any of it."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+
+from ptqbench.errors import UserError
+
+_SAVE = "Save it with torch.jit.save(torch.jit.freeze(torch.jit.trace(int8_model, example)), FILE)."
+_LEGACY_PICKLE = b"\x80"
+_PICKLED = (
+    "it was written by torch.save, not by torch.jit.save: a state dict, or a pickled module, "
+    "which was not opened because that could run its code"
+)
+
+
+def check_torchscript(path: Path) -> None:
+    """Check that a file is TorchScript, and undamaged.
+
+    The names in the archive are looked at and its checksums computed, which torch does not
+    do: it loads a file with changed weights without a word. Nothing is unpickled.
+
+    Raises:
+        UserError: The file is missing, damaged, or of another kind, which is named.
+    """
+    if not path.exists():
+        raise UserError(_sentence(path, "it does not exist. Check the path."))
+    if path.is_dir():
+        raise UserError(_sentence(path, "it is a folder. Name the file in it."))
+    try:
+        with path.open("rb") as file:
+            start = file.read(16)
+        if not start.startswith(b"PK\x03\x04"):
+            raise UserError(_sentence(path, f"{_not_an_archive(path, start)}. {_SAVE}"))
+        with zipfile.ZipFile(path) as archive:
+            if reason := _other_kind(archive.namelist()):
+                raise UserError(_sentence(path, f"{reason}. {_SAVE}"))
+            damaged = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+        raise UserError(
+            _sentence(path, "it is damaged or not complete. Copy or save it again.")
+        ) from None
+    except OSError as error:
+        raise UserError(_sentence(path, f"{error.strerror}.")) from None
+    if damaged is not None:
+        raise UserError(
+            _sentence(
+                path, f"the checksum of {damaged} in it is wrong: it is damaged. Copy it again."
+            )
+        )
+
+
+def extra_file(path: Path, name: str) -> str | None:
+    """An extra file that was saved with TorchScript, as text; None if there is none.
+
+    Args:
+        path: Checked by :func:`check_torchscript`.
+        name: As given to ``torch.jit.save(…, _extra_files={name: …})``.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for found in archive.namelist():
+            if found.partition("/")[2] == f"extra/{name}":
+                return archive.read(found).decode("utf-8", errors="replace")
+    return None
+
+
+def _sentence(path: Path, reason: str) -> str:
+    return f"{path} cannot be loaded as TorchScript: {reason}"
+
+
+def _not_an_archive(path: Path, start: bytes) -> str:
+    if not start:
+        return "it is empty"
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < path.stat().st_size:
+        return "it is a safetensors file: weights without a model (--weights takes float32 ones)"
+    if start.startswith(_LEGACY_PICKLE):
+        return _PICKLED
+    if path.suffix.lower() == ".onnx":
+        return "it is an ONNX model, and ptqbench has no runtime for those"
+    return "it is no TorchScript archive"
+
+
+def _other_kind(names: list[str]) -> str:
+    """What an archive is, if it is not TorchScript."""
+    files = {name.partition("/")[2] for name in names}
+    if any(name.startswith("code/") for name in files) and "constants.pkl" in files:
+        return ""
+    if "data.pkl" in files:
+        return _PICKLED
+    if files & {"archive_format", "models/model.json", "serialized_exported_program.json"}:
+        return "it is a program of torch.export, and ptqbench has no runtime for those"
+    return "it is a zip archive without a TorchScript model in it"

@@ -1,0 +1,62 @@
+"""What a gate of several demands says as a whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ptqbench.gates.base import GateResult, Verdict, decide
+from ptqbench.measurement.statistics import Estimate
+
+_SEVERITY = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.UNVERIFIED, Verdict.PASS)
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One demand: an estimate, of which more is better, against a threshold.
+
+    Attributes:
+        criterion: Name of the threshold.
+        estimate: What was measured; None if it could not be.
+        threshold: What it must reach, in the unit of the estimate.
+        detail: What was found, as part of a sentence, with what is asked for.
+    """
+
+    criterion: str
+    estimate: Estimate | None
+    threshold: float
+    detail: str
+
+    @property
+    def verdict(self) -> Verdict:
+        """Pass, fail or inconclusive; unverified if there is no estimate."""
+        if self.estimate is None:
+            return Verdict.UNVERIFIED
+        return decide(self.estimate, self.threshold)
+
+
+def worst(conditions: Sequence[Condition]) -> Condition:
+    """The condition that decides: the first of those with the worst verdict."""
+    return min(conditions, key=lambda condition: _SEVERITY.index(condition.verdict))
+
+
+def judged_by(name: str, conditions: Sequence[Condition], detail: str) -> GateResult:
+    """The result of a gate whose conditions must all hold; its numbers are the deciding one's.
+
+    Args:
+        name: Name of the gate.
+        conditions: At least one; the first is what the gate is about.
+        detail: What was found about all of them.
+    """
+    deciding = worst(conditions)
+    estimate = deciding.estimate
+    return GateResult(
+        name=name,
+        verdict=deciding.verdict,
+        observed=None if estimate is None else estimate.value,
+        threshold=deciding.threshold,
+        interval=None if estimate is None else (estimate.low, estimate.high),
+        n=None if estimate is None else estimate.n,
+        detail=detail,
+        criterion=deciding.criterion,
+    )

@@ -1,0 +1,60 @@
+"""Gate: is what should be int8 int8 in the artifact, and nothing left of the way there?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ptqbench.gates.base import Evidence, GateResult, Verdict, gate
+from ptqbench.gates.wording import some
+
+if TYPE_CHECKING:
+    from ptqbench.measurement.conversion import Conversion
+
+NAME = "conversion"
+
+
+@gate(NAME, needs="conversion")
+def conversion_gate(evidence: Evidence, conversion: Conversion) -> GateResult:
+    """Judge the int8 layers of the artifact by count and by name."""
+    problems = list(_problems(conversion))
+    count = len(conversion.int8)
+    detail = f"{count} of {conversion.promised} promised layers are int8"
+    if not conversion.int8 and not conversion.foreign:
+        detail = f"Nothing was quantized: {detail}"
+    if problems:
+        detail += f"; {'; '.join(problems)}."
+    else:
+        detail += ", no float layer, BatchNorm or observer is left" + _observers(conversion)
+    verdict = Verdict.FAIL if problems else Verdict.PASS
+    return GateResult(NAME, verdict, count, conversion.promised, None, conversion.promised, detail)
+
+
+def _observers(conversion: Conversion) -> str:
+    if conversion.unseen is None:
+        return " (the file does not record what its observers saw)."
+    if conversion.unreached:
+        return f"; observers on paths never taken: {some(conversion.unreached)}."
+    return "; every observer saw data."
+
+
+def _problems(found: Conversion) -> Iterator[str]:
+    texts = (
+        (found.missing, "not int8: {} (look at qconfig and keep_float)"),
+        (found.stray, "float layers left: {} (look for missing stubs or qconfig)"),
+        (found.not_kept, "int8 although keep_float names them: {}"),
+        (found.foreign, "weights of no layer of the float model: {} (other weights or model?)"),
+        (found.batch_norms, "BatchNorm left: {} (look at the fusion groups)"),
+        (found.observers, "observers left: {} (the model was prepared, but not converted)"),
+        (found.unseen or (), "observers that saw no data: {} (calibrate before converting)"),
+        (found.defaults, "default scale 1 and zero point 0: {} (never calibrated)"),
+        (found.per_tensor, "one weight scale for all channels: {} (per-channel is promised)"),
+    )
+    for names, text in texts:
+        if names:
+            yield text.format(some(names))
+    if len(found.int8) != found.promised and not (found.missing or found.not_kept):
+        yield (
+            f"the float model's graph has {len(found.int8)} such layers: the count that the "
+            "recipe promises belongs to another architecture"
+        )

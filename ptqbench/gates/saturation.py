@@ -1,0 +1,75 @@
+"""Gate: do the int8 kernels compute what integers would, or do they saturate?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ptqbench.gates.base import Evidence, GateResult, Verdict, gate
+from ptqbench.gates.wording import some
+
+if TYPE_CHECKING:
+    from ptqbench.measurement.saturation import Saturation
+
+NAME = "saturation"
+_WAYS_OUT = "Use 7-bit per-channel weights (−64…63) or 7-bit activations (reduce_range)."
+
+
+@gate(NAME, needs="saturation")
+def saturation_gate(evidence: Evidence, saturation: Saturation) -> GateResult:
+    """Judge the share of outputs of int8 layers that equal exact integer arithmetic."""
+    total = saturation.outputs
+    share = 1 - saturation.wrong / total if total else None
+    verdict, detail = _decide(saturation)
+    return GateResult(
+        NAME, verdict, share, 1.0, None, total or None, f"{detail} {_probe(saturation)}"
+    )
+
+
+def _decide(found: Saturation) -> tuple[Verdict, str]:
+    broken = sorted((x for x in found.layers if x.wrong), key=lambda x: -x.wrong / x.outputs)
+    risky = [x.name for x in found.layers if x.by_weights]
+    if broken:
+        worst = [f"{x.name} ({x.wrong / x.outputs:.1%}, {x.worst:.0f} steps)" for x in broken]
+        return Verdict.FAIL, (
+            f"{len(broken)} of {len(found.layers)} int8 layers differ from exact integer "
+            f"arithmetic under {found.engine}: {some(worst)}. {_WAYS_OUT}"
+        )
+    unchecked = [x.name for x in found.layers if not x.outputs]
+    if not found.layers:
+        return Verdict.UNVERIFIED, "There is no int8 layer in the artifact."
+    exact_engine = all(share == 1 for share in found.probe.values())
+    unproven = [x.name for x in found.layers if not x.outputs and x.by_weights]
+    if unproven and not exact_engine:
+        reason = f" ({found.error})" if found.error else ""
+        return Verdict.UNVERIFIED, (
+            f"{len(unproven)} int8 layers could not be run apart{reason} and have weights that "
+            f"can saturate: {some(unproven)}. {_WAYS_OUT}"
+        )
+    text = f"{len(found.layers) - len(unchecked)} int8 layers equal exact integer arithmetic"
+    text += f" on {found.images} images."
+    if unchecked:
+        text += f" {len(unchecked)} were judged by their weights or the engine's probe alone."
+    return Verdict.PASS, text + _elsewhere(found, risky)
+
+
+def _elsewhere(found: Saturation, risky: list[str]) -> str:
+    """What a CPU without VNNI would make of it."""
+    if not found.saturates_elsewhere:
+        return ""
+    if not risky:
+        return " No layer can saturate on a CPU without VNNI either."
+    likely = [x.name for x in found.layers if x.by_images]
+    if likely:
+        return (
+            f" On a CPU without VNNI {len(likely)} layers would saturate with inputs as large as "
+            f"these images give: {some(likely)}. {_WAYS_OUT}"
+        )
+    return (
+        f" On a CPU without VNNI {len(risky)} layers could saturate, with larger inputs than "
+        f"these images give: {some(risky)}."
+    )
+
+
+def _probe(found: Saturation) -> str:
+    shares = ", ".join(f"{kind} {share:.2f}" for kind, share in found.probe.items())
+    return f"Full-range layers under {found.engine} on this CPU come out at: {shares}."

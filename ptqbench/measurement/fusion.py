@@ -1,0 +1,106 @@
+"""Was fusion right: structure and semantics from the artifact, numbers from its build."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ptqbench.backends.graph import Graph
+from ptqbench.backends.operators import Operator
+from ptqbench.measurement.folding import Folding
+from ptqbench.measurement.inspection import Inspection
+from ptqbench.measurement.layers import Match, activation_after, unfused_after
+from ptqbench.quantization.inspection import BuildRecord
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What was found about fusion.
+
+    Attributes:
+        groups: Layers of the float model that a BatchNorm or a ReLU directly follows.
+        fused: How many of them are one operator in the artifact, with the activation
+            that the float model has there.
+        problems: What is wrong, each with the module path.
+        error: Largest relative difference between fused and unfused float logits; None
+            where the file brings no record of its build.
+        images: Number of images that ``error`` was measured on.
+        untraceable: Why the build's graph could not be searched; empty if it was.
+        folding: Whether the int8 weights are the folded float weights; None if that was
+            not looked at.
+    """
+
+    groups: int
+    fused: int
+    problems: tuple[str, ...]
+    error: float | None
+    images: int
+    untraceable: str = ""
+    folding: Folding | None = None
+
+
+def measure_fusion(
+    inspection: Inspection, record: BuildRecord | None, folding: Folding | None = None
+) -> Fusion:
+    """Compare what follows each layer in the artifact with what follows it in float.
+
+    Args:
+        inspection: The artifact beside the float model.
+        record: What was seen during the build, if ptqbench made the artifact.
+        folding: What the weights say, where there is no record.
+    """
+    reference = inspection.reference
+    problems: list[str] = []
+    fused = 0
+    for match in inspection.matches:
+        found = tuple(_problems(match, inspection))
+        problems += found
+        fused += not found and match.origin is not None and _is_group(match.origin, reference)
+    if record is not None:
+        problems += _recorded(record)
+    return Fusion(
+        groups=sum(_is_group(layer, reference) for layer in reference.float_layers),
+        fused=fused,
+        problems=tuple(dict.fromkeys(problems)),
+        error=None if record is None else record.error,
+        images=0 if record is None else record.images,
+        untraceable="" if record is None else record.untraceable,
+        folding=folding,
+    )
+
+
+def _is_group(layer: Operator, reference: Graph) -> bool:
+    """Whether a BatchNorm or a ReLU directly follows a layer of the float model."""
+    after = reference.only_reader(layer)
+    return (after is not None and after.is_batch_norm) or activation_after(reference, layer) != ""
+
+
+def _problems(match: Match, inspection: Inspection) -> Iterator[str]:
+    layer = match.layer
+    if left := unfused_after(inspection.graph, layer):
+        yield f"{match.name}: the {left} that follows is not fused into it"
+    if match.origin is None:
+        return
+    expected = activation_after(inspection.reference, match.origin)
+    actual = activation_after(inspection.graph, layer)
+    if actual == "relu" and not expected:
+        yield (
+            f"{match.name}: a ReLU is folded into it that the float model does not have there "
+            "(it belongs behind the residual addition, or to another layer)"
+        )
+    # An output range that begins at zero is a ReLU already.
+    if expected and not actual and layer.is_int8_layer and layer.zero_point != 0:
+        yield f"{match.name}: the {expected} that follows it in float is lost"
+
+
+def _recorded(record: BuildRecord) -> Iterator[str]:
+    texts = (
+        (record.unfused, "declared as a group, but not fused"),
+        (record.extra, "fused, but no declared group asks for it"),
+        (record.undeclared, "belong together in the float model, but no group declares them"),
+        (record.wrong, "declared as a group, but the float model does not run them so"),
+        (record.left, "could be fused, but are still apart in the fused model"),
+        (record.training_only, "needed in training only, but still there"),
+    )
+    for names, text in texts:
+        yield from (f"{name}: {text}" for name in names)

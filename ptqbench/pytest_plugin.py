@@ -1,0 +1,279 @@
+"""The pytest plugin: options, the marker ``ptqbench``, fixtures, and verdicts as outcomes.
+
+It does nothing in a session that has no test of ptqbench's, and imports torch only for one
+that has.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ptqbench.errors import UserError
+from ptqbench.testing.hooks import Hooks
+from ptqbench.testing.state import MARKER, STATE, State, marker_of, state_of
+
+if TYPE_CHECKING:
+    from ptqbench.config import CaseSettings
+
+pytest_plugins = ["ptqbench.testing.latency"]
+
+_CASE = "ptqbench_case"
+
+
+_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
+    (
+        "models",
+        {
+            "action": "append",
+            "metavar": "NAMES",
+            "help": "names or wildcards, commas between; default: every model with a recipe",
+        },
+    ),
+    (
+        "backends",
+        {
+            "action": "append",
+            "metavar": "NAMES",
+            "help": "names or wildcards, commas between; default: what each recipe recommends",
+        },
+    ),
+    (
+        "weights",
+        {
+            "metavar": "FILE",
+            "help": "safetensors or a plain state dict; default: the shipped fixture weights",
+        },
+    ),
+    (
+        "data",
+        {
+            "metavar": "DIR",
+            "help": "one folder of images per class, or images without labels; default: the "
+            "fixture images",
+        },
+    ),
+    (
+        "profile",
+        {
+            "metavar": "NAME",
+            "help": "ci: what is inconclusive or unverified fails; local: it is skipped; "
+            "default: ci where CI is set in the environment, else local",
+        },
+    ),
+    (
+        "threshold",
+        {
+            "action": "append",
+            "metavar": "NAME=VALUE",
+            "help": "replace a threshold, like accuracy=0.985 or max_bytes=3MiB; repeat for "
+            "several",
+        },
+    ),
+    (
+        "report",
+        {
+            "action": "append",
+            "metavar": "FORMAT=PATH",
+            "help": "write json=PATH or markdown=PATH; repeat for both",
+        },
+    ),
+    (
+        "update",
+        {
+            "action": "store_true",
+            "help": "rewrite the committed references with what is measured now",
+        },
+    ),
+)
+
+
+def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
+    """Add the hook that replaces who judges cases."""
+    pluginmanager.add_hookspecs(Hooks)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options, in one group."""
+    group = parser.getgroup("ptqbench", "release gates for quantized models")
+    for name, details in _OPTIONS:
+        group.addoption(f"--ptqbench-{name}", **details)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the settings; what is wrong with them is said before anything runs."""
+    from ptqbench.config_keys import threshold_names
+
+    arguments = ", ".join(f"{name}=..." for name in threshold_names())
+    config.addinivalue_line(
+        "markers", f"{MARKER}({arguments}): thresholds of ptqbench's gates for this test"
+    )
+    try:
+        state = State(config)
+        _check_outputs(state)
+    except UserError as error:
+        raise pytest.UsageError(f"ptqbench: {error}") from None
+    config.stash[STATE] = state
+
+
+def _check_outputs(state: State) -> None:
+    for kind in ("json", "markdown"):
+        path = state.settings.value(f"report.{kind}").value
+        if path is not None:
+            from ptqbench.reporting.json_report import check_writable
+
+            check_writable(path)
+    if state.config.getoption("ptqbench_update"):
+        folder = state.settings.value("baselines").value
+        if folder is None:
+            raise UserError(
+                "--ptqbench-update needs to know where the references are. Set `baselines` in "
+                "[tool.ptqbench] to their folder."
+            )
+
+
+def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
+    """Leave a test out while the setting that it is about is not set."""
+    setting = getattr(obj, "ptqbench_setting", None) if inspect.isfunction(obj) else None
+    if setting is None or state_of(collector.config).settings.value(setting).value is not None:
+        return None
+    return []
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrize over cases, and refuse markers that mean nothing."""
+    try:
+        marker_of(metafunc.definition)
+        if _CASE in metafunc.fixturenames:
+            state_of(metafunc.config).collected = True
+            names = list(state_of(metafunc.config).cases)
+            # Session scope groups the tests by case: what a case needs is opened once.
+            metafunc.parametrize(_CASE, names, ids=names, scope="session", indirect=True)
+    except UserError as error:
+        raise pytest.Collector.CollectError(f"ptqbench: {error}") from None
+
+
+@pytest.fixture(scope="session")
+def ptqbench_case(request: pytest.FixtureRequest) -> str:
+    """Name of the case under test: ``resnet18-x86``. A test that asks for it runs for each."""
+    return str(request.param)
+
+
+@pytest.fixture
+def ptqbench_settings(request: pytest.FixtureRequest, ptqbench_case: str) -> CaseSettings:
+    """Everything that is set for the case under test: model, backend, weights, thresholds."""
+    state = state_of(request.config)
+    model, backend = state.cases[ptqbench_case]
+    return state.settings.case(model, backend, marker_of(request.node))
+
+
+@pytest.fixture
+def ptqbench_gate(
+    request: pytest.FixtureRequest, ptqbench_settings: CaseSettings
+) -> Callable[[str], None]:
+    """A function that takes a gate's name and makes its verdict the outcome of the test.
+
+    A pass passes, a fail fails. Inconclusive and unverified fail under the profile ``ci``
+    and are skipped under ``local``; they never pass.
+    """
+    state = state_of(request.config)
+
+    def check(gate: str) -> None:
+        __tracebackhide__ = True
+        from ptqbench.testing.outcomes import judge_and_record, settle
+
+        message, verdict = judge_and_record(state, ptqbench_settings, gate)
+        settle(message, verdict, state.profile)
+
+    return check
+
+
+@pytest.fixture
+def ptqbench_reference(
+    request: pytest.FixtureRequest, ptqbench_settings: CaseSettings
+) -> Callable[[], None]:
+    """A function that holds the case against its committed reference.
+
+    The references are one JSON file per model in the folder that the setting ``baselines``
+    names. With ``--ptqbench-update`` they are rewritten.
+    """
+    state = state_of(request.config)
+
+    def check() -> None:
+        __tracebackhide__ = True
+        from ptqbench.testing.outcomes import check_reference
+
+        check_reference(state, ptqbench_settings, update=state.config.getoption("ptqbench_update"))
+
+    return check
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell a pytest-xdist worker which folder it shares with the others."""
+    node.workerinput["ptqbench_folder"] = str(state_of(node.config).folder)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any, error: object) -> None:
+    """Take over what a pytest-xdist worker found out."""
+    sent = getattr(node, "workeroutput", {}).get("ptqbench")
+    if sent is not None:
+        from ptqbench.testing.outcomes import receive
+
+        receive(state_of(node.config), sent)
+    elif error:
+        state_of(node.config).notes.append(
+            f"The pytest-xdist worker {node.gateway.id} ended early; its verdicts are missing."
+        )
+
+
+def _unused(state: State | None) -> bool:
+    """Whether the session had nothing to do with ptqbench, and nothing is to be said."""
+    return state is None or not (state.records or state.notes or state.reports)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand the records over, or write the reports."""
+    state = session.config.stash.get(STATE, None)
+    if state is None or session.config.getoption("collectonly"):
+        return
+    if state.worker_input is not None:
+        if state.collected:
+            from ptqbench.testing.outcomes import send
+
+            session.config.workeroutput["ptqbench"] = send(state)  # type: ignore[attr-defined]
+    elif not _unused(state):
+        from ptqbench.testing.outcomes import write_reports
+
+        if not write_reports(state) and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """List every verdict that is not a pass; it never raises."""
+    state = config.stash.get(STATE, None)
+    if state is None or _unused(state) or config.getoption("collectonly"):
+        return
+    try:
+        from ptqbench.testing.records import summary
+
+        # A session of references alone has judged nothing, and was not to.
+        judged = state.records or not state.notes
+        lines = [*(summary(state.records, state.profile) if judged else ()), *state.notes]
+    except Exception as error:
+        lines = [f"The summary could not be made: {type(error).__name__}: {error}"]
+    terminalreporter.section("ptqbench")
+    for line in lines:
+        terminalreporter.write_line(line)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Remove the artifacts of the session."""
+    state = config.stash.get(STATE, None)
+    if state is not None:
+        state.clean_up()

@@ -1,0 +1,133 @@
+"""The report as Markdown, for pull requests and job summaries."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ptqbench.errors import UserError
+from ptqbench.files import atomic_path
+from ptqbench.gates.base import GateResult, Verdict
+from ptqbench.reporting.json_report import check_writable
+from ptqbench.reporting.numbers import (
+    arrow,
+    count,
+    decibel,
+    gate_interval,
+    gate_needs,
+    gate_number,
+    number,
+    pair,
+    percent,
+    significant,
+    times,
+)
+from ptqbench.reporting.result import SEVERITY, CaseResult
+
+if TYPE_CHECKING:
+    from ptqbench.reporting.result import Report
+
+SIGNS = {
+    Verdict.PASS: "✅ pass",
+    Verdict.FAIL: "❌ fail",
+    Verdict.INCONCLUSIVE: "❓ inconclusive",
+    Verdict.UNVERIFIED: "⚪ unverified",
+}
+"""Only a pass is green."""
+
+_COLUMNS = ("Model", "Backend", "Verdict", "Top-1", "Agreement", "SQNR", "Size", "Speedup")
+
+
+def to_markdown(report: Report) -> str:
+    """The report as Markdown text (GitHub's dialect), what matters most first."""
+    cases = sorted(report.cases, key=lambda case: SEVERITY.index(case.verdict))
+    lines = [f"## ptqbench: {SIGNS[report.verdict]}", ""]
+    if not cases:
+        return "\n".join([*lines, "Nothing was measured.", *_notes(report), "", ""])
+    lines += [_row(_COLUMNS), _row("---" for _ in _COLUMNS)]
+    lines += [_row(_cells(case)) for case in cases]
+    lines += ["", *_details(cases), *_notes(report), _conditions(report), ""]
+    return "\n".join(lines)
+
+
+def write_markdown(report: Report, path: Path) -> None:
+    """Write the report to ``path``, whole or not at all.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    check_writable(path)
+    try:
+        with atomic_path(path) as temporary:
+            temporary.write_text(to_markdown(report), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"Cannot write the report to {path}: {error.strerror or error}.") from error
+
+
+def _row(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(escaped(cell) for cell in cells)} |"
+
+
+def escaped(text: str) -> str:
+    """Text that neither ends a cell nor is taken for markup."""
+    for sign in "\\`*_|<>[]":
+        text = text.replace(sign, f"\\{sign}")
+    return " ".join(text.split())
+
+
+def _cells(case: CaseResult) -> list[str]:
+    metrics = {name: number(value) for name, value in case.metrics.items()}
+    return [
+        case.model,
+        case.backend,
+        SIGNS[case.verdict],
+        arrow(percent(metrics.get("float32_top1")), percent(metrics.get("int8_top1"))),
+        percent(metrics.get("agreement")),
+        decibel(metrics.get("sqnr_db")),
+        times(metrics.get("size_ratio")),
+        _speed(metrics),
+    ]
+
+
+def _speed(metrics: dict[str, float | None]) -> str:
+    before, after = (metrics.get(f"{side}_latency_ms") for side in ("float32", "int8"))
+    if before is None or after is None:
+        return times(metrics.get("speedup"))
+    ratio = times(metrics.get("speedup"))
+    return f"{ratio} ({significant(before)} → {significant(after)} ms)"
+
+
+def _details(cases: list[CaseResult]) -> list[str]:
+    gates = [(case, gate) for case in cases for gate in case.gates]
+    gates = [pair for pair in gates if pair[1].verdict is not Verdict.PASS]
+    gates.sort(key=lambda pair: SEVERITY.index(pair[1].verdict))
+    lines = [
+        f"- {SIGNS[gate.verdict]}: **{escaped(gate.name)}** of {escaped(case.model)} on "
+        f"{escaped(case.backend)}. {_numbers(gate)}{escaped(gate.detail)}"
+        for case, gate in gates
+    ]
+    return [*lines, ""] if lines else []
+
+
+def _notes(report: Report) -> list[str]:
+    return [line for note in report.notes for line in (escaped(note), "")]
+
+
+def _numbers(gate: GateResult) -> str:
+    if gate.observed is None or gate.threshold is None:
+        return ""
+    interval = pair(gate.interval)
+    between = f" ({gate_interval(gate.quantity, interval)})" if interval else ""
+    observed = gate_number(gate.quantity, gate.observed)
+    return f"{observed}{between}, {gate_needs(gate.quantity, gate.threshold)}. "
+
+
+def _conditions(report: Report) -> str:
+    machine = report.machine
+    facts = [str(machine[key]) for key in ("cpu", "instruction_set") if machine.get(key)]
+    if (cores := number(machine.get("physical_cores"))) is not None:
+        facts.append(count(int(cores), "core"))
+    if machine.get("torch"):
+        facts.append(f"torch {machine['torch']}")
+    return f"<sub>ptqbench {report.ptqbench_version} · {escaped(' · '.join(facts))}</sub>"

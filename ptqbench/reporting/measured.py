@@ -1,0 +1,58 @@
+"""What a report says of a measurement: metrics and facts by name."""
+
+from __future__ import annotations
+
+from ptqbench.measurement.accuracy import Accuracy
+from ptqbench.measurement.size import Size
+from ptqbench.measurement.timing import Speed
+
+
+def metrics_of(*measured: object) -> dict[str, float | None]:
+    """Metrics of measurements; those that have none are passed over."""
+    metrics: dict[str, float | None] = {}
+    for found in measured:
+        if isinstance(found, Accuracy):
+            metrics |= {
+                "float32_top1": found.float32_top1,
+                "int8_top1": found.int8_top1,
+                "float32_top5": found.float32_top5,
+                "int8_top5": found.int8_top5,
+                "agreement": found.agreement.value,
+                "sqnr_db": found.sqnr_db,
+            }
+        elif isinstance(found, Size):
+            metrics |= {
+                "float32_bytes": found.float32_bytes,
+                "int8_bytes": found.int8_bytes,
+                "size_ratio": found.ratio,
+            }
+        elif isinstance(found, Speed):
+            metrics |= {
+                "float32_latency_ms": found.float32_ms,
+                "int8_latency_ms": found.int8_ms,
+                "speedup": found.speedup.value,
+            }
+    return metrics
+
+
+def facts_of(*measured: object) -> dict[str, object]:
+    """Circumstances of measurements: sample sizes, intervals, threads."""
+    facts: dict[str, object] = {}
+    for found in measured:
+        if isinstance(found, Accuracy):
+            facts |= {
+                "evaluation_images": found.n,
+                "labelled": found.labelled,
+                "agreement_interval": (found.agreement.low, found.agreement.high),
+                "sqnr_interval": (found.sqnr.low, found.sqnr.high),
+            }
+        elif isinstance(found, Speed):
+            facts |= {
+                "threads": found.threads,
+                "input_shape": found.input_shape,
+                "pairs": found.pairs,
+                "speedup_interval": (found.speedup.low, found.speedup.high),
+                "noise_interval": (found.noise.low, found.noise.high),
+                "float32_plain_ms": found.float32_plain_ms,
+            }
+    return facts

@@ -1,0 +1,57 @@
+"""The release gates as tests: one per gate, run for every case.
+
+Either ``pytest --pyargs ptqbench.suite``, or in a test file of one's own::
+
+    from ptqbench.suite import *
+
+There is a test for each registered gate, ``test_accuracy`` for the gate ``accuracy``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ptqbench.gates import GATES
+
+_ORDER = (
+    "fusion",
+    "conversion",
+    "accuracy",
+    "agreement",
+    "size",
+    "speedup",
+    "fidelity",
+    "saturation",
+)
+"""What is wrong with the structure is worth knowing before what comes of it."""
+
+_Check = Callable[[str], None]
+
+
+def _test_of(gate: str) -> Callable[[_Check], None]:
+    def test(ptqbench_gate: _Check) -> None:
+        ptqbench_gate(gate)
+
+    test.__name__ = test.__qualname__ = f"test_{gate}"
+    test.__doc__ = f"The gate {gate} passes."
+    return test
+
+
+def _names() -> list[str]:
+    known = GATES.names()
+    return [n for n in _ORDER if n in known] + [n for n in known if n not in _ORDER]
+
+
+_TESTS = {f"test_{gate}": _test_of(gate) for gate in _names()}
+globals().update(_TESTS)
+
+
+def test_reference(ptqbench_reference: Callable[[], None]) -> None:
+    """Counts, bytes, accuracy and SQNR are those of the committed reference."""
+    ptqbench_reference()
+
+
+# Only collected where somebody has references.
+test_reference.ptqbench_setting = "baselines"  # type: ignore[attr-defined]
+
+__all__ = [*_TESTS, "test_reference"]

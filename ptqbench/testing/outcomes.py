@@ -1,0 +1,138 @@
+"""From verdicts to test outcomes, and from the records of all tests to reports."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from filelock import FileLock
+
+from ptqbench.config import CaseSettings
+from ptqbench.errors import UserError
+from ptqbench.gates.base import GateResult, Verdict, unverified
+from ptqbench.recipes import RECIPES
+from ptqbench.reporting import baseline, json_report, markdown
+from ptqbench.reporting.result import CaseResult, plain, worst
+from ptqbench.testing.records import from_dict, report_of, sentence
+from ptqbench.testing.state import State
+
+
+def judge_and_record(state: State, case: CaseSettings, gate: str) -> tuple[str, Verdict]:
+    """Ask a gate and keep what it says for the summary and the reports.
+
+    Returns:
+        The verdict, and a sentence that explains it.
+    """
+    __tracebackhide__ = True
+    try:
+        result = state.runner.judge(case, gate)
+    except UserError as error:
+        state.records.append(_unjudged(case, gate, str(error)))
+        pytest.fail(f"{gate} of {case.model} on {case.backend}: {error}", pytrace=False)
+    except Exception as error:
+        state.records.append(_unjudged(case, gate, f"{type(error).__name__}: {error}"))
+        raise
+    state.records.append(result)
+    lines = [sentence(result, found, origin(case, found)) for found in result.gates]
+    return "\n".join(lines), worst(found.verdict for found in result.gates)
+
+
+def _unjudged(case: CaseSettings, gate: str, reason: str) -> CaseResult:
+    """The record of a gate that ended in an error: a report must not pass it over."""
+    found = unverified(gate, f"It could not be judged: {reason}")
+    recipe = RECIPES.get(case.model).hash
+    return CaseResult(case.model, case.weights, case.backend, case.data, recipe, {}, (found,))
+
+
+def origin(case: CaseSettings, gate: GateResult) -> str:
+    """Who set the threshold that a gate's number was held against."""
+    names = (gate.quantity, f"{gate.quantity}_ratio")
+    found = [who for name, who in case.origins.items() if name.partition(".")[0] in names]
+    # Per instruction set there are several; the one that somebody set is what matters.
+    said = [who for who in found if who not in ("recipe", "default")] or found
+    return f"set by {said[0]}" if said else ""
+
+
+def settle(message: str, verdict: Verdict, profile: str) -> None:
+    """Make a verdict the outcome of the test."""
+    __tracebackhide__ = True
+    if verdict is Verdict.PASS:
+        return
+    if verdict is Verdict.FAIL or profile == "ci":
+        pytest.fail(message, pytrace=False)
+    pytest.skip(message)
+
+
+def check_reference(state: State, case: CaseSettings, *, update: bool) -> None:
+    """Hold a case against its committed reference, or rewrite that.
+
+    A number that became better fails as well: the reference is to be updated, or it would
+    not notice when the gain is lost again.
+    """
+    __tracebackhide__ = True
+    folder = Path(state.settings.value("baselines").value)
+    try:
+        found = state.runner.reference(case)
+        path = folder / f"{case.model}.json"
+        if update:
+            # Two workers may have a case each of one model.
+            state.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with FileLock(state.folder / f"{case.model}.json.lock"):
+                old = baseline.read(path, case.model)
+                changed = baseline.updated(old, found.key, found.recipe, found.numbers)
+                baseline.write(path, changed)
+            state.notes.append(f"Reference of {case.model} on {found.key} written to {path}.")
+            return
+        old = baseline.read(path, case.model)
+    except UserError as error:
+        pytest.fail(f"reference of {case.model} on {case.backend}: {error}", pytrace=False)
+    differences = baseline.compare(old.cases.get(found.key), found.recipe, found.numbers)
+    backends = list(state.runner.backends())
+    differences += baseline.unused_cases(old, backends)
+    if differences:
+        verdict = baseline.verdict(differences)
+        said = ", ".join(f"{each.name} is {each.kind}" for each in differences)
+        state.notes.append(f"reference of {case.model} on {found.key}: {verdict.value}. {said}.")
+        settle(baseline.explain(case.model, found.key, differences), verdict, state.profile)
+
+
+def send(state: State) -> dict[str, Any]:
+    """What a worker hands over, in plain types."""
+    return {
+        "records": [case.to_dict() for case in state.records],
+        "machine": plain(state.machine),
+        "notes": list(state.notes),
+        "collected": state.collected,
+    }
+
+
+def receive(state: State, sent: Mapping[str, Any]) -> None:
+    """Take over what a worker has handed over."""
+    state.records += [from_dict(content) for content in sent["records"]]
+    state.machine = state.machine or sent["machine"]
+    state.notes += sent["notes"]
+    state.collected = state.collected or sent["collected"]
+
+
+def write_reports(state: State) -> bool:
+    """Write the reports that are asked for.
+
+    Returns:
+        Whether all were written; what went wrong is noted for the summary.
+    """
+    if not state.reports:
+        return True
+    # Without a verdict nobody has asked for the machine yet.
+    machine = state.machine or state.runner.machine()
+    report = report_of(state.records, machine, {"profile": state.profile}, state.notes)
+    complete = True
+    writers = {"json": json_report.write_json, "markdown": markdown.write_markdown}
+    for kind, path in state.reports.items():
+        try:
+            writers[kind](report, path)
+        except UserError as error:
+            state.notes.append(str(error))
+            complete = False
+    return complete

@@ -1,0 +1,120 @@
+"""What tests found out, from worker to session, and as one report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ptqbench.gates import GATES
+from ptqbench.gates.base import GateResult, Verdict
+from ptqbench.reporting.numbers import count, gate_interval, gate_needs, gate_number, pair
+from ptqbench.reporting.result import SEVERITY, CaseResult, Report
+
+_Key = tuple[str, str, str, str]
+
+
+def merge(cases: Iterable[CaseResult]) -> tuple[CaseResult, ...]:
+    """One record per case out of one per gate, in the order in which cases first appear.
+
+    A gate that was asked several times (in two modules, with two markers) counts with its
+    worst verdict.
+    """
+    together: dict[_Key, CaseResult] = {}
+    for case in cases:
+        key = (case.model, case.weights, case.backend, case.data)
+        before = together.get(key)
+        if before is None:
+            together[key] = case
+            continue
+        together[key] = replace(
+            before,
+            metrics={**before.metrics, **case.metrics},
+            facts={**before.facts, **case.facts},
+            gates=_worse(before.gates, case.gates),
+        )
+    return tuple(together.values())
+
+
+def _worse(before: tuple[GateResult, ...], after: tuple[GateResult, ...]) -> tuple[GateResult, ...]:
+    gates = {gate.name: gate for gate in before}
+    for gate in after:
+        known = gates.get(gate.name)
+        if known is None or SEVERITY.index(gate.verdict) < SEVERITY.index(known.verdict):
+            gates[gate.name] = gate
+    return tuple(gates.values())
+
+
+def report_of(
+    cases: Iterable[CaseResult],
+    machine: Mapping[str, object],
+    settings: Mapping[str, object],
+    notes: Iterable[str] = (),
+) -> Report:
+    """The session as a report, like that of ``ptqbench run``."""
+    merged = merge(cases)
+    found = [NOTHING] if not merged else _not_asked(merged)
+    return Report(machine, merged, settings, notes=(*found, *notes))
+
+
+NOTHING = "Nothing was judged: no test of a gate came to a verdict."
+
+
+def _not_asked(cases: Iterable[CaseResult]) -> list[str]:
+    """Gates that no test asked: a case that passes all others has not passed them."""
+    missing: dict[tuple[str, ...], list[str]] = {}
+    for case in cases:
+        asked = {gate.name for gate in case.gates}
+        left = tuple(name for name in GATES.names() if name not in asked)
+        if left:
+            missing.setdefault(left, []).append(f"{case.model} on {case.backend}")
+    return [f"Not asked: {', '.join(left)} of {'; '.join(of)}." for left, of in missing.items()]
+
+
+def from_dict(content: Mapping[str, Any]) -> CaseResult:
+    """A case as a worker sent it: the inverse of `CaseResult.to_dict`."""
+    gates = []
+    for gate in content["gates"]:
+        interval = gate["interval"]
+        limits = None if interval is None else (interval[0], interval[1])
+        verdict = Verdict(gate["verdict"])
+        gates.append(GateResult(**{**gate, "verdict": verdict, "interval": limits}))
+    names = ("model", "weights", "backend", "data", "recipe", "facts")
+    metrics = {name: value for name, value in content["metrics"].items() if value is not None}
+    return CaseResult(
+        **{name: content[name] for name in names}, metrics=metrics, gates=tuple(gates)
+    )
+
+
+def sentence(case: CaseResult, gate: GateResult, origin: str = "") -> str:
+    """A verdict in a line: what was judged, what was seen, what is asked for by whom, why."""
+    text = f"{gate.name} of {case.model} on {case.backend}: {gate.verdict.value}."
+    if gate.observed is not None:
+        text += f" Observed {gate_number(gate.quantity, gate.observed)}"
+        if (interval := pair(gate.interval)) is not None:
+            text += f" (95 % interval {gate_interval(gate.quantity, interval)})"
+        if gate.threshold is not None:
+            text += f", {gate_needs(gate.quantity, gate.threshold)}"
+            text += f" ({origin})" if origin else ""
+        text += "."
+    return f"{text} {gate.detail}"
+
+
+def summary(cases: Iterable[CaseResult], profile: str) -> list[str]:
+    """Lines for the end of a test session: how many of what, then all that did not pass."""
+    merged = merge(cases)
+    if not merged:
+        return [NOTHING]
+    gates = [(case, gate) for case in merged for gate in case.gates]
+    verdicts = [gate.verdict for _, gate in gates]
+    counts = ", ".join(
+        f"{verdicts.count(verdict)} {verdict.value}" for verdict in SEVERITY if verdict in verdicts
+    )
+    undecided = Verdict.INCONCLUSIVE in verdicts or Verdict.UNVERIFIED in verdicts
+    meaning = "they fail" if profile == "ci" else "they are skipped, not passed"
+    lines = [f"{count(len(gates), 'verdict')} on {count(len(merged), 'case')}: {counts}."]
+    if undecided:
+        lines.append(f"Inconclusive and unverified under the profile {profile}: {meaning}.")
+    gates.sort(key=lambda pair: SEVERITY.index(pair[1].verdict))
+    lines += [sentence(*pair) for pair in gates if pair[1].verdict is not Verdict.PASS]
+    return lines

@@ -1,0 +1,19 @@
+"""The shipped recipes through every gate, and against their committed references.
+
+Needs the plugin, which an installation registers; ``-m "not slow"`` leaves it out.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from ptqbench.recipes import RECIPES
+from ptqbench.reporting.baseline import unused_files
+from ptqbench.resources import fixtures_dir
+from ptqbench.suite import *  # noqa: F403
+
+pytestmark = pytest.mark.slow
+
+
+def test_no_reference_is_unused():
+    assert unused_files(fixtures_dir() / "baselines", RECIPES.names()) == []
