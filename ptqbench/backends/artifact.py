@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import warnings
@@ -170,7 +171,11 @@ def save_script(script: torch.jit.ScriptModule, path: Path, info: ArtifactInfo) 
     metadata: Mapping[str, str] = {_METADATA: json.dumps(asdict(info))}
     try:
         with known_deprecations_ignored(), atomic_path(path) as temporary:
-            torch.jit.save(script, str(temporary), _extra_files=dict(metadata))
+            # Through memory: written to a path, the archive is named after the temporary file,
+            # and the same artifact has other bytes each time.
+            whole = io.BytesIO()
+            torch.jit.save(script, whole, _extra_files=dict(metadata))
+            temporary.write_bytes(whole.getbuffer())
     except (OSError, RuntimeError) as error:
         raise UserError(f"The artifact {path} cannot be written: {reason_of(error)}.") from error
     return Artifact(path, info)
