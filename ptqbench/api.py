@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ptqbench.backends.artifact import Artifact
-from ptqbench.backends.engine import BACKENDS
+from ptqbench.backends.engine import BACKENDS, process_unchanged
 from ptqbench.backends.isa import physical_cores
 from ptqbench.case import FloatSide, Subject, build_int8, calibration_batches, judge, unavailable
 from ptqbench.data.sets import Data, check_disjoint
@@ -86,6 +86,7 @@ def quantize(
     return target.build(module, chosen, calibration, Path(path))
 
 
+@process_unchanged()
 def validate(
     model: str | nn.Module,
     artifact: Artifact | str | Path,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ptqbench.backends.artifact import ArtifactInfo
-from ptqbench.backends.engine import BACKENDS, TorchBackend
+from ptqbench.backends.engine import BACKENDS, TorchBackend, process_unchanged
 from ptqbench.backends.given import GivenArtifact, NotRunning, engines_that_run, try_out
 from ptqbench.backends.graph import Graph
 from ptqbench.backends.isa import instruction_set, physical_cores
@@ -39,6 +39,7 @@ _STATIC = ("fusion", "conversion")
 """What the graph alone tells, of a file that runs on nothing too."""
 
 
+@process_unchanged()
 def gate(
     model: str,
     artifact: str | Path,

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ptqbench.backends.engine import BACKENDS, TorchBackend
+from ptqbench.backends.engine import BACKENDS, TorchBackend, process_unchanged
 from ptqbench.backends.isa import physical_cores
 from ptqbench.case import FloatSide, build_int8, judge, unavailable
 from ptqbench.data.single import load_image
@@ -65,6 +65,7 @@ def run(
     return run_orders(orders, progress, phases)
 
 
+@process_unchanged()
 def run_orders(
     orders: Sequence[Order],
     progress: Progress = silent,

@@ -93,11 +93,16 @@ def check(report: ptqbench.Report, backend: str, images: int = 96) -> None:
 
 
 def test_a_name_and_an_artifact(user_case: UserCase, artifact: Artifact) -> None:
+    torch.set_num_threads(3)
+    engine = torch.backends.quantized.supported_engines[-1]
+    torch.backends.quantized.engine = engine
     report = validate(
         MODEL, artifact, user_case.data, weights=str(user_case.weights), settings=FAST
     )
     check(report, AVAILABLE[0])
     assert report.cases[0].weights == str(user_case.weights)
+    # The caller's process is left as it was.
+    assert (torch.get_num_threads(), torch.backends.quantized.engine) == (3, engine)
 
 
 def test_a_module_and_the_path_of_an_artifact(

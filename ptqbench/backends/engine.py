@@ -41,6 +41,17 @@ def engine_set(engine: str) -> Iterator[None]:
         torch.backends.quantized.engine = before
 
 
+@contextmanager
+def process_unchanged() -> Iterator[None]:
+    """Put back what measuring sets for the whole process: thread count and engine."""
+    threads, engine = torch.get_num_threads(), torch.backends.quantized.engine
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.backends.quantized.engine = engine
+
+
 @dataclass(frozen=True)
 class TorchBackend:
     """A quantized engine with frozen TorchScript as its lowering.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ptqbench.backends.artifact import Artifact, load_script
-from ptqbench.backends.engine import BACKENDS, TorchBackend
+from ptqbench.backends.engine import BACKENDS, TorchBackend, process_unchanged
 from ptqbench.backends.isa import instruction_set, physical_cores
 from ptqbench.case import Subject, build_int8, calibration_batches
 from ptqbench.config import CaseSettings
@@ -71,7 +71,7 @@ class SharedRunner:
         part = needs_of(gate)
         known: dict[str, Any] = {}
         facts: dict[str, object] = {"engine": backend.engine}
-        with _process_unchanged():
+        with process_unchanged():
             if reason := backend.availability():
                 known["unavailable"] = reason
             elif isinstance(found := self._part(case, part, thresholds), _Missing):
@@ -106,7 +106,7 @@ class SharedRunner:
         recipe = RECIPES.get(case.model)
         # A reference does not depend on thresholds: it holds the images of the first look.
         thresholds = Thresholds(accuracy=0.0, agreement=0.0)
-        with _process_unchanged():
+        with process_unchanged():
             bench = self._bench(case, thresholds)
             parts = [self._part(case, part, thresholds) for part in ("size", "accuracy")]
             numbers = {**metrics_of(*parts), **operations(bench.int8)}
@@ -178,17 +178,6 @@ class SharedRunner:
             subject = open_subject(recipe, settings, self._stack, silent, Phases())
             self._subject = (digest, subject)
         return self._subject[1]
-
-
-@contextmanager
-def _process_unchanged() -> Iterator[None]:
-    """Put back what measuring sets for the whole process: other tests run in it too."""
-    threads, engine = torch.get_num_threads(), torch.backends.quantized.engine
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.backends.quantized.engine = engine
 
 
 def operations(artifact: Artifact) -> dict[str, float | None]:
