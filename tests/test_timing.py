@@ -120,11 +120,11 @@ def test_a_machine_that_slows_down_does_not_move_the_ratio(clock: FakeClock) -> 
 def test_pairs_are_doubled_until_the_interval_clears_the_threshold(clock: FakeClock) -> None:
     speed = measure_speed(
         clock.model("A", noisy(24.0, 1)), clock.model("B", noisy(10.0, 2)), EXAMPLE,
-        threads=1, threshold=2.0, clock=clock,
+        threads=1, threshold=1.8, clock=clock,
     )  # fmt: skip
     assert 20 < speed.pairs < 160
     assert speed.speedup.low > 2.0
-    assert speed.noise.n == 20
+    assert speed.noise.n == speed.pairs  # or the wider noise floor would decide
 
 
 def test_pairs_are_added_below_the_threshold_too(clock: FakeClock) -> None:

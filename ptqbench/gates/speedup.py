@@ -5,20 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ptqbench.gates.base import Evidence, GateResult, Verdict, decide, gate, judged, unverified
-from ptqbench.measurement.statistics import Estimate
+from ptqbench.measurement.statistics import noise_factor
 from ptqbench.recipes.recipe import INSTRUCTION_SETS
 
 if TYPE_CHECKING:
     from ptqbench.measurement.timing import Speed
 
 NAME = "speedup"
-NOISE_TOLERANCE = 1.05
-"""float32 against itself may differ by this factor before the machine counts as noisy."""
-
-
-def noise_factor(noise: Estimate) -> float:
-    """The largest factor, at least 1, that float32 may differ from itself by."""
-    return max(noise.high, 1 / noise.low, 1.0)
 
 
 @gate(NAME, needs="speed")
@@ -40,7 +33,7 @@ def speedup_gate(evidence: Evidence, speed: Speed) -> GateResult:
     if threshold is None:
         return unverified(NAME, f"{_no_threshold(evidence, speed)} {_times(speed)}", speed.speedup)
     factor = noise_factor(speed.noise)
-    noisy = factor > NOISE_TOLERANCE
+    noisy = factor > 1
     ratio = speed.speedup
     if noisy and _straddles(ratio.low / factor, ratio.high * factor, threshold):
         return unverified(

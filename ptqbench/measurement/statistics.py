@@ -17,6 +17,10 @@ RESAMPLES = 4000
 """Bootstrap resamples; the limits of a 95 % interval then rest on 100 of them on each side."""
 
 
+NOISE_TOLERANCE = 1.05
+"""float32 against itself may differ by this factor before the machine counts as noisy."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """A number, how sure it is and what it rests on.
@@ -170,3 +174,9 @@ def _normal_quantile(confidence: float) -> float:
 def _check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise ValueError(f"Expected a confidence between 0 and 1, but got {confidence}.")
+
+
+def noise_factor(noise: Estimate) -> float:
+    """The factor, 1 or more, that noise could explain: 1 where float32 against itself is close."""
+    factor = max(noise.high, 1 / noise.low, 1.0)
+    return factor if factor > NOISE_TOLERANCE else 1.0

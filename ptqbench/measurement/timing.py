@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ptqbench.errors import UserError
-from ptqbench.measurement.statistics import Estimate, ratio_interval
+from ptqbench.measurement.statistics import Estimate, noise_factor, ratio_interval
 from ptqbench.measurement.types import Model
 from ptqbench.progress import Progress, silent
 
@@ -91,9 +91,9 @@ def measure_speed(
 
     Both are warmed up until their times are stable; garbage collection is off and the
     thread count set meanwhile, and both are put back as they were. Pairs are doubled
-    from ``min_pairs`` on until the interval clears the threshold or ``max_pairs`` are
-    taken. Half of the ``min_pairs`` of the noise floor are taken before and half after,
-    so that a machine that becomes busy meanwhile shows.
+    from ``min_pairs`` on until the interval clears the threshold, by more than noise could
+    explain, or ``max_pairs`` are taken. The noise floor has as many pairs; some are taken
+    before the others, so that a machine that becomes busy meanwhile shows.
 
     Args:
         float32: The fastest float32 lowering.
@@ -123,11 +123,12 @@ def measure_speed(
         noise.extend(min_pairs // 2, min_pairs)
         pairs = _Pairs(a, b, progress, "speed")
         target = min_pairs
-        pairs.extend(target, target)
-        while target < max_pairs and not _clear(pairs, threshold, seed):
-            target = min(2 * target, max_pairs)
+        while True:
             pairs.extend(target, target)
-        noise.extend(min_pairs, min_pairs)
+            noise.extend(target, target)
+            if target >= max_pairs or _clear(pairs, noise, threshold, seed):
+                break
+            target = min(2 * target, max_pairs)
     return Speed(
         speedup=ratio_interval(pairs.first_ms, pairs.second_ms, seed),
         float32_ms=median(pairs.first_ms),
@@ -267,11 +268,12 @@ class _Pairs:
             self.progress(self.name, len(self.first_ms), total)
 
 
-def _clear(pairs: _Pairs, threshold: float | None, seed: int) -> bool:
+def _clear(pairs: _Pairs, noise: _Pairs, threshold: float | None, seed: int) -> bool:
     if threshold is None:
         return True
     ratio = ratio_interval(pairs.first_ms, pairs.second_ms, seed, STOPPING_CONFIDENCE)
-    return ratio.low >= threshold or ratio.high < threshold
+    factor = noise_factor(ratio_interval(noise.first_ms, noise.second_ms, seed))
+    return ratio.low / factor >= threshold or ratio.high * factor < threshold
 
 
 def _stable(history: list[float]) -> bool:
