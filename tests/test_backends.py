@@ -10,7 +10,6 @@ import torch
 from torch import nn
 
 from ptqbench import validation
-from ptqbench.backends import artifact as artifact_module
 from ptqbench.backends import isa
 from ptqbench.backends.artifact import Artifact, ArtifactInfo, save_script, trace_and_freeze
 from ptqbench.backends.engine import BACKENDS, engine_set
@@ -233,12 +232,13 @@ def test_what_is_no_artifact_is_refused(tmp_path: Path, write: object, words: st
 def test_an_interrupted_save_leaves_no_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
 ) -> None:
-    def half(_: object, path: str, **__: object) -> None:
-        Path(path).write_bytes(b"half")
+    def half(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise error
 
     script = trace_and_freeze(nn.ReLU(), torch.ones(1))
-    monkeypatch.setattr(artifact_module.torch.jit, "save", half)
+    monkeypatch.setattr(Path, "write_bytes", half)
     path = tmp_path / "model.pt"
     expected = UserError if isinstance(error, Exception) else KeyboardInterrupt
     with pytest.raises(expected):

@@ -17,7 +17,6 @@ import torch
 from PIL import Image
 
 import ptqbench
-from ptqbench.backends import artifact as artifact_module
 from ptqbench.backends.engine import BACKENDS
 from ptqbench.backends.isa import instruction_set
 from ptqbench.cli import main
@@ -231,7 +230,7 @@ def test_a_full_disk(
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
 ) -> None:
-    monkeypatch.setattr(artifact_module.torch.jit, "save", half_written(error))
+    monkeypatch.setattr(Path, "write_bytes", half_written(error))
     kept = tmp_path / "kept"
     said = refused(user_case.argv("--backend", ANY, "--artifacts", str(kept)), capsys)
     assert "cannot be written" in said
@@ -242,7 +241,7 @@ def test_a_full_disk(
 def test_ctrl_c(
     user_case: UserCase, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(artifact_module.torch.jit, "save", half_written(KeyboardInterrupt()))
+    monkeypatch.setattr(Path, "write_bytes", half_written(KeyboardInterrupt()))
     kept, path = tmp_path / "kept", tmp_path / "result.json"
     argv = user_case.argv("--backend", ANY, "--artifacts", str(kept), "--json", str(path))
     assert main(argv) == 130
@@ -251,11 +250,12 @@ def test_ctrl_c(
 
 
 def half_written(error: BaseException) -> Callable[..., None]:
-    def save(_: object, path: str, **__: object) -> None:
-        Path(path).write_bytes(b"half")
+    def write(path: Path, content: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(content[: len(content) // 2])
         raise error
 
-    return save
+    return write
 
 
 # In a process of its own
