@@ -61,8 +61,8 @@ def test_catches_a_file_in_which_nothing_is_int8(workshop: Workshop) -> None:
 
 
 def test_catches_an_engine_that_is_slow_on_this_cpu(workshop: Workshop) -> None:
-    int8 = workshop.built("squeezenet1_1", "qnnpack").artifact.load()
-    result = judged(fastest(workshop, "squeezenet1_1"), int8)
+    int8 = workshop.built("shufflenet_v2_x1_0", "fbgemm").artifact.load()
+    result = judged(fastest(workshop, "shufflenet_v2_x1_0"), int8)
     assert result.verdict is Verdict.FAIL, result.detail
     assert result.observed is not None and result.observed < 1
     assert "Compare the other backends" in result.detail
