@@ -1,6 +1,7 @@
 """The shipped recipes through every gate, and against their committed references.
 
-Needs the plugin, which an installation registers; ``-m "not slow"`` leaves it out.
+By default on the backend that each recipe recommends; ``--ptqbench-backends='*'`` (the tox
+environment ``backends``) takes all that can run here. Needs the plugin, which an installation registers; ``-m "not slow"`` leaves it out.
 """
 
 from __future__ import annotations
