@@ -1,7 +1,8 @@
 """The shipped recipes through every gate, and against their committed references.
 
 By default on the backend that each recipe recommends; ``--ptqbench-backends='*'`` (the tox
-environment ``backends``) takes all that can run here. Needs the plugin, which an installation registers; ``-m "not slow"`` leaves it out.
+environment ``backends``) takes all that can run here. Needs the plugin, which an installation
+registers; ``-m "not slow"`` leaves it out.
 """
 
 from __future__ import annotations
