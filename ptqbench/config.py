@@ -25,6 +25,7 @@ from ptqbench.config_keys import (
 from ptqbench.errors import UserError
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.registry import nearest
+from ptqbench.resources import SHIPPED
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ class Settings:
                 hint = nearest(pattern, RECIPES.names())
                 place = "" if wanted.origin == COMMAND_LINE else f"{wanted.origin}: "
                 raise UserError(f"{place}Unknown model {pattern!r}. {hint}")
-        names = RECIPES.match(*wanted.value) if wanted.value else RECIPES.names()
+        names = RECIPES.match(*wanted.value) if wanted.value else list(SHIPPED)
         shared: dict[Value, list[str]] = {}
         for name in names:
             shared.setdefault(self.value("weights", name), []).append(name)

@@ -6,6 +6,16 @@ from pathlib import Path
 
 _PACKAGE = Path(__file__).parent
 
+SHIPPED = (
+    "resnet18",
+    "mobilenet_v2",
+    "mobilenet_v3_large",
+    "shufflenet_v2_x1_0",
+    "squeezenet1_1",
+    "efficientnet_b0",
+)
+"""The models that trained weights ship for, in the order of reports."""
+
 
 def fixtures_dir() -> Path:
     """The folder of trained weights, manifest and committed references.

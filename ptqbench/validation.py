@@ -24,6 +24,7 @@ from ptqbench.progress import Progress, silent
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.reporting.machine import machine_facts
 from ptqbench.reporting.result import CaseResult, Prediction, Report
+from ptqbench.resources import SHIPPED
 from ptqbench.subjects import RunSettings, open_subject
 
 __all__ = ["RunSettings", "predict", "run", "run_orders"]
@@ -39,7 +40,7 @@ def run(
     """Quantize models for backends and judge every artifact.
 
     Args:
-        models: Names or wildcards; empty: every model with a recipe.
+        models: Names or wildcards; empty: every model with shipped weights.
         backends: Names; None: the one that each recipe recommends.
         settings: Everything else.
         progress: Told how far the work is.
@@ -50,7 +51,7 @@ def run(
             Names are checked before anything is measured.
     """
     settings = settings or RunSettings()
-    names = MODELS.match(*models) if models else RECIPES.names()
+    names = MODELS.match(*models) if models else list(SHIPPED)
     recipes = [RECIPES.get(name) for name in names]
     chosen = tuple(dict.fromkeys(backends or ()))
     for name in chosen:

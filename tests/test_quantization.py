@@ -20,12 +20,13 @@ from ptqbench.phases import Phases
 from ptqbench.quantization import eager, fx
 from ptqbench.quantization.calibration import calibrate
 from ptqbench.recipes import RECIPES, Recipe, Thresholds
+from ptqbench.resources import SHIPPED
 
 if TYPE_CHECKING:
     from conftest import Workshop
 
-NAMES = MODELS.names()
-QUANTIZABLE = [spec.name for spec in MODELS if spec.quantizable is not None]
+NAMES = list(SHIPPED)
+QUANTIZABLE = [name for name in SHIPPED if MODELS.get(name).quantizable is not None]
 FLOWS = {"fx": fx, "eager": eager}
 MODEL_AND_FLOW = [(name, "fx") for name in NAMES] + [(name, "eager") for name in QUANTIZABLE]
 AVAILABLE = [backend.name for backend in BACKENDS if backend.availability() is None]

@@ -14,9 +14,10 @@ from torch.ao.quantization.quantize_fx import fuse_fx
 from ptqbench.backends.engine import BACKENDS
 from ptqbench.models.zoo import MODELS
 from ptqbench.recipes import RECIPES, Recipe, Thresholds
+from ptqbench.resources import SHIPPED
 
-NAMES = MODELS.names()
-QUANTIZABLE = [spec.name for spec in MODELS if spec.quantizable is not None]
+NAMES = list(SHIPPED)
+QUANTIZABLE = [name for name in SHIPPED if MODELS.get(name).quantizable is not None]
 NORM_OR_ACTIVATION = (nn.BatchNorm2d, nn.ReLU, nn.ReLU6)
 
 
@@ -130,6 +131,9 @@ CHANGES: dict[str, object] = {
     "spare_bit": "activations",
     "calibration_images": 7,
     "keep_float": ("fc",),
+    "fused_groups": 3,
+    "probe": {"agreement": 0.5},
+    "unsupported": {"qnnpack": "no kernel"},
 }
 
 

@@ -117,7 +117,7 @@ class TorchBackend:
                 prepared = flow.prepare(model, recipe, first[:1], saturates=saturates)
             seen = calibrate(prepared, _chain(first, batches), phases)
             with phases.measure("inspect the build"):
-                record = inspect_build(model, prepared, recipe.fusion, first[:_INSPECTED])
+                record = inspect_build(model, prepared, recipe.groups, first[:_INSPECTED])
             with phases.measure("convert"):
                 converted = flow.convert(prepared)
             with phases.measure("lower and save"):

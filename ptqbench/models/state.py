@@ -16,6 +16,7 @@ from torch import Tensor
 from ptqbench.errors import UserError
 from ptqbench.models.skeleton import without_memory
 from ptqbench.models.zoo import MODELS, ModelSpec
+from ptqbench.resources import SHIPPED
 
 _COUNTER = "num_batches_tracked"
 _PROBE = 1000
@@ -184,7 +185,7 @@ def _advice(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:
     prefix = "module."
     if state and sum(key.startswith(prefix) for key in state) > len(state) / 2:
         return f"Its names begin with {prefix!r}: save model.module.state_dict()."
-    fits = {other.name: _fit(other, state) for other in MODELS}
+    fits = {name: _fit(MODELS.get(name), state) for name in SHIPPED}
     best = max(fits, key=lambda name: fits[name])
     if best != spec.name and fits[best] > 0.9:
         return f"They fit {best}: name that model."

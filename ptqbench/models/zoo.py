@@ -1,16 +1,31 @@
-"""The shipped model factories: torchvision's classifiers by their torchvision names."""
+"""The model factories: torchvision's classifiers by their torchvision names."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from ptqbench.models.torchvision_import import import_torchvision
 from ptqbench.registry import Registry
+from ptqbench.resources import SHIPPED
 
 _tv = import_torchvision().models
+
+
+_RESIZED = {
+    **{"inception_v3": 299, "swin_v2_t": 256, "swin_v2_s": 256, "swin_v2_b": 256},
+    **{"efficientnet_b1": 240, "efficientnet_b2": 288, "efficientnet_b3": 300},
+    **{"efficientnet_b4": 380, "efficientnet_b5": 456, "efficientnet_b6": 528},
+    **{"efficientnet_b7": 600, "efficientnet_v2_s": 384, "efficientnet_v2_m": 480},
+    "efficientnet_v2_l": 480,
+}
+"""Side of the standard input where it is not 224: what the architecture was published with."""
+
+_WITHOUT_AUXILIARY = frozenset({"googlenet", "inception_v3"})
+"""Have classifiers beside the last one that only training uses."""
 
 
 @dataclass(frozen=True)
@@ -34,24 +49,33 @@ class ModelSpec:
 MODELS: Registry[ModelSpec] = Registry("model")
 
 
-def _register(
-    name: str,
-    builder: Callable[..., nn.Module],
-    quantizable: Callable[..., nn.Module] | None = None,
-) -> None:
+def _register(name: str, quantizable: bool) -> None:
+    options: dict[str, Any] = {"weights": None}
+    if name in _WITHOUT_AUXILIARY:
+        options |= {"aux_logits": False, "init_weights": False}
+
     def make(num_classes: int) -> nn.Module:
-        return builder(weights=None, num_classes=num_classes)
+        module: nn.Module = getattr(_tv, name)(num_classes=num_classes, **options)
+        return module
 
     def make_quantizable(num_classes: int) -> nn.Module:
-        assert quantizable is not None
-        return quantizable(weights=None, quantize=False, num_classes=num_classes)
+        builder = getattr(_tv.quantization, name)
+        module: nn.Module = builder(num_classes=num_classes, quantize=False, **options)
+        return module
 
-    MODELS.add(name, ModelSpec(name, make, make_quantizable if quantizable else None))
+    side = _RESIZED.get(name, 224)
+    variant = make_quantizable if quantizable else None
+    MODELS.add(name, ModelSpec(name, make, variant, (3, side, side)))
 
 
-_register("resnet18", _tv.resnet18, _tv.quantization.resnet18)
-_register("mobilenet_v2", _tv.mobilenet_v2, _tv.quantization.mobilenet_v2)
-_register("mobilenet_v3_large", _tv.mobilenet_v3_large, _tv.quantization.mobilenet_v3_large)
-_register("shufflenet_v2_x1_0", _tv.shufflenet_v2_x1_0, _tv.quantization.shufflenet_v2_x1_0)
-_register("squeezenet1_1", _tv.squeezenet1_1)
-_register("efficientnet_b0", _tv.efficientnet_b0)
+def _register_all() -> None:
+    """Every classification builder of this torchvision; those with shipped weights first."""
+    names = _tv.list_models(module=_tv)
+    first = [name for name in SHIPPED if name in names]
+    prefix = "quantized_"
+    variants = {n.removeprefix(prefix) for n in _tv.list_models(module=_tv.quantization)}
+    for name in [*first, *(name for name in names if name not in first)]:
+        _register(name, name in variants)
+
+
+_register_all()

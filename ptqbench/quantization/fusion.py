@@ -40,14 +40,14 @@ def fusable_groups(model: nn.Module, recipe: Recipe, *, saturates: bool) -> tupl
     Raises:
         UserError: A group names a module that the model lacks.
     """
-    check_groups(model, recipe.fusion)
+    check_groups(model, recipe.groups)
     seven_bits = saturates and recipe.spare_bit == "activations"
     return tuple(
         group[:-1]
         if isinstance(model.get_submodule(group[-1]), nn.ReLU6)
         and (seven_bits or _within(group[0], recipe.keep_float))
         else group
-        for group in recipe.fusion
+        for group in recipe.groups
     )
 
 

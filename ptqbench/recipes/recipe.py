@@ -114,8 +114,10 @@ class Recipe:
     Attributes:
         model: Name of the architecture.
         backend: Recommended backend.
-        fusion: Fusion groups by module name, all of them.
-        int8_modules: How many convolutions and linear layers become int8.
+        fusion: Fusion groups by module name, all of them; None: those that are found in the
+            model's graph (``quantization.derive``).
+        int8_modules: How many convolutions and linear layers become int8; None: all that the
+            model's graph has and ``keep_float`` does not name.
         thresholds: What the gates hold the result against.
         flow: ``fx`` (graph mode) or ``eager`` (needs a quantizable variant).
         observer: How activation ranges are found: ``histogram`` (minimal squared error,
@@ -126,13 +128,18 @@ class Recipe:
             VNNI): 7-bit ``weights``, 7-bit ``activations``, or ``none``, which
             saturates there and exists to show it.
         calibration_images: How many images the ranges are taken from.
-        keep_float: Module names that stay float32.
+        keep_float: Module names that stay float32, with all below them; wildcards allowed.
+        fused_groups: How many groups must be found where ``fusion`` is None; None: unknown.
+        probe: Thresholds that replace the others under ``probe`` weights, by field of
+            `Thresholds`: a random network with a fitted head is no trained classifier.
+        unsupported: Why the model cannot be quantized for a backend, by its name; found by
+            running it.
     """
 
     model: str
     backend: str
-    fusion: tuple[Group, ...]
-    int8_modules: int
+    fusion: tuple[Group, ...] | None
+    int8_modules: int | None
     thresholds: Thresholds
     flow: Flow = "fx"
     observer: Literal["histogram", "minmax"] = "histogram"
@@ -140,13 +147,33 @@ class Recipe:
     spare_bit: Literal["weights", "activations", "none"] = "weights"
     calibration_images: int = 256
     keep_float: tuple[str, ...] = ()
+    fused_groups: int | None = None
+    probe: Mapping[str, Any] = field(default_factory=dict)
+    unsupported: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The fusion groups.
+
+        Raises:
+            ValueError: They have to be found in the model's graph first.
+        """
+        if self.fusion is None:
+            raise ValueError(f"The fusion groups of {self.model} are not known yet.")
+        return self.fusion
 
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits that change when anything in the recipe does."""
-        text = json.dumps(asdict(self), sort_keys=True)
+        content = asdict(self)
+        for name in _ADDED:
+            if not content[name]:  # says nothing, and so older hashes stay what they were
+                del content[name]
+        text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
+
+_ADDED = ("fused_groups", "probe", "unsupported")
 
 RECIPES: Registry[Recipe] = Registry("recipe")
 
