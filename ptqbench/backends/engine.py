@@ -17,6 +17,7 @@ from ptqbench.phases import Phases
 from ptqbench.quantization import eager, fx
 from ptqbench.quantization.calibration import calibrate
 from ptqbench.quantization.deprecations import known_deprecations_ignored
+from ptqbench.quantization.derive import completed
 from ptqbench.quantization.inspection import inspect_build
 from ptqbench.recipes import Recipe
 from ptqbench.registry import Registry
@@ -111,6 +112,7 @@ class TorchBackend:
         first = next(batches, None)
         if first is None:
             raise UserError("There are no calibration images: quantization needs at least one.")
+        recipe = completed(recipe, model, first[:1])
         with engine_set(self.engine):
             with phases.measure("fuse and observe"):
                 saturates = self.saturates()

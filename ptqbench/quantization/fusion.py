@@ -10,6 +10,11 @@ from ptqbench.errors import UserError
 from ptqbench.recipes.recipe import Group, Recipe
 
 
+def is_function(name: str) -> bool:
+    """Whether a name in a group is that of a function, ``<relu>``, and not of a module."""
+    return name.startswith("<")
+
+
 def check_groups(model: nn.Module, groups: Iterable[Group]) -> None:
     """Make sure that every group names modules of the model.
 
@@ -17,7 +22,9 @@ def check_groups(model: nn.Module, groups: Iterable[Group]) -> None:
         UserError: A name is not in the model.
     """
     known = dict(model.named_modules())
-    missing = sorted({name for group in groups for name in group if name not in known})
+    missing = sorted(
+        {n for group in groups for n in group if n not in known and not is_function(n)}
+    )
     if missing:
         raise UserError(
             f"The recipe's fusion groups name {len(missing)} modules that the model lacks, "
@@ -44,8 +51,7 @@ def fusable_groups(model: nn.Module, recipe: Recipe, *, saturates: bool) -> tupl
     seven_bits = saturates and recipe.spare_bit == "activations"
     return tuple(
         group[:-1]
-        if isinstance(model.get_submodule(group[-1]), nn.ReLU6)
-        and (seven_bits or _within(group[0], recipe.keep_float))
+        if _ends_in_relu6(model, group) and (seven_bits or _within(group[0], recipe.keep_float))
         else group
         for group in recipe.groups
     )
@@ -57,7 +63,11 @@ def _within(name: str, parents: Iterable[str]) -> bool:
 
 def relu6_outputs(model: nn.Module, groups: Iterable[Group]) -> frozenset[str]:
     """Names of the first modules of the groups that end in a ReLU6."""
-    return frozenset(g[0] for g in groups if isinstance(model.get_submodule(g[-1]), nn.ReLU6))
+    return frozenset(group[0] for group in groups if _ends_in_relu6(model, group))
+
+
+def _ends_in_relu6(model: nn.Module, group: Group) -> bool:
+    return not is_function(group[-1]) and isinstance(model.get_submodule(group[-1]), nn.ReLU6)
 
 
 def replace_relu6(model: nn.Module, groups: Iterable[Group]) -> None:
@@ -67,6 +77,6 @@ def replace_relu6(model: nn.Module, groups: Iterable[Group]) -> None:
     :class:`ptqbench.quantization.observers.CappedHistogramObserver`.
     """
     for group in groups:
-        if isinstance(model.get_submodule(group[-1]), nn.ReLU6):
+        if _ends_in_relu6(model, group):
             parent, _, child = group[-1].rpartition(".")
             setattr(model.get_submodule(parent), child, nn.ReLU().train(model.training))

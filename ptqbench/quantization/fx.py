@@ -12,11 +12,15 @@ from torch import Tensor, nn
 from torch.ao.quantization import QConfigMapping, get_default_qconfig_mapping
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 from torch.fx import GraphModule
+from torch.nn import functional
 
 from ptqbench.quantization.deprecations import known_deprecations_ignored
 from ptqbench.quantization.fusion import fusable_groups, relu6_outputs, replace_relu6
 from ptqbench.quantization.observers import make_qconfig
 from ptqbench.recipes import Recipe
+
+_FLOAT: tuple[Any, ...] = (nn.LayerNorm, functional.layer_norm)
+"""Run in float32 always: their int8 kernels lose more than the conversions around them cost."""
 
 
 def qconfig_mapping(recipe: Recipe, relu6: frozenset[str], *, saturates: bool) -> QConfigMapping:
@@ -27,6 +31,8 @@ def qconfig_mapping(recipe: Recipe, relu6: frozenset[str], *, saturates: bool) -
     """
     mapping = get_default_qconfig_mapping("x86")
     mapping.set_global(make_qconfig(recipe, saturates=saturates))
+    for kind in _FLOAT:
+        mapping.set_object_type(kind, None)
     for name in relu6:
         mapping.set_module_name(name, make_qconfig(recipe, saturates=saturates, relu6=True))
     for name in recipe.keep_float:

@@ -13,6 +13,8 @@ from torch import fx, nn
 from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 from torch.nn import functional as F
 
+from ptqbench.quantization.tracing import Tracer
+
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
@@ -63,18 +65,6 @@ class Pattern:
         return " + ".join(self.modules)
 
 
-class _Tracer(fx.Tracer):
-    """Keeps fused modules, stubs and observers whole."""
-
-    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        """Whether ``m`` is not traced into."""
-        if isinstance(m, ObserverBase | FakeQuantizeBase):
-            return True
-        return type(m).__module__.startswith("torch.ao.") or super().is_leaf_module(
-            m, module_qualified_name
-        )
-
-
 def fusable(model: nn.Module) -> tuple[Pattern, ...]:
     """All convolutions and linear layers that something fusable directly follows.
 
@@ -84,7 +74,7 @@ def fusable(model: nn.Module) -> tuple[Pattern, ...]:
     Raises:
         Exception: Whatever FX raises where a model cannot be traced.
     """
-    graph = model.graph if isinstance(model, fx.GraphModule) else _Tracer().trace(model)
+    graph = model.graph if isinstance(model, fx.GraphModule) else Tracer().trace(model)
     modules = dict(model.named_modules())
     patterns = []
     for node in graph.nodes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ptqbench.recipes.family import traced
 from ptqbench.recipes.recipe import Group, Recipe, Thresholds, register
 
 
@@ -27,4 +28,9 @@ register(
         int8_modules=82,
         thresholds=Thresholds(size_ratio=3.2, speedup={"avx2": 1.15}),
     )
+)
+
+MEMBERS = (
+    *(traced(f"efficientnet_b{size}") for size in range(1, 8)),
+    *(traced(f"efficientnet_v2_{size}") for size in "sml"),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ptqbench.recipes.family import traced
 from ptqbench.recipes.recipe import Group, Recipe, Thresholds, register
 
 
@@ -61,3 +62,5 @@ register(
         thresholds=Thresholds(size_ratio=3.4, speedup={"avx2": 1.5}),
     )
 )
+
+MEMBERS = (traced("mobilenet_v3_small", size_ratio=3.2),)

@@ -134,6 +134,8 @@ class Recipe:
             `Thresholds`: a random network with a fitted head is no trained classifier.
         unsupported: Why the model cannot be quantized for a backend, by its name; found by
             running it.
+        declared: Of a recipe that was completed from a model's graph: the hash of the recipe
+            as it was declared, and that of all that is in it now. See :meth:`completing`.
     """
 
     model: str
@@ -150,6 +152,7 @@ class Recipe:
     fused_groups: int | None = None
     probe: Mapping[str, Any] = field(default_factory=dict)
     unsupported: Mapping[str, str] = field(default_factory=dict)
+    declared: tuple[str, str] | None = field(default=None, compare=False, repr=False)
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -164,8 +167,24 @@ class Recipe:
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that change when anything in the recipe does."""
+        """Twelve hexadecimal digits that change when anything that was declared does.
+
+        What was only found in a model's graph is left out: a completed recipe keeps the hash
+        of the one it completes, until something else in it is replaced.
+        """
+        content = self._content_hash
+        if self.declared is not None and self.declared[1] == content:
+            return self.declared[0]
+        return content
+
+    def completing(self, declared: Recipe) -> Recipe:
+        """This recipe as the completion of another, whose hash it keeps."""
+        return replace(self, declared=(declared.hash, self._content_hash))
+
+    @property
+    def _content_hash(self) -> str:
         content = asdict(self)
+        del content["declared"]
         for name in _ADDED:
             if not content[name]:  # says nothing, and so older hashes stay what they were
                 del content[name]

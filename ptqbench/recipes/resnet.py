@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ptqbench.recipes.family import traced
 from ptqbench.recipes.recipe import Group, Recipe, Thresholds, register
 
 
@@ -31,3 +32,13 @@ register(
         thresholds=Thresholds(size_ratio=3.8, speedup={"avx2": 1.7}),
     )
 )
+
+MEMBERS = tuple(
+    traced(name, size_ratio=3.7)
+    for name in (
+        *("resnet34", "resnet50", "resnet101", "resnet152"),
+        *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
+        *("wide_resnet50_2", "wide_resnet101_2"),
+    )
+)
+"""Deeper, grouped and wider: their groups are found in the graph."""

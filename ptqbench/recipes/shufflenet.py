@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ptqbench.recipes.family import traced
 from ptqbench.recipes.recipe import Group, Recipe, Thresholds, register
 
 
@@ -33,3 +34,5 @@ register(
         flow="eager",
     )
 )
+
+MEMBERS = tuple(traced(f"shufflenet_v2_{width}") for width in ("x0_5", "x1_5", "x2_0"))

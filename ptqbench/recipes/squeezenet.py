@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ptqbench.recipes.family import traced
 from ptqbench.recipes.recipe import Group, Recipe, Thresholds, register
 
 _FIRES = (3, 4, 6, 7, 9, 10, 11, 12)
@@ -28,3 +29,5 @@ register(
         thresholds=Thresholds(size_ratio=3.4, speedup={"avx2": 2.0}),
     )
 )
+
+MEMBERS = (traced("squeezenet1_0", size_ratio=3.4),)

@@ -1,0 +1,194 @@
+"""Find in a model's graph what a recipe leaves open: fusion groups, counts, names.
+
+A recipe may leave out its fusion groups and the number of int8 layers, and name what stays
+float32 with wildcards. All three follow from the model. What is found here by following
+values through the graph (``patterns``) is fused by torch.ao's own patterns in the FX flow, and
+the gate ``fusion`` holds one against the other.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from ptqbench.errors import UserError
+from ptqbench.quantization import eager
+from ptqbench.quantization.patterns import Pattern, fusable
+from ptqbench.quantization.tracing import trace
+from ptqbench.recipes.recipe import Group, Recipe, Thresholds
+from ptqbench.registry import nearest
+
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_LAYER_FUNCTIONS = (F.conv1d, F.conv2d, F.conv3d, F.linear)
+
+
+def completed(recipe: Recipe, model: nn.Module, example: Tensor) -> Recipe:
+    """The recipe with everything that it leaves open found in the model's graph.
+
+    A complete recipe is returned as it is, without tracing the model.
+
+    Args:
+        recipe: Of the model.
+        model: Float32, evaluation mode; it is not changed.
+        example: One input, ``N×C×H×W`` float32; only the eager flow runs it.
+
+    Returns:
+        The recipe with ``fusion``, ``int8_modules`` and plain names in ``keep_float``. Its
+        hash is still that of ``recipe``.
+
+    Raises:
+        UserError: The model cannot be traced, ``keep_float`` names nothing in it, or the
+            eager flow is asked for where there is no quantizable variant.
+    """
+    keep_float = resolved(recipe.keep_float, model)
+    if recipe.fusion is not None and recipe.int8_modules is not None:
+        if keep_float == recipe.keep_float:
+            return recipe
+        return replace(recipe, keep_float=keep_float).completing(recipe)
+    traced = trace(unfused(model, recipe, example), keep_float=keep_float)
+    fusion, int8_modules = recipe.fusion, recipe.int8_modules
+    if fusion is None:
+        fusion = fusion_groups(traced)
+    if int8_modules is None:
+        int8_modules = len(int8_layers(traced, keep_float))
+    found = replace(recipe, fusion=fusion, int8_modules=int8_modules, keep_float=keep_float)
+    return found.completing(recipe)
+
+
+def derive(
+    name: str,
+    model: nn.Module,
+    example: Tensor,
+    *,
+    backend: str = "x86",
+    keep_float: Iterable[str] = (),
+) -> Recipe:
+    """A recipe for a model that has none, everything in it by name.
+
+    Args:
+        name: What the model is called.
+        model: Float32 classifier, evaluation mode; it is not changed.
+        example: One input ``N×C×H×W`` float32, on which the model is tried.
+        backend: The one to recommend.
+        keep_float: Modules that stay float32, wildcards allowed; one that cannot be traced is
+            kept whole.
+
+    Returns:
+        A complete recipe with default thresholds, which can be written down and edited.
+
+    Raises:
+        UserError: The model cannot be run or traced, gives no logits, or has no layer that
+            could become int8; ``keep_float`` names nothing in it.
+    """
+    kept = resolved(tuple(keep_float), model)
+    traced = trace(model, example, keep_float=kept)
+    fusion, layers = fusion_groups(traced), int8_layers(traced, kept)
+    if not layers:
+        raise UserError(
+            f"{name} has no convolution or linear layer that could become int8"
+            f"{' beside what keep_float names' if kept else ''}: there is nothing to quantize."
+        )
+    return Recipe(
+        model=name,
+        backend=backend,
+        fusion=fusion,
+        int8_modules=len(layers),
+        thresholds=Thresholds(),
+        keep_float=kept,
+        fused_groups=len(fusion),
+    )
+
+
+def unfused(model: nn.Module, recipe: Recipe, example: Tensor) -> nn.Module:
+    """The float model whose graph shows what a recipe fuses.
+
+    In the eager flow that is the quantizable variant, which may have modules where the plain
+    model calls functions, or two where the plain one uses the same twice.
+    """
+    if recipe.flow == "eager":
+        return eager.quantizable_copy(model, recipe, example)
+    return model
+
+
+def resolved(names: tuple[str, ...], model: nn.Module) -> tuple[str, ...]:
+    """Names of modules, in the model's order, for names and shell wildcards.
+
+    A module within another one that is named too is left out.
+
+    Raises:
+        UserError: A name or pattern matches no module.
+    """
+    if not names:
+        return ()
+    known = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+    wanted: set[str] = set()
+    for pattern in names:
+        matched = fnmatch.filter(known, pattern)
+        if not matched:
+            raise UserError(
+                f"keep_float names {pattern!r}, but the model has no such module. "
+                f"{nearest(pattern, known)}"
+            )
+        wanted.update(matched)
+    return tuple(
+        name
+        for name in known
+        if name in wanted and not any(name.startswith(f"{other}.") for other in wanted)
+    )
+
+
+def fusion_groups(traced: fx.GraphModule) -> tuple[Group, ...]:
+    """The fusion groups of a traced float model, in the order of its layers.
+
+    A function in place of the last module is written ``<relu>``. A ReLU6 module is part of a
+    group only if all its calls end one: within a group a ReLU stands for it.
+    """
+    found = fusable(traced)
+    calls = Counter(str(n.target) for n in traced.graph.nodes if n.op == "call_module")
+    endings = Counter(p.modules[-1] for p in found if p.activation == "relu6")
+    groups = (_group(p, calls, endings) for p in found if p.has_kernel or p.activation == "relu6")
+    return tuple(dict.fromkeys(group for group in groups if len(group) > 1))
+
+
+def _group(pattern: Pattern, calls: Counter[str], endings: Counter[str]) -> Group:
+    last = pattern.modules[-1]
+    if pattern.activation == "relu6" and endings[last] != calls[last]:
+        return pattern.modules[:-1]
+    return pattern.modules
+
+
+def int8_layers(traced: fx.GraphModule, keep_float: Iterable[str] = ()) -> tuple[str, ...]:
+    """Convolutions and linear layers of a traced model that become int8, once per call.
+
+    Args:
+        traced: Float32.
+        keep_float: Paths of modules that stay float32, with all below them.
+    """
+    kept = tuple(keep_float)
+    modules = dict(traced.named_modules(remove_duplicate=False))
+    layers = [_layer(node, modules) for node in traced.graph.nodes]
+    return tuple(name for name in layers if name and not within(name, kept))
+
+
+def _layer(node: fx.Node, modules: dict[str, nn.Module]) -> str:
+    """Path of the module whose weights a node multiplies with; empty if it does not."""
+    if node.op == "call_module":
+        # As torch.ao does: a subclass computes something else.
+        kind = type(modules[str(node.target)])
+        return str(node.target) if kind in _LAYERS + _TRANSPOSED else ""
+    if node.op == "call_function" and node.target in _LAYER_FUNCTIONS:
+        weight = node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
+        if isinstance(weight, fx.Node) and weight.op == "get_attr":
+            return str(weight.target)
+    return ""
+
+
+def within(name: str, parents: Iterable[str]) -> bool:
+    """Whether a module is one of ``parents`` or lies below one of them."""
+    return any(name == parent or name.startswith(f"{parent}.") for parent in parents)

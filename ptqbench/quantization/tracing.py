@@ -1,0 +1,248 @@
+"""Trace a model with torch.fx, or say which line of it cannot be traced and what to do.
+
+Symbolic tracing runs ``forward`` once on stand-ins. Python that asks a stand-in for its value
+(``if x.sum() > 0``, ``range(x.shape[0])``) cannot run; neither FX quantization nor the search
+for fusion groups works then.
+"""
+
+from __future__ import annotations
+
+import linecache
+import traceback
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+from torch.ao.quantization import FakeQuantizeBase, ObserverBase, QuantStub
+from torch.fx.proxy import TraceError
+
+from ptqbench.errors import UserError
+
+_TORCH = Path(torch.__file__).parent
+_HERE = Path(__file__).parent
+
+
+class Tracer(fx.Tracer):
+    """Keeps torch's own modules, fused ones, stubs, observers and ``leaves`` whole.
+
+    Args:
+        leaves: Paths of further modules that are not traced into.
+
+    Attributes:
+        failed: Path of the innermost module in which tracing failed; None: it did not, or in
+            the model's own ``forward``.
+    """
+
+    def __init__(self, leaves: Iterable[str] = ()) -> None:
+        super().__init__()
+        self.leaves = frozenset(leaves)
+        self.failed: str | None = None
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Whether ``m`` is not traced into."""
+        if isinstance(m, ObserverBase | FakeQuantizeBase) or module_qualified_name in self.leaves:
+            return True
+        return type(m).__module__.startswith("torch.ao.") or super().is_leaf_module(
+            m, module_qualified_name
+        )
+
+    def call_module(
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """Trace a call of ``m``, and remember where it failed."""
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            if self.failed is None:
+                self.failed = self.path_of_module(m)
+            raise
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Where and why a model cannot be traced.
+
+    Attributes:
+        module: Path of the module; empty: the model itself.
+        kind: Name of its class.
+        place: File and line, ``nets.py, line 12``; empty if it is in no file.
+        code: The line itself.
+        reason: What torch.fx, or the code itself, said.
+        decides: Whether Python asked a stand-in for its value.
+    """
+
+    module: str
+    kind: str
+    place: str
+    code: str
+    reason: str
+    decides: bool
+
+    @property
+    def message(self) -> str:
+        """What is said to the model's author: what, where, why, and what to do."""
+        where = f"the module {self.module!r} ({self.kind})" if self.module else f"{self.kind}"
+        line = f" at {self.place}" if self.place else ""
+        code = f": {self.code}" if self.code else ""
+        kept = (
+            f"keep_float=({self.module!r},), so that it stays whole and in float32"
+            if self.module
+            else "move that line into a module of its own and name it in keep_float, so that it "
+            "stays whole and in float32"
+        )
+        remedies = (
+            f"Name it in the recipe: {kept}; or rewrite the line"
+            if self.module
+            else f"Rewrite the line; or {kept}"
+        )
+        how = (
+            " so that nothing in forward depends on values (torch.where, masks; sizes that never "
+            "change belong in __init__)"
+            if self.decides
+            else ""
+        )
+        return (
+            f"The model cannot be traced: {where}{line}{code} ({self.reason}). {remedies}{how}; "
+            "or give the model QuantStub, DeQuantStub and FloatFunctional, and a recipe with "
+            'flow="eager" and its fusion groups by name.'
+        )
+
+
+def trace(
+    model: nn.Module, example: Tensor | None = None, keep_float: Iterable[str] = ()
+) -> fx.GraphModule:
+    """Trace a classifier.
+
+    Args:
+        model: Evaluation mode; it is not changed.
+        example: One input ``N×C×H×W`` float32 to try the model on first, so that what fails
+            for any input is told apart from what only tracing cannot do; None: it is not tried.
+        keep_float: Paths of modules that stay float32. One that cannot be traced is kept whole.
+
+    Returns:
+        The traced model; the modules that were kept whole are called in its graph.
+
+    Raises:
+        UserError: It cannot be traced, and why not; or it gives several outputs.
+    """
+    if example is not None:
+        check_output(_run(model, example), type(model).__name__)
+    traced, _ = _trace(model, keep_float)
+    output = next(node for node in reversed(traced.graph.nodes) if node.op == "output")
+    check_output(output.args[0], type(model).__name__)
+    return traced
+
+
+def untraceable_leaves(model: nn.Module, keep_float: Iterable[str]) -> tuple[str, ...]:
+    """Which modules of ``keep_float`` have to be kept whole for the model to be traced.
+
+    Raises:
+        UserError: It cannot be traced even so.
+    """
+    return _trace(model, keep_float)[1]
+
+
+def _trace(model: nn.Module, keep_float: Iterable[str]) -> tuple[fx.GraphModule, tuple[str, ...]]:
+    kept = tuple(keep_float)
+    leaves: list[str] = []
+    while True:
+        tracer = Tracer(leaves)
+        try:
+            return fx.GraphModule(model, tracer.trace(model)), tuple(leaves)
+        except Exception as error:  # FX raises whatever the traced code does with a stand-in
+            failed = tracer.failed or ""
+            whole = next((k for k in kept if failed == k or failed.startswith(f"{k}.")), None)
+            if whole is None or whole in leaves:
+                raise UserError(failure(error, model, failed).message) from None
+            leaves.append(whole)
+
+
+def failure(error: Exception, model: nn.Module, module: str = "") -> Failure:
+    """Where in the user's code an error of tracing comes from.
+
+    Args:
+        error: As raised, with its traceback.
+        model: That was traced.
+        module: Path of the innermost module that was being traced.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not _within(f.filename, _TORCH) and not _within(f.filename, _HERE)]
+    frame = own[-1] if own else None
+    known = frame is not None and Path(frame.filename).is_file()
+    place = f"{frame.filename}, line {frame.lineno}" if frame is not None and known else ""
+    code = ""
+    if frame is not None and known and frame.lineno is not None:
+        code = linecache.getline(frame.filename, frame.lineno).strip()
+    text = str(error).strip() or type(error).__name__
+    stand_in = isinstance(error, TraceError) or "Proxy" in text or "symbolically" in text
+    reason = (
+        "torch.fx cannot follow Python that depends on the values or the shape of a tensor"
+        if stand_in
+        else f"{type(error).__name__}: {text.splitlines()[0].rstrip('.')}"
+    )
+    found = model.get_submodule(module) if module else model
+    return Failure(module, type(found).__name__, place, code, reason, stand_in)
+
+
+def check_output(output: object, kind: str) -> None:
+    """See that a model gives one tensor, a row of logits per image.
+
+    Args:
+        output: What it gives, for real or in a graph.
+        kind: What to call the model.
+
+    Raises:
+        UserError: It gives something else.
+    """
+    if isinstance(output, Tensor | fx.Node):
+        if isinstance(output, Tensor) and output.dim() != 2:
+            shape = "×".join(map(str, output.shape))
+            raise UserError(
+                f"{kind} gives outputs of shape {shape} for a batch of {output.shape[0]}. ptqbench "
+                "judges classifiers, which give a row of logits per image, N×K: wrap the model in "
+                "a module that gives these."
+            )
+        return
+    if isinstance(output, Mapping):
+        names = ", ".join(map(repr, output))
+        wrong, pick = f"a dictionary of {names}", f"self.model(x)[{next(iter(output), 'out')!r}]"
+    elif isinstance(output, tuple | list):
+        wrong, pick = f"{len(output)} outputs", "self.model(x)[0]"
+    else:
+        wrong, pick = f"a {type(output).__name__}", "the tensor of logits"
+    raise UserError(
+        f"{kind} gives {wrong} instead of one tensor. ptqbench judges classifiers, which give a "
+        "row of logits per image, N×K: wrap the model in a module whose forward returns the "
+        f"logits alone, for example `return {pick}`."
+    )
+
+
+def has_stubs(model: nn.Module) -> bool:
+    """Whether the model was written for eager quantization."""
+    return any(isinstance(module, QuantStub) for module in model.modules())
+
+
+def _run(model: nn.Module, example: Tensor) -> object:
+    try:
+        with torch.inference_mode():
+            return model(example)
+    except Exception as error:  # whatever the user's code raises
+        shape = "×".join(map(str, example.shape))
+        found = failure(error, model)
+        place = f" at {found.place}: {found.code}" if found.place else ""
+        raise UserError(
+            f"{type(model).__name__} cannot run on an input of {shape}{place} "
+            f"({type(error).__name__}: {str(error).strip().splitlines()[0]}). Register it with the "
+            "input_size that it takes."
+        ) from None
+
+
+def _within(file: str, folder: Path) -> bool:
+    return Path(file).is_relative_to(folder)
