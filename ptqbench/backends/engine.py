@@ -17,7 +17,7 @@ from ptqbench.phases import Phases
 from ptqbench.quantization import eager, fx
 from ptqbench.quantization.calibration import calibrate
 from ptqbench.quantization.deprecations import known_deprecations_ignored
-from ptqbench.quantization.derive import completed
+from ptqbench.quantization.derive import completed, unfused
 from ptqbench.quantization.inspection import inspect_build
 from ptqbench.recipes import Recipe
 from ptqbench.registry import Registry
@@ -119,7 +119,14 @@ class TorchBackend:
                 prepared = flow.prepare(model, recipe, first[:1], saturates=saturates)
             seen = calibrate(prepared, _chain(first, batches), phases)
             with phases.measure("inspect the build"):
-                record = inspect_build(model, prepared, recipe.groups, first[:_INSPECTED])
+                record = inspect_build(
+                    model,
+                    prepared,
+                    recipe.groups,
+                    first[:_INSPECTED],
+                    unfused=unfused(model, recipe, first[:1]),
+                    promised=recipe.fused_groups,
+                )
             with phases.measure("convert"):
                 converted = flow.convert(prepared)
             with phases.measure("lower and save"):

@@ -54,6 +54,14 @@ class Graph:
                 readers.setdefault(name, []).append(operator)
         return readers
 
+    @cached_property
+    def _makers(self) -> dict[str, Operator]:
+        return {operator.value: operator for operator in self.operators}
+
+    def maker(self, operator: Operator) -> Operator | None:
+        """The operator whose output is this one's first input, if one is."""
+        return self._makers.get(operator.inputs[0]) if operator.inputs else None
+
     def only_reader(self, operator: Operator) -> Operator | None:
         """The operator that alone reads this one's output, if there is such a one."""
         readers = self._readers.get(operator.value, [])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from ptqbench.backends.graph import Graph
 from ptqbench.measurement.inspection import Inspection
+from ptqbench.measurement.layers import is_foldable
 from ptqbench.quantization.inspection import BuildRecord
 
 
@@ -40,7 +41,7 @@ class Conversion:
         stray: Float layers in the artifact that no recipe keeps.
         not_kept: Layers that must stay in float and are int8.
         foreign: int8 layers whose weights are those of no layer of the float model.
-        batch_norms: BatchNorm operators left.
+        batch_norms: BatchNorm operators left that a layer could have taken up.
         observers: Observers and fake quantization left.
         defaults: Operators with scale 1 and zero point 0.
         per_tensor: Layers with one scale for all channels, where more are promised.
@@ -72,8 +73,8 @@ def measure_conversion(
         promise: Of the recipe; an empty one asks for what the float model's graph has.
         record: What was seen during the build, if ptqbench made the artifact.
     """
-    graph, matches = inspection.graph, inspection.matches
-    wanted = [o.label for o in inspection.reference.float_layers if not promise.keeps(o.label)]
+    graph, matches, reference = inspection.graph, inspection.matches, inspection.reference
+    wanted = [o.label for o in reference.float_layers if not promise.keeps(o.label)]
     int8 = [m.name for m in matches if m.layer.is_int8_layer and m.origin]
     names = {m.layer.value: m.name for m in matches}
     return Conversion(
@@ -85,7 +86,7 @@ def measure_conversion(
         ),
         not_kept=tuple(name for name in int8 if promise.keeps(name)),
         foreign=tuple(m.name for m in matches if m.layer.is_int8_layer and not m.origin),
-        batch_norms=tuple(_place(graph, i, names) for i in _where(graph, "is_batch_norm")),
+        batch_norms=tuple(_place(graph, i, names) for i in _batch_norms(graph, reference)),
         observers=(
             *graph.modules_left,
             *(_place(graph, i, names) for i in _where(graph, "is_observer")),
@@ -108,6 +109,17 @@ def _without(names: list[str], found: Iterable[str]) -> tuple[str, ...]:
         if name in rest:
             rest.remove(name)
     return tuple(dict.fromkeys(rest))
+
+
+def _batch_norms(graph: Graph, reference: Graph) -> list[int]:
+    """BatchNorms of the artifact that could be folded; all of them if it has too many.
+
+    Those that follow no layer stay, but not more of them than the float model has.
+    """
+    left = _where(graph, "is_batch_norm")
+    needed = [i for i in left if not is_foldable(graph, graph.operators[i])]
+    allowed = sum(o.is_batch_norm and not is_foldable(reference, o) for o in reference.operators)
+    return [i for i in left if i not in needed] if len(needed) <= allowed else left
 
 
 def _where(graph: Graph, what: str) -> list[int]:

@@ -94,6 +94,11 @@ def _problems(match: Match, inspection: Inspection) -> Iterator[str]:
 
 
 def _recorded(record: BuildRecord) -> Iterator[str]:
+    if record.promised is not None and record.promised != record.groups:
+        yield (
+            f"the recipe promises {record.promised} fusion groups, and the model's graph has "
+            f"{record.groups}: it belongs to another architecture, or fused_groups is out of date"
+        )
     texts = (
         (record.unfused, "declared as a group, but not fused"),
         (record.extra, "fused, but no declared group asks for it"),

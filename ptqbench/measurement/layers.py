@@ -123,3 +123,19 @@ def unfused_after(graph: Graph, layer: Operator) -> str:
         return "BatchNorm"
     plain = layer.is_int8_layer and "_relu" not in layer.kind and layer.scale is not None
     return "ReLU" if plain and reader.kind in RELUS else ""
+
+
+def is_foldable(graph: Graph, batch_norm: Operator) -> bool:
+    """Whether a BatchNorm could be folded into a layer: it alone reads what a layer gives.
+
+    One in front of a convolution, or behind an addition or a concatenation, cannot.
+    (De)quantization in between is looked through.
+    """
+    reader, maker = batch_norm, graph.maker(batch_norm)
+    while maker is not None and graph.only_reader(maker) is reader:
+        if maker.is_int8_layer or maker.is_float_layer:
+            return True
+        if maker.kind not in _LOOKED_THROUGH:
+            return False
+        reader, maker = maker, graph.maker(maker)
+    return False

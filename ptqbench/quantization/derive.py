@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ptqbench.errors import UserError
 from ptqbench.quantization import eager
+from ptqbench.quantization.fusion import within
 from ptqbench.quantization.patterns import Pattern, fusable
 from ptqbench.quantization.tracing import trace
 from ptqbench.recipes.recipe import Group, Recipe, Thresholds
@@ -187,8 +188,3 @@ def _layer(node: fx.Node, modules: dict[str, nn.Module]) -> str:
         if isinstance(weight, fx.Node) and weight.op == "get_attr":
             return str(weight.target)
     return ""
-
-
-def within(name: str, parents: Iterable[str]) -> bool:
-    """Whether a module is one of ``parents`` or lies below one of them."""
-    return any(name == parent or name.startswith(f"{parent}.") for parent in parents)

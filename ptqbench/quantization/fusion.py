@@ -51,13 +51,14 @@ def fusable_groups(model: nn.Module, recipe: Recipe, *, saturates: bool) -> tupl
     seven_bits = saturates and recipe.spare_bit == "activations"
     return tuple(
         group[:-1]
-        if _ends_in_relu6(model, group) and (seven_bits or _within(group[0], recipe.keep_float))
+        if _ends_in_relu6(model, group) and (seven_bits or within(group[0], recipe.keep_float))
         else group
         for group in recipe.groups
     )
 
 
-def _within(name: str, parents: Iterable[str]) -> bool:
+def within(name: str, parents: Iterable[str]) -> bool:
+    """Whether a module is one of ``parents`` or lies below one of them."""
     return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
 
 

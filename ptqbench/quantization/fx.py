@@ -10,17 +10,33 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.ao.quantization import QConfigMapping, get_default_qconfig_mapping
+from torch.ao.quantization.fx.custom_config import PrepareCustomConfig
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 from torch.fx import GraphModule
-from torch.nn import functional
+from torch.nn import functional as F
 
 from ptqbench.quantization.deprecations import known_deprecations_ignored
-from ptqbench.quantization.fusion import fusable_groups, relu6_outputs, replace_relu6
+from ptqbench.quantization.fusion import (
+    fusable_groups,
+    relu6_outputs,
+    replace_relu6,
+    within,
+)
 from ptqbench.quantization.observers import make_qconfig
 from ptqbench.recipes import Recipe
 
-_FLOAT: tuple[Any, ...] = (nn.LayerNorm, functional.layer_norm)
+_FLOAT: tuple[Any, ...] = (nn.LayerNorm, F.layer_norm)
 """Run in float32 always: their int8 kernels lose more than the conversions around them cost."""
+_LOWERED_ANYWAY = (
+    *(nn.LayerNorm, nn.BatchNorm2d, nn.BatchNorm3d, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.PReLU),
+    *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
+)
+"""torch.ao's lowering makes these int8 wherever int8 values surround them, even if their qconfig
+says float32, and then hands int8 values to readers that want float32."""
+_FLOAT_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
+    kind: type(f"Float{kind.__name__}", (kind,), {"__doc__": f"{kind.__name__} in float32."})
+    for kind in _LOWERED_ANYWAY
+}
 
 
 def qconfig_mapping(recipe: Recipe, relu6: frozenset[str], *, saturates: bool) -> QConfigMapping:
@@ -59,10 +75,31 @@ def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: boo
     relu6 = relu6_outputs(model, groups)
     model = copy.deepcopy(model).eval()
     replace_relu6(model, groups)
+    custom = PrepareCustomConfig()
+    custom.set_non_traceable_module_classes(_hide_float_modules(model, recipe))
     with known_deprecations_ignored(), _no_stack_traces():
         mapping = qconfig_mapping(recipe, relu6, saturates=saturates)
-        prepared: nn.Module = prepare_fx(model, mapping, (example,))
+        prepared: nn.Module = prepare_fx(model, mapping, (example,), custom)
     return prepared
+
+
+def _hide_float_modules(model: nn.Module, recipe: Recipe) -> list[type[nn.Module]]:
+    """Give modules that stay float32 a class that torch.ao does not know, in the model itself.
+
+    Returns:
+        The classes, which are not to be traced into.
+    """
+    fused = {name for group in recipe.groups for name in group}
+    hidden: dict[type[nn.Module], None] = {}
+    for name, module in model.named_modules():
+        kind = type(module)
+        if isinstance(module, nn.LayerNorm) or (
+            kind in _LOWERED_ANYWAY and name not in fused and within(name, recipe.keep_float)
+        ):
+            if kind in _LOWERED_ANYWAY:
+                module.__class__ = kind = _FLOAT_CLASSES[kind]
+            hidden[kind] = None
+    return list(hidden)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from torch.ao.nn import intrinsic
 from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 from torch.ao.quantization.observer import FixedQParamsObserver, PlaceholderObserver
 
+from ptqbench.quantization.fusion import is_function
 from ptqbench.quantization.patterns import Pattern, fusable
 from ptqbench.recipes.recipe import Group
 
@@ -44,7 +45,8 @@ class BuildRecord:
         wrong: Declared groups that the float model's graph does not show: a ReLU that
             belongs to a sum, modules that do not follow one another.
         left: Patterns that the fused model's graph still shows.
-        training_only: Paths of BatchNorm and active dropout that still run.
+        training_only: Paths of BatchNorm that could have been folded, and of active dropout,
+            that still run.
         error: Largest difference of logits between the fused and the unfused float
             model, relative to the largest logit.
         images: Number of images that ``error`` was measured on.
@@ -52,6 +54,7 @@ class BuildRecord:
         unseen: Observers on a reached path that saw no data.
         unreached: Observers on paths that the model does not take.
         untraceable: Why the graphs could not be searched; empty if they were.
+        promised: How many groups the recipe promises; None: it does not say.
     """
 
     groups: int
@@ -67,6 +70,7 @@ class BuildRecord:
     unseen: tuple[str, ...]
     unreached: tuple[str, ...]
     untraceable: str = ""
+    promised: int | None = None
 
     def to_dict(self) -> dict[str, object]:
         """The record in types that JSON has."""
@@ -83,7 +87,13 @@ class BuildRecord:
 
 
 def inspect_build(
-    model: nn.Module, prepared: nn.Module, groups: Iterable[Group], images: Tensor
+    model: nn.Module,
+    prepared: nn.Module,
+    groups: Iterable[Group],
+    images: Tensor,
+    *,
+    unfused: nn.Module | None = None,
+    promised: int | None = None,
 ) -> BuildRecord:
     """Look at a prepared and calibrated model beside its float original.
 
@@ -92,6 +102,9 @@ def inspect_build(
         prepared: Fused, with observers, calibrated; not changed.
         groups: The declared fusion groups.
         images: A few real images, ``N×C×H×W`` float32, normalised.
+        unfused: The float model whose graph shows the groups, where that is another one than
+            ``model``: the quantizable variant of the eager flow.
+        promised: How many groups the recipe promises.
     """
     declared = tuple(groups)
     seen = {name: _saw_data(observer) for name, observer in _observers(prepared)}
@@ -101,7 +114,8 @@ def inspect_build(
         expected, fused = model(images), probe(images)
     scale = float(expected.abs().max())
     error = float((expected - fused).abs().max()) / scale if scale else 0.0
-    found, left, untraceable = _search(model, prepared)
+    found, left, untraceable = _search(model if unfused is None else unfused, prepared)
+    foldable = None if found is None else {name for p in found for name in p.modules}
     undeclared, wrong = _compare(declared, found) if found is not None else ((), ())
     return BuildRecord(
         groups=len(declared),
@@ -113,7 +127,7 @@ def inspect_build(
         training_only=tuple(
             name
             for name, module in prepared.named_modules()
-            if name in reached and _is_training_only(module)
+            if name in reached and _is_training_only(name, module, foldable)
         ),
         error=error,
         images=len(images),
@@ -121,14 +135,28 @@ def inspect_build(
         unseen=tuple(name for name, saw in seen.items() if not saw and name in reached),
         unreached=tuple(name for name in seen if name not in reached),
         untraceable=untraceable,
+        promised=promised,
     )
 
 
-def _is_training_only(module: nn.Module) -> bool:
-    """BatchNorm that was not folded, and dropout that is active."""
+def _is_training_only(name: str, module: nn.Module, foldable: set[str] | None) -> bool:
+    """BatchNorm that was not folded but could be, and dropout that is active.
+
+    A BatchNorm in front of a convolution, or behind an addition or a concatenation, has no
+    layer to be folded into and is needed.
+
+    Args:
+        name: Path of the module.
+        module: In the prepared model.
+        foldable: Paths of the modules in patterns of the float graph; None: not searched.
+    """
     if isinstance(module, nn.modules.dropout._DropoutNd):
         return module.training
-    return isinstance(module, (_BATCH_NORM, *_BATCH_NORM_INSIDE))
+    if isinstance(module, _BATCH_NORM_INSIDE):
+        return True
+    # With its ReLU it is fused under its own name: norm1.0 is norm1.
+    own = {name, name.removesuffix(".0")}
+    return isinstance(module, _BATCH_NORM) and (foldable is None or not own.isdisjoint(foldable))
 
 
 def _observers(prepared: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -179,6 +207,8 @@ def _module(model: nn.Module, name: str) -> nn.Module | None:
 def _is_fused(prepared: nn.Module, group: Group, reached: set[str]) -> bool:
     first = _module(prepared, group[0])
     for name in group[1:]:
+        if is_function(name) and not isinstance(first, _RELU_INSIDE):
+            return False
         module = _module(prepared, name)
         if isinstance(module, _BATCH_NORM) and name in reached:
             return False
