@@ -52,7 +52,8 @@ def quantize(
         backend: By default the one that the recipe recommends.
         recipe: By default that of the named model; a module needs one (or the name of
             its architecture).
-        weights: For a named model: ``fixture`` or a file.
+        weights: For a named model: ``fixture``, ``probe``, ``imagenet``, a name in
+            torchvision's weights enums, or a file.
         path: The file to write; by default one that goes away with the process.
         seed: Of every random choice.
 
@@ -112,7 +113,8 @@ def validate(
             recipe recommends.
         recipe: By default that of the named model; a module needs one (or the name of
             its architecture), except beside a file that was made elsewhere.
-        weights: For a named model: ``fixture`` or a file.
+        weights: For a named model: ``fixture``, ``probe``, ``imagenet``, a name in
+            torchvision's weights enums, or a file.
         preprocessing: For a module: how its images are prepared; default ImageNet's.
         classes: For a module: its class names in output order, if the folders of the
             data shall be matched by name.
@@ -143,7 +145,9 @@ def validate(
         folder = artifact_folder(settings.artifacts, stack)
         timing = settings.timing(input_size)
         asked = chosen.thresholds.changed(settings.thresholds)
-        subject = Subject(module, chosen, loaded.source, opened, timing, folder, {}, asked)
+        subject = Subject(
+            module, chosen, loaded.source, opened, timing, folder, loaded.facts, asked
+        )
         if reason := target.availability():
             case = unavailable(chosen, target, reason, weights=loaded.source, data=opened.name)
         elif given is None or given.backend == target.name:
@@ -203,7 +207,7 @@ def _float_side(
     if isinstance(model, str):
         spec = MODELS.get(recipe.model)
         loaded = load_weights(spec, weights, settings.overrides)
-        return build_model(spec, loaded), loaded, spec.input_size
+        return build_model(spec, loaded), loaded, spec.fitted(loaded.state).input_size
     module = copy.deepcopy(model).eval()
     preprocessing = preprocessing or Preprocessing()
     if recipe.model in MODELS:

@@ -187,7 +187,8 @@ def _add_sources(parser: argparse.ArgumentParser, *, from_settings: bool = False
         "--weights",
         default=fixture,
         metavar="FILE",
-        help="safetensors or a plain state dict; default: the shipped fixture weights",
+        help="safetensors, a state dict or a checkpoint; or fixture, probe, imagenet, or the name "
+        "of torchvision's weights such as IMAGENET1K_V2; default: the shipped fixture weights",
     )
     add(
         "--data",

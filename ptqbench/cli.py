@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 
 from ptqbench.arguments import Command, build_parser
 from ptqbench.errors import UserError
+from ptqbench.sources import check_weights
 
 if TYPE_CHECKING:
     from ptqbench.config import Settings
@@ -220,11 +221,8 @@ def _check_sources(args: argparse.Namespace) -> None:
     Raises:
         UserError: A path does not exist, or is not what it should be.
     """
-    if args.weights not in (None, "fixture") and not Path(args.weights).is_file():
-        raise UserError(
-            f"There are no weights at {args.weights}: it is neither a file nor `fixture`. "
-            "Name a safetensors file or a plain state dict."
-        )
+    if args.weights is not None:
+        check_weights(args.weights)
     if args.data not in (None, "fixture") and not Path(args.data).is_dir():
         raise UserError(
             f"There are no images at {args.data}: it is neither a folder nor `fixture`. "

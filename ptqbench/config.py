@@ -26,6 +26,7 @@ from ptqbench.errors import UserError
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.registry import nearest
 from ptqbench.resources import SHIPPED
+from ptqbench.sources import is_source_name
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class CaseSettings:
     Attributes:
         model: Registered name of the model.
         backend: Name of the backend.
-        weights: ``fixture`` or a file.
+        weights: The name of a source (``fixture``, ``imagenet``, …) or a file.
         data: ``fixture`` or a folder.
         input_size: Height and width for latency; None: the model's standard size.
         batch_size: For latency.
@@ -163,7 +164,7 @@ class Settings:
         for name in names:
             shared.setdefault(self.value("weights", name), []).append(name)
         for weights, of in shared.items():
-            if weights.value != "fixture" and len(of) > 1:
+            if not is_source_name(weights.value) and len(of) > 1:
                 raise UserError(
                     f"The weights {weights.value} ({weights.origin}) belong to one model, but "
                     f"are set for {', '.join(of)}. Set them in the table of their model, or "

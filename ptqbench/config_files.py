@@ -10,6 +10,7 @@ from typing import Any
 from ptqbench.config import Layer, Settings
 from ptqbench.config_keys import parse_table
 from ptqbench.errors import UserError
+from ptqbench.sources import check_weights
 
 PYPROJECT = "pyproject.toml"
 OWN_FILE = "ptqbench.toml"
@@ -112,11 +113,8 @@ def _check_sources(settings: Settings) -> None:
     layers = [settings.command_line, *(layer for _, layer in settings.models), settings.general]
     for layer in layers:
         weights, data = layer.get("weights"), layer.get("data")
-        if weights and weights.value != "fixture" and not Path(weights.value).is_file():
-            raise UserError(
-                f"There are no weights at {weights.value} ({weights.origin}): it is neither a "
-                "file nor `fixture`. Name a safetensors file or a plain state dict."
-            )
+        if weights:
+            check_weights(weights.value, weights.origin)
         if data and data.value != "fixture" and not Path(data.value).is_dir():
             raise UserError(
                 f"There are no images at {data.value} ({data.origin}): it is neither a folder "

@@ -67,7 +67,7 @@ KEYS: dict[str, Key] = {
         *(Key(f"report.{name}", values.path, per_model=False) for name in REPORTS),
         Key("baselines", values.path, per_model=False),
         Key("backends", values.names, ()),
-        Key("weights", values.source, "fixture"),
+        Key("weights", values.weights, "fixture"),
         Key("data", values.source, "fixture"),
         Key("input_size", values.whole(1)),
         Key("batch_size", values.whole(1), 1),

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+from ptqbench import sources
+
 Parser = Callable[[object, Path], object]
 """Turns what a file or an option says into a value; relative paths start at the folder."""
 
@@ -32,6 +34,13 @@ def names(value: object, folder: Path) -> tuple[str, ...]:
     ):
         raise ValueError("a list of names or wildcards")
     return tuple(dict.fromkeys(name.strip() for name in given))
+
+
+def weights(value: object, folder: Path) -> str:
+    """The name of a source of weights, or a path."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(sources.ALLOWED)
+    return value if sources.is_source_name(value) else str(path(value, folder))
 
 
 def source(value: object, folder: Path) -> str:

@@ -45,7 +45,8 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         "weights",
         {
             "metavar": "FILE",
-            "help": "safetensors or a plain state dict; default: the shipped fixture weights",
+            "help": "safetensors, a state dict or a checkpoint; or fixture, probe, imagenet, or "
+            "a name such as IMAGENET1K_V2; default: the shipped fixture weights",
         },
     ),
     (

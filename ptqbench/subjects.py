@@ -28,7 +28,8 @@ class RunSettings:
 
     Attributes:
         data: ``fixture``, or an image folder.
-        weights: ``fixture``, or a file.
+        weights: ``fixture``, ``probe``, ``imagenet``, a name in torchvision's weights enums
+            such as ``IMAGENET1K_V2``, or a file.
         overrides: Preprocessing and classes that win over the weights' sidecar.
         input_size: Height and width for latency; None: the model's standard size.
         batch_size: Batch size for latency.
@@ -70,7 +71,7 @@ def open_subject(
         recipe: Of the model.
         settings: Where weights, images and artifacts are.
         stack: Removes the temporary folder of artifacts that are not kept.
-        progress: Told while fixture images are rendered.
+        progress: Told while weights are downloaded and fixture images are rendered.
         phases: Where time is counted.
 
     Raises:
@@ -78,11 +79,14 @@ def open_subject(
     """
     with phases.measure("load weights"):
         spec = MODELS.get(recipe.model)
-        weights = load_weights(spec, settings.weights, settings.overrides)
+        weights = load_weights(spec, settings.weights, settings.overrides, progress)
+        spec = spec.fitted(weights.state)
+        if settings.input_size:
+            spec.check_side(settings.input_size, "the input size")
         model = build_model(spec, weights)
     with phases.measure("open images"):
         data = open_data(settings.data, weights, settings.seed, progress)
-    facts: dict[str, object] = {"weights_sha256": weights.sha256, "notes": data.notes}
+    facts: dict[str, object] = {**weights.facts, "notes": (*weights.notes, *data.notes)}
     folder = artifact_folder(settings.artifacts, stack)
     timing = settings.timing(spec.input_size)
     asked = recipe.thresholds.changed(settings.thresholds)

@@ -25,6 +25,7 @@ from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.reporting.machine import machine_facts
 from ptqbench.reporting.result import CaseResult, Prediction, Report
 from ptqbench.resources import SHIPPED
+from ptqbench.sources import is_source_name
 from ptqbench.subjects import RunSettings, open_subject
 
 __all__ = ["RunSettings", "predict", "run", "run_orders"]
@@ -56,7 +57,7 @@ def run(
     chosen = tuple(dict.fromkeys(backends or ()))
     for name in chosen:
         BACKENDS.get(name)
-    if settings.weights != "fixture" and len(recipes) > 1:
+    if not is_source_name(settings.weights) and len(recipes) > 1:
         raise UserError(
             f"--weights {settings.weights} belongs to one model, but {len(recipes)} are named "
             f"({', '.join(names)}). Name the one that it is for."

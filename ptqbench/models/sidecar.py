@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,37 +12,72 @@ from ptqbench.errors import UserError
 from ptqbench.models.preprocessing import Preprocessing
 from ptqbench.registry import nearest
 
-SETTINGS = ("resize", "crop", "mean", "std", "interpolation", "classes")
+SETTINGS = ("resize", "crop", "mean", "std", "interpolation", "classes", "transform_input")
 """What a sidecar may set, and an override too."""
 
 _RECORDS = ("training", "float32_top1", "evaluation_images")
 """What the sidecars of the fixture weights record besides."""
 
 
-def read_settings(
-    weights: Path, overrides: Mapping[str, object]
-) -> tuple[Preprocessing, tuple[str, ...] | None]:
-    """Preprocessing and class names of a weights file.
+@dataclass(frozen=True)
+class Brought:
+    """What weights bring along beside their parameters.
+
+    Attributes:
+        preprocessing: How pictures are prepared.
+        classes: Class names in output order, or None if they are not known.
+        transform_input: Whether the model itself turns ImageNet's normalisation into that of
+            its first training (GoogLeNet and Inception with torchvision's own weights).
+    """
+
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    classes: tuple[str, ...] | None = None
+    transform_input: bool = False
+
+
+def read_settings(weights: Path, overrides: Mapping[str, object], default: Brought) -> Brought:
+    """What a weights file brings along.
 
     Args:
         weights: Path of the weights file, beside which the sidecar lies, if there is one.
         overrides: Values that win over the sidecar's; None counts as not given.
-
-    Returns:
-        The preprocessing (ImageNet's where nothing is said) and the class names or None.
+        default: What holds where neither says anything.
 
     Raises:
         UserError: The sidecar cannot be read, or a setting is unknown or wrong.
     """
     path, given = _sidecar(weights)
+    origin = f"the sidecar {path}" if path else f"the settings of {weights}"
+    if path and any(value is not None for value in overrides.values()):
+        origin += " with the given options"
+    return overridden(default, given, overrides, origin)
+
+
+def overridden(
+    default: Brought, given: Mapping[str, Any], overrides: Mapping[str, object], origin: str
+) -> Brought:
+    """Settings over other settings.
+
+    Args:
+        default: What holds where nothing else is said.
+        given: Values by name, of `SETTINGS`; others are left alone.
+        overrides: Values that win over these; None counts as not given.
+        origin: Where they come from, for messages.
+
+    Raises:
+        UserError: An override is unknown, or a value is wrong.
+    """
     options = {key: value for key, value in overrides.items() if value is not None}
     _check_keys(options, SETTINGS, "the given settings")
-    origin = f"the sidecar {path}" if path else f"the settings of {weights}"
-    origin = f"{origin} with the given options" if options and path else origin
     merged: dict[str, Any] = {k: v for k, v in {**given, **options}.items() if k in SETTINGS}
     classes = merged.pop("classes", None)
+    transform = merged.pop("transform_input", default.transform_input)
     try:
-        return Preprocessing(**merged), None if classes is None else _class_names(classes)
+        return Brought(
+            replace(default.preprocessing, **merged),
+            default.classes if classes is None else _class_names(classes),
+            _truth("transform_input", transform),
+        )
     except UserError as error:
         raise UserError(f"In {origin}: {error}") from None
 
@@ -68,6 +104,12 @@ def _check_keys(content: Mapping[str, object], allowed: Sequence[str], where: st
     for key in content:
         if key not in allowed:
             raise UserError(f"Unknown setting {key!r} in {where}. {nearest(key, list(SETTINGS))}")
+
+
+def _truth(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise UserError(f"{name}={value!r} must be true or false.")
+    return value
 
 
 def _class_names(value: object) -> tuple[str, ...]:

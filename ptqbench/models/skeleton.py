@@ -7,16 +7,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-_FILLS = frozenset({"normal_", "uniform_", "trunc_normal_", "fill_", "zero_"})
+_KEEP = frozenset({"requires_grad_", "detach_", "share_memory_"})
+"""Methods that end like those that overwrite a tensor, but leave its values alone."""
 
 
-class _NoInitialisation(TorchFunctionMode):
-    """Leaves out what fills tensors.
+class _Unfilled(TorchFunctionMode):
+    """Puts what is allocated empty on the ``meta`` device, and leaves out what would fill it.
 
-    On the ``meta`` device it would do nothing either, but the first random fill there
-    imports torch's decompositions and SymPy, which takes seconds.
+    Parameters are allocated empty and then filled with random numbers. What a constructor
+    computes instead (the widths of a RegNet, the position indices of a Swin block) is small, and
+    needed with its values: it is left to the CPU. Were a fill passed on to the ``meta`` device,
+    the first one would import torch's decompositions and SymPy, which takes seconds.
     """
 
     def __torch_function__(
@@ -27,13 +31,67 @@ class _NoInitialisation(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        if getattr(func, "__name__", "") in _FILLS:
-            return args[0] if args else kwargs["tensor"]
+        if func is torch.empty:
+            if kwargs.get("device") is None:
+                kwargs = {**kwargs, "device": "meta"}
+            return func(*args, **kwargs)
+        name = getattr(func, "__name__", "")
+        if name.endswith("_") and not name.endswith("__") and name not in _KEEP:
+            target = args[0] if args else kwargs.get("tensor")
+            if isinstance(target, Tensor) and target.is_meta:
+                return target
         return func(*args, **kwargs)
 
 
 @contextmanager
 def without_memory() -> Iterator[None]:
-    """Build modules on the ``meta`` device: no memory, no random numbers."""
-    with torch.device("meta"), _NoInitialisation():
+    """Build modules with parameters on the ``meta`` device: no memory, no random numbers.
+
+    Small buffers that a constructor computes are real. A state dict that is assigned to such a
+    module has to hold every parameter.
+    """
+    with _Unfilled():
         yield
+
+
+def skeleton(factory: Callable[[int], nn.Module], num_classes: int) -> nn.Module:
+    """A model whose parameters are still to be assigned.
+
+    Constructors that look at the values of their parameters cannot be run without them; such a
+    model is made in the ordinary way.
+
+    Args:
+        factory: ``num_classes -> module``.
+        num_classes: Number of outputs.
+    """
+    try:
+        with without_memory():
+            return factory(num_classes)
+    except (NotImplementedError, RuntimeError):
+        return initialised(factory, num_classes)
+
+
+def initialised(factory: Callable[[int], nn.Module], num_classes: int) -> nn.Module:
+    """A model as its constructor makes it; the caller's random state stays as it is."""
+    with torch.random.fork_rng(devices=[]):
+        return factory(num_classes)
+
+
+def unfilled(model: nn.Module) -> list[str]:
+    """Names of the tensors that are still without values, attributes among them."""
+    return [
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name, value in (*module._parameters.items(), *module._buffers.items(), *_own(module))
+        if isinstance(value, Tensor) and value.is_meta
+    ]
+
+
+def _own(module: nn.Module) -> list[tuple[str, Any]]:
+    return [(name, value) for name, value in vars(module).items() if isinstance(value, Tensor)]
+
+
+def shapes_of(factory: Callable[[int], nn.Module], num_classes: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of a model's state dict by name, in its order."""
+    model = skeleton(factory, num_classes)
+    return {key: tuple(value.shape) for key, value in model.state_dict().items()}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import io
 import pickle
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors
@@ -14,67 +16,85 @@ import torch
 from torch import Tensor
 
 from ptqbench.errors import UserError
-from ptqbench.models.skeleton import without_memory
-from ptqbench.models.zoo import MODELS, ModelSpec
-from ptqbench.resources import SHIPPED
+from ptqbench.models.recognition import advice, expected_shapes
+from ptqbench.models.wrappers import plain_names, unwrapped
+from ptqbench.models.zoo import ModelSpec
 
 _COUNTER = "num_batches_tracked"
-_PROBE = 1000
 _SHOWN = 3
 
 
-def read_state(path: Path) -> tuple[dict[str, Tensor], str]:
-    """Read a safetensors file or a plain state dict saved by ``torch.save``.
+@dataclass(frozen=True)
+class StateFile:
+    """What a weights file holds.
+
+    Attributes:
+        tensors: By name; floating point values are float32.
+        sha256: Hash of the file, in hexadecimal.
+        notes: What its reader should know.
+    """
+
+    tensors: dict[str, Tensor]
+    sha256: str
+    notes: tuple[str, ...] = ()
+
+
+def read_state(path: Path, hash_prefix: str = "") -> StateFile:
+    """Read a safetensors file, or a state dict or checkpoint saved by ``torch.save``.
 
     Args:
         path: The file; its content decides how it is read, not its name.
-
-    Returns:
-        The tensors, floating point values as float32, and the SHA-256 of the file.
+        hash_prefix: What the SHA-256 of the file must begin with.
 
     Raises:
-        UserError: The file cannot be read, or holds something else than plain tensors.
+        UserError: The file cannot be read, is another than the hash says, or holds something
+            else than plain tensors.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"The weights {path} cannot be read: {error.strerror}.") from None
-    tensors = _unpickled(path, content) if _is_pickle(content) else _safetensors(path, content)
-    return _plain(path, tensors), hashlib.sha256(content).hexdigest()
+    sha256 = hashlib.sha256(content).hexdigest()
+    if not sha256.startswith(hash_prefix):
+        raise UserError(
+            f"The weights {path} are damaged or another file: their SHA-256 begins with "
+            f"{sha256[: len(hash_prefix)]} instead of {hash_prefix}. Remove the file and get it "
+            "again."
+        )
+    loaded = _unpickled(path, content) if _is_pickle(content) else _safetensors(path, content)
+    tensors, note = unwrapped(loaded, path)
+    return StateFile(_plain(path, tensors), sha256, (note,) if note else ())
 
 
-def check_architecture(
-    spec: ModelSpec, state: dict[str, Tensor], path: Path
-) -> tuple[dict[str, Tensor], int]:
+def check_architecture(spec: ModelSpec, file: StateFile, path: Path) -> tuple[StateFile, int]:
     """Check names and shapes against an architecture.
 
     Args:
         spec: The architecture.
-        state: The tensors of a file.
+        file: What the file holds.
         path: The file, for messages.
 
     Returns:
-        The tensors, completed by the batch counters of BatchNorm, which old files lack and
-        inference does not use; and the number of classes, from the last classifier weight.
+        The tensors by the architecture's names, without what only training uses, completed by
+        the batch counters of BatchNorm, which old files lack and inference does not use; and
+        the number of classes, from the last classifier weight.
 
     Raises:
         UserError: Something is missing, too much or of another shape.
     """
-    expected = _shapes(spec, _PROBE)
-    head = _head(expected)
-    found = state.get(head)
-    num_classes = found.shape[0] if found is not None and found.ndim else _PROBE
-    if head.removesuffix("weight") + "bias" in expected:
-        expected[head.removesuffix("weight") + "bias"] = (num_classes,)
-    expected[head] = (num_classes, *expected[head][1:])
-    completed = _with_counters(state, expected)
-    problems = _differences(expected, completed)
+    expected, num_classes = expected_shapes(spec, file.tensors)
+    state = plain_names(file.tensors, expected)
+    if state.keys() != file.tensors.keys():
+        expected, num_classes = expected_shapes(spec, state)
+    state, note = _without_training(spec, state)
+    state = _with_counters(state, expected)
+    problems = _differences(expected, state)
     if problems:
         raise UserError(
             f"The weights {path} are not those of {spec.name}: {'; '.join(problems)}. "
-            f"{_advice(spec, state)}"
+            f"{advice(spec, state)}"
         )
-    return completed, num_classes
+    return StateFile(state, file.sha256, (*file.notes, *note)), num_classes
 
 
 def _is_pickle(content: bytes) -> bool:
@@ -97,7 +117,9 @@ def _safetensors(path: Path, content: bytes) -> Mapping[str, object]:
 
 def _unpickled(path: Path, content: bytes) -> Mapping[str, object]:
     try:
-        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        # A namespace of options, which torchvision's training scripts save, runs nothing.
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise UserError(
             f"The weights {path} are a pickle that holds more than plain tensors; it was not "
@@ -136,15 +158,18 @@ def _plain(path: Path, tensors: Mapping[str, object]) -> dict[str, Tensor]:
     return state
 
 
-def _shapes(spec: ModelSpec, num_classes: int) -> dict[str, tuple[int, ...]]:
-    with without_memory():
-        model = spec.factory(num_classes)
-    return {key: tuple(value.shape) for key, value in model.state_dict().items()}
-
-
-def _head(shapes: Mapping[str, tuple[int, ...]]) -> str:
-    """Name of the last classifier weight."""
-    return [k for k, s in shapes.items() if k.endswith("weight") and len(s) > 1][-1]
+def _without_training(
+    spec: ModelSpec, state: dict[str, Tensor]
+) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    kept = {key: value for key, value in state.items() if not key.startswith(spec.training_only)}
+    if len(kept) == len(state):
+        return state, ()
+    parts = ", ".join(prefix.rstrip(".") for prefix in spec.training_only)
+    note = (
+        f"{spec.name}: {len(state) - len(kept)} tensors of the auxiliary classifiers ({parts}), "
+        "which only training uses, were left out."
+    )
+    return kept, (note,)
 
 
 def _with_counters(
@@ -179,21 +204,3 @@ def _differences(expected: Mapping[str, tuple[int, ...]], state: Mapping[str, Te
 
 def _by(shape: tuple[int, ...]) -> str:
     return "×".join(map(str, shape)) or "a number"
-
-
-def _advice(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:
-    prefix = "module."
-    if state and sum(key.startswith(prefix) for key in state) > len(state) / 2:
-        return f"Its names begin with {prefix!r}: save model.module.state_dict()."
-    fits = {name: _fit(MODELS.get(name), state) for name in SHIPPED}
-    best = max(fits, key=lambda name: fits[name])
-    if best != spec.name and fits[best] > 0.9:
-        return f"They fit {best}: name that model."
-    return f"Pass weights of {spec.name}; the nearest registered model is {best}."
-
-
-def _fit(spec: ModelSpec, state: Mapping[str, Tensor]) -> float:
-    """Share of names and shapes that a file and an architecture have in common."""
-    shapes = _shapes(spec, _PROBE)
-    same = sum(key in state and tuple(state[key].shape) == shape for key, shape in shapes.items())
-    return same / len(shapes.keys() | state.keys())

@@ -24,6 +24,7 @@ from ptqbench.reporting.numbers import (
     times,
 )
 from ptqbench.reporting.result import SEVERITY, CaseResult
+from ptqbench.reporting.rows import published_top1
 
 if TYPE_CHECKING:
     from ptqbench.reporting.result import Report
@@ -82,12 +83,18 @@ def _cells(case: CaseResult) -> list[str]:
         case.model,
         case.backend,
         SIGNS[case.verdict],
-        arrow(percent(metrics.get("float32_top1")), percent(metrics.get("int8_top1"))),
+        _top1(case, metrics),
         percent(metrics.get("agreement")),
         decibel(metrics.get("sqnr_db")),
         times(metrics.get("size_ratio")),
         _speed(metrics),
     ]
+
+
+def _top1(case: CaseResult, metrics: dict[str, float | None]) -> str:
+    measured = arrow(percent(metrics.get("float32_top1")), percent(metrics.get("int8_top1")))
+    stated = published_top1(case)
+    return f"{measured}; {stated}" if stated else measured
 
 
 def _speed(metrics: dict[str, float | None]) -> str:

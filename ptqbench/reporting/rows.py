@@ -80,6 +80,19 @@ def case_lines(case: CaseResult) -> tuple[Lines, ...]:
     )
 
 
+def published_top1(case: CaseResult) -> str:
+    """The top-1 that was published for the weights on ImageNet's validation set, or nothing."""
+    before = number(case.facts.get("published_float32_top1"))
+    if before is None:
+        return ""
+    after = number(case.facts.get("published_int8_top1"))
+    if after is None:
+        return f"published {percent(before)} in float32"
+    trained = ", trained with it" if case.facts.get("published_int8_method") == "QAT" else ""
+    engine = f"{case.facts.get('published_int8_engine')}{trained}"
+    return f"published {arrow(percent(before), percent(after))} ({engine})"
+
+
 def speedup_interval(case: CaseResult) -> tuple[float, float] | None:
     """The interval of the speedup, also where no gate judged it."""
     stated = pair(case.facts.get("speedup_interval"))

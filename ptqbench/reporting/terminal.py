@@ -12,16 +12,26 @@ from rich.text import Text
 from ptqbench.gates.base import GateResult, Verdict
 from ptqbench.reporting.console import PIPE_WIDTH
 from ptqbench.reporting.numbers import (
+    arrow,
     count,
     gate_interval,
     gate_needs,
     gate_number,
     number,
     pair,
+    percent,
     span,
 )
 from ptqbench.reporting.result import SEVERITY, CaseResult, Report
-from ptqbench.reporting.rows import HEADINGS, STYLES, SYMBOLS, Lines, case_lines, gate_lines
+from ptqbench.reporting.rows import (
+    HEADINGS,
+    STYLES,
+    SYMBOLS,
+    Lines,
+    case_lines,
+    gate_lines,
+    published_top1,
+)
 
 _GAP = 2
 _GATES_WIDTH = 21
@@ -154,6 +164,11 @@ def _notes(cases: Sequence[CaseResult]) -> list[Text]:
         notes = case.facts.get("notes")
         if isinstance(notes, tuple | list):
             found |= dict.fromkeys(map(str, notes))
+    for case in cases:
+        if stated := published_top1(case):
+            before, after = (number(case.metrics.get(f"{s}_top1")) for s in ("float32", "int8"))
+            measured = arrow(percent(before), percent(after))
+            found[f"{case.model} on {case.backend}: top-1 {measured}, {stated}"] = None
     return [Text(note) for note in found]
 
 
