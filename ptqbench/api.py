@@ -227,7 +227,7 @@ def _opened(
     if isinstance(data, Data):
         check_disjoint(data)
         return data
-    return open_data(str(data), weights, settings.seed, progress)
+    return open_data(str(data), weights, settings.seed, progress, settings.reading)
 
 
 def _recipe(model: str | nn.Module, recipe: Recipe | str | None) -> Recipe:

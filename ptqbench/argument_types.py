@@ -36,6 +36,18 @@ def size(text: str) -> int:
         raise argparse.ArgumentTypeError(f"must be {error}, but got {text!r}") from None
 
 
+def share(text: str) -> float:
+    """A fraction of 1."""
+    from ptqbench import config_values
+
+    try:
+        return config_values.share(float(text), Path())
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be a share between 0 and 1 (0.01 is 1 %), but got {text!r}"
+        ) from None
+
+
 def three(text: str) -> tuple[float, float, float]:
     """Three finite numbers with commas between, for red, green and blue."""
     try:

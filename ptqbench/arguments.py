@@ -147,7 +147,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="a photograph")
     parser.add_argument("--model", required=True, metavar="NAME")
     parser.add_argument("--backend", metavar="NAME", help="default: the recipe's recommendation")
-    _add_sources(parser, from_settings=True)
+    _add_sources(parser, from_settings=True, limited=False)
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
@@ -178,7 +178,9 @@ def _add_thresholds(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_sources(parser: argparse.ArgumentParser, *, from_settings: bool = False) -> None:
+def _add_sources(
+    parser: argparse.ArgumentParser, *, from_settings: bool = False, limited: bool = True
+) -> None:
     """Weights, images and what goes with them; with settings, None is what nobody gave."""
     fixture, seed = (None, None) if from_settings else ("fixture", 0)
     sources = parser.add_argument_group("weights and images")
@@ -205,6 +207,7 @@ def _add_sources(parser: argparse.ArgumentParser, *, from_settings: bool = False
         help="of every random choice; default: 0",
     )
     add("--cache-dir", metavar="DIR", help="where generated images are kept")
+    _add_reading(sources, limited)
     preprocessing = parser.add_argument_group(
         "preprocessing and classes", "by default those of FILE.json beside the weights"
     )
@@ -224,6 +227,29 @@ def _add_sources(parser: argparse.ArgumentParser, *, from_settings: bool = False
         type=types.classes,
         metavar="NAMES",
         help="a text file with one name a line, or names with commas between; in output order",
+    )
+
+
+def _add_reading(group: argparse._ArgumentGroup, limited: bool) -> None:
+    """How images are read; one picture alone is not evaluated on any number of them."""
+    if limited:
+        group.add_argument(
+            "--limit",
+            type=types.positive,
+            metavar="N",
+            help="evaluate on N images at most, chosen evenly over the classes; default: all",
+        )
+    group.add_argument(
+        "--broken-share",
+        type=types.share,
+        metavar="SHARE",
+        help="share of the pictures that may be undecodable; default: 0.01",
+    )
+    group.add_argument(
+        "--workers",
+        type=types.positive,
+        metavar="N",
+        help="threads that decode pictures beside inference; default: one per core",
     )
 
 

@@ -189,6 +189,8 @@ def _predict(args: argparse.Namespace) -> int:
             data=case.data,
             overrides=_overrides(args),
             seed=case.seed,
+            broken_share=case.broken_share,
+            workers=case.workers,
             progress=progress,
         )
     console.show(prediction.prediction_view(found, image.name))

@@ -22,6 +22,7 @@ from ptqbench.config_keys import (
     threshold_changes,
     threshold_names,
 )
+from ptqbench.data.reading import BROKEN_SHARE
 from ptqbench.errors import UserError
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.registry import nearest
@@ -67,6 +68,9 @@ class CaseSettings:
         backend: Name of the backend.
         weights: The name of a source (``fixture``, ``imagenet``, …) or a file.
         data: ``fixture`` or a folder.
+        limit: Evaluation images that are used at most; None: all of them.
+        broken_share: Share of the pictures that may be undecodable.
+        workers: Threads that decode; None: one per usable core.
         input_size: Height and width for latency; None: the model's standard size.
         batch_size: For latency.
         threads: None: all physical cores.
@@ -80,6 +84,9 @@ class CaseSettings:
     backend: str
     weights: str = "fixture"
     data: str = "fixture"
+    limit: int | None = None
+    broken_share: float = BROKEN_SHARE
+    workers: int | None = None
     input_size: int | None = None
     batch_size: int = 1
     threads: int | None = None
@@ -199,6 +206,9 @@ class Settings:
             backend=backend,
             weights=get("weights"),
             data=get("data"),
+            limit=get("limit"),
+            broken_share=get("broken_share"),
+            workers=get("workers"),
             input_size=get("input_size"),
             batch_size=get("batch_size"),
             threads=get("threads"),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ptqbench import config_values as values
+from ptqbench.data.reading import BROKEN_SHARE
 from ptqbench.errors import UserError
 from ptqbench.recipes import Thresholds
 from ptqbench.recipes.recipe import INSTRUCTION_SETS, TOP1_POLICIES, two_policies
@@ -69,6 +70,9 @@ KEYS: dict[str, Key] = {
         Key("backends", values.names, ()),
         Key("weights", values.weights, "fixture"),
         Key("data", values.source, "fixture"),
+        Key("limit", values.whole(1)),
+        Key("broken_share", values.share, BROKEN_SHARE),
+        Key("workers", values.whole(1)),
         Key("input_size", values.whole(1)),
         Key("batch_size", values.whole(1), 1),
         Key("threads", values.whole(1)),

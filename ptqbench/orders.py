@@ -19,6 +19,9 @@ _OPTIONS = {
     "backend": "backends",
     "weights": "weights",
     "data": "data",
+    "limit": "limit",
+    "broken_share": "broken_share",
+    "workers": "workers",
     "input_size": "input_size",
     "batch_size": "batch_size",
     "threads": "threads",
@@ -94,6 +97,9 @@ def orders_of(
         case = settings.case(model, "")
         options = {
             "data": case.data,
+            "limit": case.limit,
+            "broken_share": case.broken_share,
+            "workers": case.workers,
             "weights": case.weights,
             "overrides": overrides,
             "input_size": case.input_size,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ptqbench.argument_types import natural
 from ptqbench.errors import UserError
 from ptqbench.testing.hooks import Hooks
 from ptqbench.testing.state import MARKER, STATE, State, marker_of, state_of
@@ -55,6 +56,14 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
             "metavar": "DIR",
             "help": "one folder of images per class, or images without labels; default: the "
             "fixture images",
+        },
+    ),
+    (
+        "limit",
+        {
+            "type": natural,
+            "metavar": "N",
+            "help": "evaluate on N images at most, chosen evenly over the classes",
         },
     ),
     (

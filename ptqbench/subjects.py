@@ -13,6 +13,7 @@ from ptqbench.backends.isa import physical_cores
 from ptqbench.case import Subject, Timing
 from ptqbench.data.fixture import open_fixture
 from ptqbench.data.folder import open_folder
+from ptqbench.data.reading import BROKEN_SHARE, Reading, usable_cores
 from ptqbench.data.sets import Data, check_classes, check_disjoint
 from ptqbench.errors import UserError
 from ptqbench.models.weights import Weights, build_model, load_weights
@@ -28,6 +29,9 @@ class RunSettings:
 
     Attributes:
         data: ``fixture``, or an image folder.
+        limit: Evaluation images that are used at most; None: all of them.
+        broken_share: Share of the pictures that may be undecodable.
+        workers: Threads that decode beside inference; None: one per usable core.
         weights: ``fixture``, ``probe``, ``imagenet``, a name in torchvision's weights enums
             such as ``IMAGENET1K_V2``, or a file.
         overrides: Preprocessing and classes that win over the weights' sidecar.
@@ -40,6 +44,9 @@ class RunSettings:
     """
 
     data: str = "fixture"
+    limit: int | None = None
+    broken_share: float = BROKEN_SHARE
+    workers: int | None = None
     weights: str = "fixture"
     overrides: Mapping[str, object] = field(default_factory=dict)
     input_size: int | None = None
@@ -51,7 +58,16 @@ class RunSettings:
 
     def to_dict(self) -> dict[str, object]:
         """The settings as the report shows them, defaults filled in."""
-        return {**asdict(self), "threads": self.threads or physical_cores()}
+        return {
+            **asdict(self),
+            "threads": self.threads or physical_cores(),
+            "workers": self.workers or usable_cores(),
+        }
+
+    @property
+    def reading(self) -> Reading:
+        """How images are read."""
+        return Reading(self.limit, self.broken_share, self.workers)
 
     def timing(self, input_size: tuple[int, int, int]) -> Timing:
         """The input at which latency is measured, given the model's standard size."""
@@ -85,7 +101,7 @@ def open_subject(
             spec.check_side(settings.input_size, "the input size")
         model = build_model(spec, weights)
     with phases.measure("open images"):
-        data = open_data(settings.data, weights, settings.seed, progress)
+        data = open_data(settings.data, weights, settings.seed, progress, settings.reading)
     facts: dict[str, object] = {**weights.facts, "notes": (*weights.notes, *data.notes)}
     folder = artifact_folder(settings.artifacts, stack)
     timing = settings.timing(spec.input_size)
@@ -109,21 +125,29 @@ def artifact_folder(wanted: str | None, stack: ExitStack) -> Path:
     return folder
 
 
-def open_data(source: str, weights: Weights, seed: int, progress: Progress = silent) -> Data:
+def open_data(
+    source: str,
+    weights: Weights,
+    seed: int,
+    progress: Progress = silent,
+    reading: Reading | None = None,
+) -> Data:
     """Open the images that belong to weights.
 
     Args:
         source: ``fixture``, or an image folder.
         weights: Bring preprocessing and classes.
-        seed: Of the calibration share, where it has to be split off.
+        seed: Of the calibration share, where it has to be split off, and of a sample.
         progress: Told while fixture images are rendered.
+        reading: How many images are used, by how many they are decoded, and what may be broken.
 
     Raises:
         UserError: Unreadable, other classes than the weights', or calibration images
             among the evaluation images.
     """
+    reading = reading or Reading()
     if source == "fixture":
-        data = open_fixture(weights.preprocessing, progress=progress)
+        data = open_fixture(weights.preprocessing, progress=progress, limit=reading.limit)
     else:
         data = open_folder(
             Path(source),
@@ -131,6 +155,7 @@ def open_data(source: str, weights: Weights, seed: int, progress: Progress = sil
             classes=weights.classes,
             num_classes=weights.num_classes,
             seed=seed,
+            reading=reading,
         )
     check_classes(data, weights.classes, weights.num_classes)
     check_disjoint(data)

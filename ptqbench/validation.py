@@ -13,6 +13,7 @@ from torch import Tensor
 from ptqbench.backends.engine import BACKENDS, TorchBackend, process_unchanged
 from ptqbench.backends.isa import physical_cores
 from ptqbench.case import FloatSide, build_int8, judge, unavailable
+from ptqbench.data.reading import BROKEN_SHARE
 from ptqbench.data.single import load_image
 from ptqbench.errors import UserError
 from ptqbench.fresh import FreshProcess
@@ -160,6 +161,8 @@ def predict(
     data: str = "fixture",
     overrides: Mapping[str, object] | None = None,
     seed: int = 0,
+    broken_share: float = BROKEN_SHARE,
+    workers: int | None = None,
     progress: Progress = silent,
 ) -> Prediction:
     """What float32 and int8 see in one picture: the five most likely classes of each.
@@ -173,7 +176,14 @@ def predict(
     picture = load_image(image)
     if reason := target.availability():
         raise UserError(f"The backend {target.name} cannot be used here: {reason}.")
-    settings = RunSettings(data=data, weights=weights, overrides=overrides or {}, seed=seed)
+    settings = RunSettings(
+        data=data,
+        broken_share=broken_share,
+        workers=workers,
+        weights=weights,
+        overrides=overrides or {},
+        seed=seed,
+    )
     phases = Phases()
     with ExitStack() as stack:
         subject = open_subject(recipe, settings, stack, progress, phases)

@@ -64,6 +64,9 @@ class Recorder:
 
 DEFAULTS = {
     "data": "fixture",
+    "limit": None,
+    "broken_share": 0.01,
+    "workers": None,
     "weights": "fixture",
     "overrides": {},
     "input_size": None,
@@ -136,7 +139,7 @@ def test_run_passes_every_option_on(
         --data {tmp_path} --resize 72 --crop 64 --mean 0.5,0.4,0.3 --std 0.2,0.2,0.2
         --interpolation bicubic --classes {names} --input-size 96 --batch-size 4 --threads 2
         --seed 7 --cache-dir {tmp_path}/cache --artifacts kept --threshold accuracy=0.98
-        --threshold speedup.avx2=1.5 --max-bytes 3MiB"""
+        --threshold speedup.avx2=1.5 --max-bytes 3MiB --limit 40 --broken-share 0.2 --workers 3"""
     assert main(["run", "resnet18", "resnet18", *options.split()]) == 0
     overrides = {
         "resize": 72,
@@ -148,6 +151,9 @@ def test_run_passes_every_option_on(
     }
     expected = {
         "data": str(tmp_path),
+        "limit": 40,
+        "broken_share": 0.2,
+        "workers": 3,
         "weights": str(weights),
         "overrides": overrides,
         "input_size": 96,
@@ -253,6 +259,8 @@ def test_predict_passes_its_options_on(recorder: Recorder, said: Say, tmp_path: 
         "data": "fixture",
         "overrides": {"classes": ("cat", "dog")},
         "seed": 0,
+        "broken_share": 0.01,
+        "workers": None,
     }
     assert "Both say cat." in said()[0]
 
@@ -339,6 +347,11 @@ def test_progress_leaves_nothing_and_starts_no_thread(
         ("run --batch-size 0", "--batch-size: must be at least 1"),
         ("run --threads two", "--threads: must be a whole number, but got 'two'"),
         ("run --seed -1", "--seed"),
+        ("run --limit 0", "--limit: must be at least 1"),
+        ("run --workers 0", "--workers: must be at least 1"),
+        ("run --broken-share 2", "--broken-share: must be a share between 0 and 1"),
+        ("run --broken-share nan", "--broken-share: must be a share between 0 and 1"),
+        ("predict x.jpg --model resnet18 --limit 5", "unrecognized arguments: --limit"),
         ("run --mean 1,2", "must be three numbers like 0.485,0.456,0.406"),
         ("run --mean nan,0,0", "must be finite"),
         ("run --std 1,0,1", "must be above 0"),

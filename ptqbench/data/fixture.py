@@ -30,20 +30,27 @@ class FixtureImages:
         classes: The sixteen objects.
         labelled: True.
         count: Images used at first.
-        limit: Images there are.
+        limit: Images that a top-up may reach.
 
     Args:
         cache: Where the shards come from.
         preprocessing: What is done to the images.
         count: Images used at first.
+        limit: Images that a top-up may reach; by default all.
     """
 
-    def __init__(self, cache: ShardCache, preprocessing: Preprocessing, count: int) -> None:
+    def __init__(
+        self,
+        cache: ShardCache,
+        preprocessing: Preprocessing,
+        count: int,
+        limit: int | None = None,
+    ) -> None:
         self.name = f"fixture {cache.split.name}"
         self.classes = CLASSES
         self.labelled = True
-        self.count = count
-        self.limit = cache.split.images
+        self.limit = min(limit or cache.split.images, cache.split.images)
+        self.count = min(count, self.limit)
         self._cache = cache
         self._preprocessing = preprocessing
         self._last: tuple[int, Shard] | None = None
@@ -54,6 +61,8 @@ class FixtureImages:
         Raises:
             UserError: Images have to be rendered and cannot be kept, or differ.
         """
+        if not 0 <= start <= stop <= self.limit:
+            raise ValueError(f"{self.name} has images 0 … {self.limit - 1}, not {start} … {stop}.")
         self._cache.prepare(start, stop)
         for first in range(start, stop, batch_size):
             last = min(first + batch_size, stop)
@@ -97,6 +106,7 @@ def open_fixture(
     cache_dir: Path | None = None,
     progress: Progress = silent,
     evaluation_images: int = EVALUATION_IMAGES,
+    limit: int | None = None,
     manifest: Manifest | None = None,
 ) -> Data:
     """Open the fixture set, rendering what the cache lacks.
@@ -107,6 +117,9 @@ def open_fixture(
             user's cache directory.
         progress: Told while images are rendered.
         evaluation_images: Images that are evaluated at first.
+        limit: Evaluation images that are used at most, top-ups included. The set's labels take
+            turns, and its scenes are drawn by chance, so that its first images are a sample
+            as good as any.
         manifest: What the images must be; by default what ships with the package.
 
     Returns:
@@ -118,9 +131,18 @@ def open_fixture(
     manifest = manifest or load_manifest()
     directory = cache_dir or default_cache_dir()
     sets = {}
-    for split, count in (("calibration", None), ("evaluation", evaluation_images)):
+    for split, count, most in (
+        ("calibration", manifest.splits["calibration"].images, None),
+        ("evaluation", evaluation_images, limit),
+    ):
         cache = ShardCache(manifest, split, directory, progress)
-        count = min(count or cache.split.images, cache.split.images)
-        cache.prepare(0, count)
-        sets[split] = FixtureImages(cache, preprocessing, count)
-    return Data("fixture", sets["calibration"], sets["evaluation"])
+        sets[split] = FixtureImages(cache, preprocessing, count, most)
+        cache.prepare(0, sets[split].count)
+    notes = _limited(sets["evaluation"].limit, manifest.splits["evaluation"].images)
+    return Data("fixture", sets["calibration"], sets["evaluation"], notes)
+
+
+def _limited(used: int, there: int) -> tuple[str, ...]:
+    if used == there:
+        return ()
+    return (f"At most {used:,} of the {there:,} fixture images are evaluated.",)

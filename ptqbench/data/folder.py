@@ -21,11 +21,13 @@ from ptqbench.data.layout import (
     find_files,
     find_layout,
     find_loose,
-    held_out_share,
     hold_out,
+    sample,
     without_copies,
 )
-from ptqbench.data.sets import Data, listed
+from ptqbench.data.reading import Reading
+from ptqbench.data.sampling import held_out_share
+from ptqbench.data.sets import Data, listed, sampled_note
 from ptqbench.data.single import load_image
 from ptqbench.errors import UserError
 from ptqbench.models.preprocessing import Preprocessing
@@ -123,6 +125,7 @@ def open_folder(
     num_classes: int,
     seed: int = 0,
     calibration_images: int = 512,
+    reading: Reading | None = None,
 ) -> Data:
     """Open a folder of pictures.
 
@@ -138,8 +141,9 @@ def open_folder(
             matched to, or None: then the sorted names of the folders are the classes, and
             without folders the numbers of the outputs.
         num_classes: Number of outputs of the weights.
-        seed: Chooses the calibration images.
+        seed: Chooses the calibration images, and the sample.
         calibration_images: How many calibration images to take, at most.
+        reading: How many evaluation images to use, and how they are decoded.
 
     Returns:
         The images; ``notes`` says what was left out.
@@ -148,6 +152,7 @@ def open_folder(
         UserError: There is no such folder, it has no pictures, its classes are not those of
             the weights, or only some of its pictures have labels.
     """
+    reading = reading or Reading()
     layout = find_layout(path)
     if layout.labelled:
         names = class_names(layout, classes, num_classes)
@@ -162,6 +167,11 @@ def open_folder(
         share = held_out_share(len(evaluation), calibration_images)
         calibration, evaluation = hold_out(evaluation, layout.evaluation, share, seed)
     unique = without_copies(evaluation, calibration)
+    used = tuple(unique)
+    sampled: tuple[str, ...] = ()
+    if reading.limit is not None:
+        used = sample(unique, layout.evaluation, reading.limit, seed)
+        sampled = sampled_note(len(used), len(unique), seed)
     if not calibration or not unique:
         place = layout.training if layout.training and not calibration else layout.evaluation
         raise UserError(
@@ -171,8 +181,8 @@ def open_folder(
     return Data(
         str(path),
         FolderImages(f"{path} calibration", calibration, names, preprocessing, layout.labelled),
-        FolderImages(f"{path} evaluation", unique, names, preprocessing, layout.labelled),
-        _notes(layout, len(evaluation) - len(unique), unique, names),
+        FolderImages(f"{path} evaluation", used, names, preprocessing, layout.labelled),
+        (*_notes(layout, len(evaluation) - len(unique), unique, names), *sampled),
     )
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ptqbench.data.sampling import balanced
 from ptqbench.data.sets import UNLABELLED, listed
 from ptqbench.errors import UserError
 from ptqbench.registry import nearest
@@ -21,8 +20,6 @@ SUFFIXES = frozenset((*_WEB, *_OTHER))
 
 EVALUATION_FOLDERS = ("val", "validation", "valid", "test")
 """Names of the folder to evaluate on, the first one found counts."""
-
-_HELD_OUT = 5
 
 
 @dataclass(frozen=True)
@@ -150,18 +147,21 @@ def hold_out(
     Returns:
         The chosen files (at most ``count``), and the others in their order.
     """
-    by_class: dict[int, list[LabelledFile]] = defaultdict(list)
-    for file in sorted(files, key=lambda file: _rank(file.path.relative_to(root), seed)):
-        by_class[file.label].append(file)
-    turns = itertools.zip_longest(*(by_class[label] for label in sorted(by_class)))
-    chosen = [file for turn in turns for file in turn if file is not None][:count]
-    taken = {file.path for file in chosen}
-    return chosen, [file for file in files if file.path not in taken]
+    chosen = _chosen(files, root, count, seed)
+    taken = set(chosen)
+    return [files[i] for i in chosen], [file for i, file in enumerate(files) if i not in taken]
 
 
-def held_out_share(files: int, wanted: int) -> int:
-    """How many calibration images to take out of ``files``: as wanted, at most a fifth."""
-    return min(wanted, max(files // _HELD_OUT, 1))
+def sample(
+    files: Sequence[LabelledFile], root: Path, count: int, seed: int
+) -> tuple[LabelledFile, ...]:
+    """At most ``count`` of the files, evenly over the classes, in their order."""
+    return tuple(files[i] for i in sorted(_chosen(files, root, count, seed)))
+
+
+def _chosen(files: Sequence[LabelledFile], root: Path, count: int, seed: int) -> list[int]:
+    names = (file.path.relative_to(root).as_posix() for file in files)
+    return balanced([file.label for file in files], names, count, seed)
 
 
 def without_copies(
@@ -188,11 +188,6 @@ def file_hash(path: Path) -> str:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"The picture {path} cannot be read: {error.strerror}.") from None
-
-
-def _rank(path: Path, seed: int) -> str:
-    # A hash instead of a shuffle: a picture more or less does not change the others' places.
-    return hashlib.sha256(f"{seed}/{path.as_posix()}".encode(errors="surrogateescape")).hexdigest()
 
 
 def _size(path: Path) -> int:

@@ -12,6 +12,14 @@ from ptqbench.config import DEFAULT, RECIPE, Settings, Value
 from ptqbench.config_keys import KEYS
 from ptqbench.reporting.numbers import MISSING
 
+_UNSET = {
+    "threads": "all physical cores",
+    "workers": "one per core",
+    "input_size": "of the model",
+    "limit": "all images",
+}
+"""What a setting means that nobody has set."""
+
 
 def settings_view(settings: Settings, models: Sequence[str]) -> RenderableType:
     """Settings of the session, then those of each model.
@@ -47,7 +55,7 @@ def _table(title: str, values: dict[str, Value]) -> Table:
 
 def _shown(name: str, value: object) -> str:
     if value is None:
-        return {"threads": "all physical cores", "input_size": "of the model"}.get(name, MISSING)
+        return _UNSET.get(name, MISSING)
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "all"
     return str(value)

@@ -167,6 +167,9 @@ class SharedRunner:
         if self._subject is None or self._subject[0] != digest:
             settings = RunSettings(
                 data=case.data,
+                limit=case.limit,
+                broken_share=case.broken_share,
+                workers=case.workers,
                 weights=case.weights,
                 input_size=case.input_size,
                 batch_size=case.batch_size,
@@ -212,6 +215,7 @@ def _float32(folder: SharedFolder, subject: Subject, backend: TorchBackend) -> A
 
 def _digest(case: CaseSettings) -> str:
     """What the float32 side of a case depends on, in eight hexadecimal digits."""
-    parts = [case.model, case.weights, case.data, case.seed]
+    # The number of workers is not among it: it changes no image.
+    parts = [case.model, case.weights, case.data, case.seed, case.limit, case.broken_share]
     parts += [case.input_size, case.batch_size, case.threads]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]

@@ -161,7 +161,7 @@ def command_line(config: pytest.Config) -> Layer:
         if given := get(f"ptqbench_{name}"):
             names = [part for text in given for part in text.split(",")]
             add(name, names, f"--ptqbench-{name}")
-    for name in ("weights", "data", "profile"):
+    for name in ("weights", "data", "limit", "profile"):
         if (value := get(f"ptqbench_{name}")) is not None:
             add(name, value, f"--ptqbench-{name}")
     for text in get("ptqbench_report") or ():
