@@ -213,7 +213,8 @@ class Runner:
     def backends(self): return {"x86": None}
     def machine(self): return {}
     def judge(self, case, gate):
-        result = GateResult(gate, Verdict.FAIL, None, None, None, None, f"limit {case.limit!r} of the case")
+        detail = f"limit {case.limit!r} of the case"
+        result = GateResult(gate, Verdict.FAIL, None, None, None, None, detail)
         return CaseResult(case.model, "", case.backend, "", "", {}, (result,))
 
 def pytest_ptqbench_runner(config):

@@ -5,18 +5,17 @@ One folder per class inside, or pictures alone, which have no labels.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import torch
-from torch import Tensor
+from PIL import Image
 
+from ptqbench.data.classes import ClassMap, folders_or_refuse, match_classes
 from ptqbench.data.layout import (
     LabelledFile,
     Layout,
-    class_names,
+    class_folders,
+    count_repeated,
     file_hash,
     find_files,
     find_layout,
@@ -25,28 +24,28 @@ from ptqbench.data.layout import (
     sample,
     without_copies,
 )
+from ptqbench.data.notes import (
+    UNLABELLED_NOTE,
+    absent_note,
+    calibration_note,
+    copies_note,
+    repeated_note,
+    sampled_note,
+)
+from ptqbench.data.pictures import Pictures
 from ptqbench.data.reading import Reading
 from ptqbench.data.sampling import held_out_share
-from ptqbench.data.sets import Data, listed, sampled_note
+from ptqbench.data.sets import Data
 from ptqbench.data.single import load_image
 from ptqbench.errors import UserError
 from ptqbench.models.preprocessing import Preprocessing
 
-_BROKEN_SHARE = 0.01
-"""Share of pictures that may be undecodable before the set is refused."""
+CALIBRATION_IMAGES = 512
+"""Calibration images that are set apart; a recipe takes as many of them as it wants."""
 
 
-class FolderImages:
-    """Pictures decoded in batches as they are needed; none are kept.
-
-    A picture that cannot be decoded is left out of its batch, and counted in ``broken``.
-
-    Attributes:
-        name: The folder.
-        classes: Class names; labels index them.
-        count: Pictures found.
-        limit: The same: a folder has no reserve for top-ups.
-        labelled: Whether the pictures have labels; else each label is -1.
+class FolderImages(Pictures):
+    """Pictures in files.
 
     Args:
         name: The folder, for messages.
@@ -54,6 +53,7 @@ class FolderImages:
         classes: Class names.
         preprocessing: What is done to the pictures.
         labelled: Whether they have labels.
+        reading: How many threads decode, and what may be broken.
     """
 
     def __init__(
@@ -63,58 +63,27 @@ class FolderImages:
         classes: tuple[str, ...],
         preprocessing: Preprocessing,
         labelled: bool = True,
+        reading: Reading | None = None,
     ) -> None:
-        self.name = name
-        self.classes = classes
-        self.labelled = labelled
-        self.count = len(files)
-        self.limit = len(files)
+        labels = [file.label for file in files]
+        super().__init__(name, labels, classes, preprocessing, labelled, reading)
         self._files = tuple(files)
-        self._preprocessing = preprocessing
-        self._broken: dict[Path, str] = {}
 
-    @property
-    def broken(self) -> tuple[Path, ...]:
-        """Pictures that could not be decoded so far, in order of their paths."""
-        return tuple(sorted(self._broken))
+    def called(self, position: int) -> str:
+        """The path of a picture."""
+        return str(self._files[position].path)
 
-    def batches(self, start: int, stop: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Stream normalised images ``N×3×H×W`` float32 and labels ``N`` int64.
+    def image(self, position: int) -> Image.Image:
+        """The decoded picture.
 
         Raises:
-            UserError: More than 1 % of the pictures cannot be decoded.
+            UserError: It cannot be decoded.
         """
-        if not 0 <= start <= stop <= self.limit:
-            raise ValueError(f"{self.name} has images 0 … {self.limit - 1}, not {start} … {stop}.")
-        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for first in range(start, stop, batch_size):
-                files = self._files[first : min(first + batch_size, stop)]
-                decoded = list(pool.map(self._decode, files))
-                self._check_broken()
-                kept = [(d, f.label) for d, f in zip(decoded, files, strict=True) if d is not None]
-                if kept:
-                    pixels = torch.stack([image for image, _ in kept])
-                    labels = torch.tensor([label for _, label in kept])
-                    yield self._preprocessing.normalise(pixels), labels
+        return load_image(self._files[position].path)
 
     def content_hashes(self, start: int, stop: int) -> Iterator[str]:
-        """SHA-256 of the bytes of each file, in hexadecimal."""
+        """SHA-256 of the bytes of each file, in hexadecimal; one file is read at a time."""
         return (file_hash(file.path) for file in self._files[start:stop])
-
-    def _decode(self, file: LabelledFile) -> Tensor | None:
-        try:
-            return self._preprocessing.pixels(load_image(file.path))
-        except UserError as error:
-            self._broken[file.path] = str(error)
-            return None
-
-    def _check_broken(self) -> None:
-        if len(self._broken) > _BROKEN_SHARE * self.count:
-            names = listed([str(path) for path in self.broken])
-            raise UserError(
-                f"{len(self._broken)} of the {self.count} pictures in {self.name} cannot be "
-                f"decoded, more than 1 %: {names}. Repair or remove them."
-            )
 
 
 def open_folder(
@@ -124,7 +93,7 @@ def open_folder(
     classes: tuple[str, ...] | None,
     num_classes: int,
     seed: int = 0,
-    calibration_images: int = 512,
+    calibration_images: int = CALIBRATION_IMAGES,
     reading: Reading | None = None,
 ) -> Data:
     """Open a folder of pictures.
@@ -146,59 +115,95 @@ def open_folder(
         reading: How many evaluation images to use, and how they are decoded.
 
     Returns:
-        The images; ``notes`` says what was left out.
+        The images; ``notes`` says where they come from and what was left out.
 
     Raises:
         UserError: There is no such folder, it has no pictures, its classes are not those of
             the weights, or only some of its pictures have labels.
     """
-    reading = reading or Reading()
     layout = find_layout(path)
     if layout.labelled:
-        names = class_names(layout, classes, num_classes)
-        evaluation = find_files(layout.evaluation, names)
+        folders = folders_or_refuse(class_folders(layout), layout.evaluation)
+        matched = match_classes(folders, classes, num_classes, str(layout.evaluation))
     else:
-        names = classes or tuple(map(str, range(num_classes)))
-        evaluation = find_loose(layout.evaluation)
+        matched = ClassMap(classes or tuple(map(str, range(num_classes))), {})
+    return divide(
+        str(path),
+        layout,
+        matched,
+        preprocessing,
+        seed=seed,
+        calibration_images=calibration_images,
+        reading=reading,
+    )
+
+
+def divide(
+    name: str,
+    layout: Layout,
+    matched: ClassMap,
+    preprocessing: Preprocessing,
+    *,
+    seed: int = 0,
+    calibration_images: int = CALIBRATION_IMAGES,
+    reading: Reading | None = None,
+) -> Data:
+    """Divide the pictures of a folder into calibration and evaluation.
+
+    Args:
+        name: Of the data, for messages and reports.
+        layout: Where the pictures lie.
+        matched: What the folders of the classes mean.
+        preprocessing: What is done to the pictures.
+        seed: Chooses the calibration images, and the sample.
+        calibration_images: How many calibration images to take, at most.
+        reading: How many evaluation images to use, and how they are decoded.
+
+    Raises:
+        UserError: There are too few pictures.
+    """
+    reading = reading or Reading()
+    evaluation = _find(layout, layout.evaluation, matched)
     if layout.training is not None:
-        training = find_files(layout.training, names)
+        training = _find(layout, layout.training, matched)
         calibration, _ = hold_out(training, layout.training, calibration_images, seed)
     else:
         share = held_out_share(len(evaluation), calibration_images)
         calibration, evaluation = hold_out(evaluation, layout.evaluation, share, seed)
     unique = without_copies(evaluation, calibration)
-    used = tuple(unique)
-    sampled: tuple[str, ...] = ()
-    if reading.limit is not None:
-        used = sample(unique, layout.evaluation, reading.limit, seed)
-        sampled = sampled_note(len(used), len(unique), seed)
     if not calibration or not unique:
         place = layout.training if layout.training and not calibration else layout.evaluation
         raise UserError(
             f"{place} has too few pictures. Calibration and evaluation need at least one each "
             "(.jpg, .png, .webp, …), in one folder per class or, without labels, in none."
         )
-    return Data(
-        str(path),
-        FolderImages(f"{path} calibration", calibration, names, preprocessing, layout.labelled),
-        FolderImages(f"{path} evaluation", used, names, preprocessing, layout.labelled),
-        (*_notes(layout, len(evaluation) - len(unique), unique, names), *sampled),
+    limit = len(unique) if reading.limit is None else reading.limit
+    used = sample(unique, layout.evaluation, limit, seed)
+    notes = (
+        *_layout_notes(layout, matched),
+        *copies_note(len(evaluation) - len(unique)),
+        *sampled_note(len(used), len(unique), seed),
+        *repeated_note(count_repeated(used)),
+        *(absent_note([f.label for f in used], matched.names) if layout.labelled else ()),
     )
 
+    def images(part: str, files: Sequence[LabelledFile]) -> FolderImages:
+        title = f"{name} {part}"
+        return FolderImages(title, files, matched.names, preprocessing, layout.labelled, reading)
 
-def _notes(
-    layout: Layout, copies: int, evaluation: Sequence[LabelledFile], classes: Sequence[str]
-) -> tuple[str, ...]:
-    notes = []
-    if not layout.labelled:
-        notes.append("The images have no labels: agreement and SQNR decide, accuracy does not.")
-        notes.append("Calibration images were held out of evaluation.")
-    elif layout.training is None:
-        notes.append("There is no train folder: calibration images were held out of evaluation.")
-    if copies:
-        notes.append(f"Copies of calibration images left out of evaluation: {copies}.")
-    absent = sorted(set(range(len(classes))) - {file.label for file in evaluation})
-    if absent and layout.labelled:
-        names = listed([classes[label] for label in absent])
-        notes.append(f"{len(absent)} of {len(classes)} classes have no evaluation images: {names}.")
-    return tuple(notes)
+    return Data(name, images("calibration", calibration), images("evaluation", used), notes)
+
+
+def _find(layout: Layout, top: Path, matched: ClassMap) -> list[LabelledFile]:
+    return find_files(top, matched.labels) if layout.labelled else find_loose(top)
+
+
+def _layout_notes(layout: Layout, matched: ClassMap) -> list[str]:
+    notes = [] if layout.labelled else [UNLABELLED_NOTE]
+    notes.append(calibration_note(f"{layout.training.name}/" if layout.training else None))
+    if layout.unused:
+        others = ", ".join(f"{name}/" for name in layout.unused)
+        notes.append(f"{layout.evaluation.name}/ is evaluated; {others} is not used.")
+    if matched.note:
+        notes.append(matched.note)
+    return notes

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ptqbench.data.sampling import balanced
 from ptqbench.data.sets import UNLABELLED, listed
 from ptqbench.errors import UserError
-from ptqbench.registry import nearest
 
 _WEB = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif")
 _OTHER = (".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm")
@@ -38,11 +38,13 @@ class Layout:
         evaluation: Folder of the classes to evaluate on.
         training: Folder of the classes to calibrate with, or None if there is none.
         labelled: Whether there are classes; else ``evaluation`` holds the pictures itself.
+        unused: Names of further folders that could have been evaluated on.
     """
 
     evaluation: Path
     training: Path | None
     labelled: bool = True
+    unused: tuple[str, ...] = ()
 
 
 def find_layout(root: Path) -> Layout:
@@ -62,7 +64,8 @@ def find_layout(root: Path) -> Layout:
     training = root / "train"
     found = [root / name for name in EVALUATION_FOLDERS if _is_split(root / name)]
     if found:
-        return Layout(found[0], training if _is_split(training) else None)
+        unused = tuple(folder.name for folder in found[1:])
+        return Layout(found[0], training if _is_split(training) else None, unused=unused)
     if _is_split(training):
         raise UserError(
             f"{root} has train/ but none of {', '.join(EVALUATION_FOLDERS)} to evaluate on. Add "
@@ -93,43 +96,20 @@ def find_splits(folder: Path) -> list[str]:
     return [n for n in ("train", *EVALUATION_FOLDERS) if _is_split(folder / n)]
 
 
-def class_names(layout: Layout, classes: Sequence[str] | None, num_classes: int) -> tuple[str, ...]:
-    """The names that labels index: the weights' classes, else the sorted folder names.
+def class_folders(layout: Layout) -> list[str]:
+    """Names of the folders of classes, to evaluate on and to calibrate with, sorted."""
+    tops = filter(None, (layout.evaluation, layout.training))
+    return sorted({folder.name for top in tops for folder in _folders(top)})
 
-    Raises:
-        UserError: A folder is called like none of the classes, there are no folders, or their
-            number is not that of the outputs.
+
+def find_files(top: Path, classes: Sequence[str] | Mapping[str, int]) -> list[LabelledFile]:
+    """All pictures below one folder per class, in the order of their paths.
+
+    Args:
+        top: Holds the folders; those that are no class are passed over.
+        classes: Names of the folders in the order of their labels, or the labels by name.
     """
-    folders = sorted(
-        {f.name for top in (layout.evaluation, layout.training) if top for f in _folders(top)}
-    )
-    if not folders:
-        raise UserError(
-            f"{layout.evaluation} has no folders and no pictures (.jpg, .png, .webp, …). Pass a "
-            "folder with one folder per class, or one that holds pictures without labels."
-        )
-    if classes is not None:
-        unknown = [name for name in folders if name not in classes]
-        if unknown:
-            raise UserError(
-                f"{len(unknown)} of {len(folders)} folders in {layout.evaluation} are called like "
-                f"none of the weights' {len(classes)} classes: {listed(unknown)}. "
-                f"{nearest(unknown[0], list(classes)[:20])} Rename the folders, or name the "
-                "classes in the order of the outputs with --classes."
-            )
-        return tuple(classes)
-    if len(folders) != num_classes:
-        raise UserError(
-            f"{layout.evaluation} has {len(folders)} classes ({listed(folders)}), but the weights "
-            f"have {num_classes} outputs. Name the classes of the outputs, in their order, with "
-            "--classes or in the sidecar of the weights."
-        )
-    return tuple(folders)
-
-
-def find_files(top: Path, classes: Sequence[str]) -> list[LabelledFile]:
-    """All pictures below one folder per class, in the order of their paths."""
-    label = {name: index for index, name in enumerate(classes)}
+    label = classes if isinstance(classes, Mapping) else {n: i for i, n in enumerate(classes)}
     folders = [f for f in _folders(top) if f.name in label]
     return [LabelledFile(path, label[f.name]) for f in folders for path in _pictures(f)]
 
@@ -175,6 +155,14 @@ def without_copies(
     known = {file_hash(other.path) for other in others if _size(other.path) in lengths}
     copies = {file.path for file in suspects if file_hash(file.path) in known}
     return [file for file in files if file.path not in copies]
+
+
+def count_repeated(files: Sequence[LabelledFile]) -> int:
+    """How many of the files have the content of one before them."""
+    sizes = [_size(file.path) for file in files]
+    common = {size for size, times in Counter(sizes).items() if times > 1}
+    hashes = [file_hash(f.path) for f, size in zip(files, sizes, strict=True) if size in common]
+    return len(hashes) - len(set(hashes))
 
 
 def file_hash(path: Path) -> str:

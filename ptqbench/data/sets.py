@@ -123,16 +123,6 @@ def check_classes(data: Data, classes: Sequence[str] | None, num_classes: int) -
         )
 
 
-def sampled_note(used: int, there: int, seed: int) -> tuple[str, ...]:
-    """What a reader must know of a sample; nothing where all images are used."""
-    if used == there:
-        return ()
-    return (
-        f"Evaluated on a sample of {used:,} of the {there:,} images, chosen evenly over the "
-        f"classes (seed {seed}).",
-    )
-
-
 def listed(names: Sequence[str], most: int = 5) -> str:
     """The first few names, and how many more there are."""
     shown = ", ".join(names[:most])
