@@ -20,6 +20,7 @@ from ptqbench.gates import Evidence, accuracy_settled, evaluate
 from ptqbench.measurement.accuracy import measure_accuracy
 from ptqbench.measurement.conversion import Promise
 from ptqbench.measurement.inside import IMAGES, Findings, Inside, Made
+from ptqbench.measurement.macs import CountedModel, Macs
 from ptqbench.measurement.size import measure_size
 from ptqbench.measurement.timing import measure_speed, pick_fastest
 from ptqbench.measurement.types import Model
@@ -27,7 +28,7 @@ from ptqbench.phases import Phases
 from ptqbench.progress import Progress, silent
 from ptqbench.quantization.inspection import BuildRecord
 from ptqbench.recipes import Recipe, Thresholds
-from ptqbench.reporting.measured import facts_of, metrics_of
+from ptqbench.reporting.measured import facts_of, macs_facts, metrics_of
 from ptqbench.reporting.result import CaseResult
 
 BATCH_SIZE = 50
@@ -105,12 +106,13 @@ class FloatSide:
             self._lowerings = backend.float_lowerings(self.artifact)
         self._subject = subject
         self._phases = phases
+        self._counted = CountedModel(subject.model)
 
     @cached_property
     def times_ms(self) -> dict[str, float]:
         """Median time of a call in ms of each lowering, and of the module itself (``eager``)."""
         timing = self._subject.timing
-        candidates: dict[str, Model] = {**self._lowerings, "eager": self._subject.model}
+        candidates: dict[str, Model] = {**self._lowerings, "eager": self._counted}
         with self._phases.measure("choose the float32 lowering", forward=True):
             _, times = pick_fastest(candidates, timing.example(), threads=timing.threads, rounds=5)
         return times
@@ -120,6 +122,11 @@ class FloatSide:
         """The float model's own graph, with module paths."""
         with self._phases.measure("read the float graph"):
             return read_module(self._subject.model, inspection_images(self._subject)[:1])
+
+    @cached_property
+    def macs(self) -> Macs:
+        """Multiply-adds of one image at the input of the latency; warming up counted them."""
+        return self._counted.macs(self._subject.timing.example())
 
     @property
     def lowering(self) -> str:
@@ -239,6 +246,7 @@ def judge(
             "flow": artifact.info.flow,
             "calibration_images": artifact.info.calibration_images,
             **facts_of(*measured),
+            **macs_facts(float_side.macs, looked.found.get("conversion")),
             "float32_lowering": float_side.lowering,
             "float32_lowerings_ms": float_side.times_ms,
         },

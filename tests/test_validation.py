@@ -26,6 +26,7 @@ from ptqbench.data.sets import Data
 from ptqbench.data.shapes import CLASSES
 from ptqbench.errors import UserError
 from ptqbench.gates import GATES
+from ptqbench.measurement.macs import count_macs
 from ptqbench.models.weights import load_weights
 from ptqbench.models.zoo import MODELS
 from ptqbench.orders import Order
@@ -127,6 +128,8 @@ def test_circumstances_are_told(done: Run, user_case: UserCase) -> None:
         assert case.facts["threads"] == 1
         assert case.facts["flow"] == "fx"
         assert case.facts["float32_lowering"] in ("frozen", "optimized")
+        assert case.facts["int8_share_of_macs"] == 1.0
+        assert 10e6 < case.facts["macs"] < 50e6
         assert len(str(case.facts["weights_sha256"])) == 64
     settings = done.report.settings
     assert (settings["seed"], settings["threads"], settings["input_size"]) == (0, 1, 64)
@@ -263,6 +266,7 @@ class Ready:
         self.fastest = model
         self.graph = read_module(model, example)
         self.times_ms = {"frozen": 1.0, "eager": 1.0}
+        self.macs = count_macs(model, example)
         self.artifact = Artifact(Path(__file__), None)
 
 

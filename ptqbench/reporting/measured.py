@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from ptqbench.measurement.accuracy import Accuracy
+from ptqbench.measurement.conversion import Conversion
+from ptqbench.measurement.macs import Macs
 from ptqbench.measurement.size import Size
 from ptqbench.measurement.timing import Speed
 
@@ -56,3 +58,14 @@ def facts_of(*measured: object) -> dict[str, object]:
                 "float32_plain_ms": found.float32_plain_ms,
             }
     return facts
+
+
+def macs_facts(macs: Macs, conversion: Conversion | None) -> dict[str, object]:
+    """Multiply-adds of one image, and the share of them that the artifact does in int8.
+
+    Args:
+        macs: Of the float model.
+        conversion: What the artifact has in int8; None: unknown.
+    """
+    share = None if conversion is None else macs.share(conversion.int8)
+    return {"macs": macs.total, "int8_share_of_macs": share}
