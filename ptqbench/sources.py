@@ -36,8 +36,8 @@ def check_weights(text: str, origin: str = "") -> None:
     if not is_source_name(text) and not Path(text).expanduser().is_file():
         place = f" ({origin})" if origin else ""
         raise UserError(
-            f"There are no weights at {text}{place}: it is neither a file nor the name of a source. "
-            f"{_hint(text)}"
+            f"There are no weights at {text}{place}: it is neither a file nor the name of a "
+            f"source. {_hint(text)}"
         )
 
 
