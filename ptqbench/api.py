@@ -26,6 +26,7 @@ from ptqbench.models.weights import Weights, build_model, load_weights
 from ptqbench.models.zoo import MODELS
 from ptqbench.phases import Phases
 from ptqbench.progress import Progress, silent
+from ptqbench.quantization.derive import completed
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.registry import nearest
 from ptqbench.reporting.machine import machine_facts
@@ -145,10 +146,13 @@ def validate(
         folder = artifact_folder(settings.artifacts, stack)
         timing = settings.timing(input_size)
         asked = chosen.thresholds.changed(settings.thresholds)
+        if given is None or given.info is not None:
+            chosen = completed(chosen, module, timing.example())
         subject = Subject(
             module, chosen, loaded.source, opened, timing, folder, loaded.facts, asked
         )
-        if reason := target.availability():
+        refused = target.refusal(chosen) if given is None else target.availability()
+        if reason := refused:
             case = unavailable(chosen, target, reason, weights=loaded.source, data=opened.name)
         elif given is None or given.backend == target.name:
             made = _artifact(given) or build_int8(subject, target, phases)

@@ -78,7 +78,8 @@ def gate(
         case = unavailable_given(recipe, target, given, reason, settings.weights, settings.data)
     else:
         with ExitStack() as stack:
-            subject = open_subject(recipe, settings, stack, progress, phases)
+            own = given.info is not None
+            subject = open_subject(recipe, settings, stack, progress, phases, complete=own)
             case = judge_given(
                 subject, target, given, keep_float=keep_float, progress=progress, phases=phases
             )

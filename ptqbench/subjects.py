@@ -20,6 +20,7 @@ from ptqbench.models.weights import Weights, build_model, load_weights
 from ptqbench.models.zoo import MODELS
 from ptqbench.phases import Phases
 from ptqbench.progress import Progress, silent
+from ptqbench.quantization.derive import completed
 from ptqbench.recipes import Recipe
 
 
@@ -79,7 +80,13 @@ class RunSettings:
 
 
 def open_subject(
-    recipe: Recipe, settings: RunSettings, stack: ExitStack, progress: Progress, phases: Phases
+    recipe: Recipe,
+    settings: RunSettings,
+    stack: ExitStack,
+    progress: Progress,
+    phases: Phases,
+    *,
+    complete: bool = True,
 ) -> Subject:
     """Load weights and open images for a model's cases.
 
@@ -89,9 +96,12 @@ def open_subject(
         stack: Removes the temporary folder of artifacts that are not kept.
         progress: Told while weights are downloaded and fixture images are rendered.
         phases: Where time is counted.
+        complete: Whether what the recipe leaves open is found in the model, as building and
+            judging an artifact of its own takes.
 
     Raises:
-        UserError: Weights or images cannot be read or do not fit.
+        UserError: Weights or images cannot be read or do not fit, or the model cannot be
+            traced where its recipe asks for that.
     """
     with phases.measure("load weights"):
         spec = MODELS.get(recipe.model)
@@ -102,9 +112,12 @@ def open_subject(
         model = build_model(spec, weights)
     with phases.measure("open images"):
         data = open_data(settings.data, weights, settings.seed, progress, settings.reading)
+    timing = settings.timing(spec.input_size)
+    if complete:
+        with phases.measure("complete the recipe"):
+            recipe = completed(recipe, model, timing.example())
     facts: dict[str, object] = {**weights.facts, "notes": (*weights.notes, *data.notes)}
     folder = artifact_folder(settings.artifacts, stack)
-    timing = settings.timing(spec.input_size)
     asked = recipe.thresholds.changed(settings.thresholds)
     return Subject(model, recipe, weights.source, data, timing, folder, facts, asked)
 

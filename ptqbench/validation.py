@@ -134,7 +134,7 @@ def _run_model(
         subject = None
         float_side = None
         for backend in backends:
-            if reason := backend.availability():
+            if reason := backend.refusal(recipe):
                 cases.append(
                     unavailable(
                         recipe, backend, reason, weights=settings.weights, data=settings.data
@@ -174,7 +174,7 @@ def predict(
     recipe = RECIPES.get(MODELS.get(model).name)
     target = BACKENDS.get(backend or recipe.backend)
     picture = load_image(image)
-    if reason := target.availability():
+    if reason := target.refusal(recipe):
         raise UserError(f"The backend {target.name} cannot be used here: {reason}.")
     settings = RunSettings(
         data=data,

@@ -79,6 +79,13 @@ class TorchBackend:
             f"({instruction_set()}); it has {', '.join(supported) or 'none'}"
         )
 
+    def refusal(self, recipe: Recipe) -> str | None:
+        """None if it can run here and quantize a recipe's model, else the reason why not."""
+        if reason := self.availability():
+            return reason
+        reason = recipe.unsupported.get(self.name)
+        return f"{recipe.model} cannot be quantized for {self.name}: {reason}" if reason else None
+
     def saturates(self, instructions: str | None = None) -> bool:
         """Whether full-range 8-bit operands saturate on ``instructions`` (default: this CPU)."""
         return self.sums_in_16_bits and multiplies_into_16_bits(instructions or instruction_set())
@@ -102,9 +109,9 @@ class TorchBackend:
 
         Raises:
             UserError: The engine is missing, there are no calibration images, or the
-                recipe does not fit the model.
+                recipe does not fit the model or says that it cannot be done.
         """
-        if reason := self.availability():
+        if reason := self.refusal(recipe):
             raise UserError(f"The backend {self.name} cannot be used here: {reason}.")
         phases = phases or Phases()
         flow = _FLOWS[recipe.flow]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from ptqbench.backends.graph import Graph
@@ -18,7 +18,8 @@ class Fusion:
     """What was found about fusion.
 
     Attributes:
-        groups: Layers of the float model that a BatchNorm or a ReLU directly follows.
+        groups: Layers of the float model that a BatchNorm or a ReLU directly follows, without
+            those that are meant to stay float32.
         fused: How many of them are one operator in the artifact, with the activation
             that the float model has there.
         problems: What is wrong, each with the module path.
@@ -40,7 +41,10 @@ class Fusion:
 
 
 def measure_fusion(
-    inspection: Inspection, record: BuildRecord | None, folding: Folding | None = None
+    inspection: Inspection,
+    record: BuildRecord | None,
+    folding: Folding | None = None,
+    keeps: Callable[[str], bool] = lambda name: False,
 ) -> Fusion:
     """Compare what follows each layer in the artifact with what follows it in float.
 
@@ -48,18 +52,23 @@ def measure_fusion(
         inspection: The artifact beside the float model.
         record: What was seen during the build, if ptqbench made the artifact.
         folding: What the weights say, where there is no record.
+        keeps: Whether the layer of a path is meant to stay float32.
     """
     reference = inspection.reference
+
+    def counts(layer: Operator) -> bool:
+        return _is_group(layer, reference) and not keeps(layer.label)
+
     problems: list[str] = []
     fused = 0
     for match in inspection.matches:
         found = tuple(_problems(match, inspection))
         problems += found
-        fused += not found and match.origin is not None and _is_group(match.origin, reference)
+        fused += not found and match.origin is not None and counts(match.origin)
     if record is not None:
         problems += _recorded(record)
     return Fusion(
-        groups=sum(_is_group(layer, reference) for layer in reference.float_layers),
+        groups=sum(counts(layer) for layer in reference.float_layers),
         fused=fused,
         problems=tuple(dict.fromkeys(problems)),
         error=None if record is None else record.error,

@@ -123,7 +123,7 @@ class Inside:
         if made.record is None and made.float32 is not None:
             folded = read_file(made.float32, made.engine)
             folding = measure_folding(found.graph, folded, found.matches)
-        return measure_fusion(found, made.record, folding)
+        return measure_fusion(found, made.record, folding, made.promise.keeps)
 
     @cached_property
     def conversion(self) -> Conversion:

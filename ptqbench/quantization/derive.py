@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from ptqbench.errors import UserError
 from ptqbench.quantization import eager
-from ptqbench.quantization.fusion import within
+from ptqbench.quantization.fusion import is_function, within
 from ptqbench.quantization.patterns import Pattern, fusable
 from ptqbench.quantization.tracing import trace
 from ptqbench.recipes.recipe import Group, Recipe, Thresholds
@@ -55,7 +55,7 @@ def completed(recipe: Recipe, model: nn.Module, example: Tensor) -> Recipe:
     traced = trace(unfused(model, recipe, example), keep_float=keep_float)
     fusion, int8_modules = recipe.fusion, recipe.int8_modules
     if fusion is None:
-        fusion = fusion_groups(traced)
+        fusion = fusion_groups(traced, functions=recipe.flow == "fx")
     if int8_modules is None:
         int8_modules = len(int8_layers(traced, keep_float))
     found = replace(recipe, fusion=fusion, int8_modules=int8_modules, keep_float=keep_float)
@@ -144,24 +144,31 @@ def resolved(names: tuple[str, ...], model: nn.Module) -> tuple[str, ...]:
     )
 
 
-def fusion_groups(traced: fx.GraphModule) -> tuple[Group, ...]:
+def fusion_groups(traced: fx.GraphModule, *, functions: bool = True) -> tuple[Group, ...]:
     """The fusion groups of a traced float model, in the order of its layers.
 
-    A function in place of the last module is written ``<relu>``. A ReLU6 module is part of a
-    group only if all its calls end one: within a group a ReLU stands for it.
+    A ReLU6 module is part of a group only if all its calls end one: within a group a ReLU
+    stands for it.
+
+    Args:
+        traced: Float32.
+        functions: Whether a function can take part, written ``<relu>``; eager mode only
+            fuses modules.
     """
     found = fusable(traced)
     calls = Counter(str(n.target) for n in traced.graph.nodes if n.op == "call_module")
     endings = Counter(p.modules[-1] for p in found if p.activation == "relu6")
-    groups = (_group(p, calls, endings) for p in found if p.has_kernel or p.activation == "relu6")
+    groups = (_group(pattern, calls, endings, functions) for pattern in found)
     return tuple(dict.fromkeys(group for group in groups if len(group) > 1))
 
 
-def _group(pattern: Pattern, calls: Counter[str], endings: Counter[str]) -> Group:
+def _group(pattern: Pattern, calls: Counter[str], endings: Counter[str], functions: bool) -> Group:
     last = pattern.modules[-1]
-    if pattern.activation == "relu6" and endings[last] != calls[last]:
-        return pattern.modules[:-1]
-    return pattern.modules
+    if is_function(last):
+        named = functions and pattern.activation == "relu"
+    else:
+        named = pattern.activation != "relu6" or endings[last] == calls[last]
+    return pattern.modules if named else pattern.modules[:-1]
 
 
 def int8_layers(traced: fx.GraphModule, keep_float: Iterable[str] = ()) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 
+import torch
 from torch import Tensor, nn
 from torch.ao.nn.quantized import FloatFunctional
 from torch.ao.quantization import QuantStub, fuse_modules
@@ -11,6 +12,7 @@ from torch.ao.quantization import convert as convert_eager
 from torch.ao.quantization import prepare as prepare_eager
 
 from ptqbench.errors import UserError
+from ptqbench.models.skeleton import without_memory
 from ptqbench.models.zoo import MODELS
 from ptqbench.quantization.deprecations import known_deprecations_ignored
 from ptqbench.quantization.fusion import fusable_groups, relu6_outputs, replace_relu6
@@ -32,9 +34,12 @@ def quantizable_copy(model: nn.Module, recipe: Recipe, example: Tensor) -> nn.Mo
             f"{recipe.model} has no quantizable variant (QuantStub, FloatFunctional), which "
             "the eager flow needs. Use the FX flow."
         )
-    classes = model(example).shape[1]
-    variant = spec.quantizable(classes).eval()
-    variant.load_state_dict(model.state_dict())
+    with torch.inference_mode():
+        classes = model(example).shape[1]
+    with without_memory():
+        variant = spec.quantizable(classes)
+    variant.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
+    variant.eval()
     for name, module in model.named_modules():
         if isinstance(module, nn.ReLU6):  # torchvision's variants have a ReLU there
             variant.set_submodule(name, nn.ReLU6().eval())
@@ -62,9 +67,9 @@ def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: boo
             f"The recipe keeps {', '.join(recipe.keep_float)} in float, but in the eager flow "
             "nothing converts the int8 values around such a layer. Use the FX flow."
         )
-    groups = fusable_groups(model, recipe, saturates=saturates)
-    relu6 = relu6_outputs(model, groups)
     variant = quantizable_copy(model, recipe, example)
+    groups = fusable_groups(variant, recipe, saturates=saturates)
+    relu6 = relu6_outputs(variant, groups)
     replace_relu6(variant, groups)
     fused: nn.Module = fuse_modules(variant, [list(group) for group in groups])
     fused.qconfig = make_qconfig(recipe, saturates=saturates)  # type: ignore[assignment]

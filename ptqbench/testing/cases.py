@@ -72,7 +72,7 @@ class SharedRunner:
         known: dict[str, Any] = {}
         facts: dict[str, object] = {"engine": backend.engine}
         with process_unchanged():
-            if reason := backend.availability():
+            if reason := backend.refusal(recipe):
                 known["unavailable"] = reason
             elif isinstance(found := self._part(case, part, thresholds), _Missing):
                 known["missing"] = {part: found.reason}
@@ -101,16 +101,16 @@ class SharedRunner:
             UserError: The backend cannot run here, or weights or data do not fit.
         """
         backend = BACKENDS.get(case.backend)
-        if reason := backend.availability():
-            raise UserError(f"The backend {backend.name} cannot be used here: {reason}.")
         recipe = RECIPES.get(case.model)
+        if reason := backend.refusal(recipe):
+            raise UserError(f"The backend {backend.name} cannot be used here: {reason}.")
         # A reference does not depend on thresholds: it holds the images of the first look.
         thresholds = Thresholds(accuracy=0.0, agreement=0.0)
         with process_unchanged():
             bench = self._bench(case, thresholds)
             parts = [self._part(case, part, thresholds) for part in ("size", "accuracy")]
             numbers = {**metrics_of(*parts), **operations(bench.int8)}
-        numbers["fusion_groups"] = len(recipe.groups)
+        numbers["fusion_groups"] = len(bench.subject.recipe.groups)
         numbers["calibration_images"] = bench.int8.info.calibration_images
         sums = 16 if backend.saturates() else 32
         return Reference(f"{backend.name}/{sums}-bit sums", recipe.hash, numbers)
