@@ -93,12 +93,14 @@ def read_module(model: nn.Module, example: Tensor) -> Graph:
 def read_script(script: torch.jit.ScriptModule) -> Graph:
     """Read the graph of a loaded or traced module.
 
-    Branches that the module never takes are no part of it. Where it has any with layers in
-    them, module paths are lost.
+    Branches that the module never takes are no part of it. Where it has such with layers in
+    them, and none that it may take, module paths are lost.
     """
     modules = list(script.named_modules())
     if any(_decides(node) for node in script.inlined_graph.nodes()):
-        script = _decided(script)
+        decided = _decided(script)
+        if not any(_decides(node) for node in decided.inlined_graph.nodes()):
+            script = decided
     graph = script.inlined_graph
     values = _Values(script)
     operators = tuple(_operator(node, values) for node in walk(graph) if _is_operator(node))

@@ -13,14 +13,15 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
+import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ptqbench.errors import UserError
 from ptqbench.quantization import eager
-from ptqbench.quantization.fusion import is_function, within
-from ptqbench.quantization.patterns import Pattern, fusable
-from ptqbench.quantization.tracing import trace
+from ptqbench.quantization.fusion import FUNCTIONS, is_function, within
+from ptqbench.quantization.patterns import Pattern, layer_calls
+from ptqbench.quantization.tracing import check_decisions, trace
 from ptqbench.recipes.recipe import Group, Recipe, Thresholds
 from ptqbench.registry import nearest
 
@@ -53,6 +54,7 @@ def completed(recipe: Recipe, model: nn.Module, example: Tensor) -> Recipe:
             return recipe
         return replace(recipe, keep_float=keep_float).completing(recipe)
     traced = trace(unfused(model, recipe, example), keep_float=keep_float)
+    check_decisions(model, example, traced)
     fusion, int8_modules = recipe.fusion, recipe.int8_modules
     if fusion is None:
         fusion = fusion_groups(traced, functions=recipe.flow == "fx")
@@ -80,6 +82,8 @@ def derive(
         keep_float: Modules that stay float32, wildcards allowed; one that cannot be traced is
             kept whole.
 
+    Scripted modules stay float32 too.
+
     Returns:
         A complete recipe with default thresholds, which can be written down and edited.
 
@@ -88,7 +92,9 @@ def derive(
             could become int8; ``keep_float`` names nothing in it.
     """
     kept = resolved(tuple(keep_float), model)
+    kept = resolved((*kept, *scripted(model)), model)
     traced = trace(model, example, keep_float=kept)
+    check_decisions(model, example, traced)
     fusion, layers = fusion_groups(traced), int8_layers(traced, kept)
     if not layers:
         raise UserError(
@@ -118,7 +124,7 @@ def unfused(model: nn.Module, recipe: Recipe, example: Tensor) -> nn.Module:
 
 
 def resolved(names: tuple[str, ...], model: nn.Module) -> tuple[str, ...]:
-    """Names of modules, in the model's order, for names and shell wildcards.
+    """Names of modules, in the model's order, for names and shell wildcards; then functions.
 
     A module within another one that is named too is left out.
 
@@ -128,8 +134,17 @@ def resolved(names: tuple[str, ...], model: nn.Module) -> tuple[str, ...]:
     if not names:
         return ()
     known = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+    functions = [name for name in names if is_function(name)]
+    for name in functions:
+        if name not in FUNCTIONS:
+            raise UserError(
+                f"keep_float names the function {name!r}, of which ptqbench does not know that it "
+                f"could be int8. {nearest(name, list(FUNCTIONS))}"
+            )
     wanted: set[str] = set()
     for pattern in names:
+        if pattern in functions:
+            continue
         matched = fnmatch.filter(known, pattern)
         if not matched:
             raise UserError(
@@ -137,11 +152,12 @@ def resolved(names: tuple[str, ...], model: nn.Module) -> tuple[str, ...]:
                 f"{nearest(pattern, known)}"
             )
         wanted.update(matched)
-    return tuple(
+    modules = (
         name
         for name in known
         if name in wanted and not any(name.startswith(f"{other}.") for other in wanted)
     )
+    return (*modules, *dict.fromkeys(functions))
 
 
 def fusion_groups(traced: fx.GraphModule, *, functions: bool = True) -> tuple[Group, ...]:
@@ -155,11 +171,37 @@ def fusion_groups(traced: fx.GraphModule, *, functions: bool = True) -> tuple[Gr
         functions: Whether a function can take part, written ``<relu>``; eager mode only
             fuses modules.
     """
-    found = fusable(traced)
+    every = layer_calls(traced)
+    _check_shared(every)
+    found = tuple(dict.fromkeys(pattern for pattern in every if len(pattern.modules) > 1))
     calls = Counter(str(n.target) for n in traced.graph.nodes if n.op == "call_module")
     endings = Counter(p.modules[-1] for p in found if p.activation == "relu6")
     groups = (_group(pattern, calls, endings, functions) for pattern in found)
     return tuple(dict.fromkeys(group for group in groups if len(group) > 1))
+
+
+def scripted(model: nn.Module) -> tuple[str, ...]:
+    """Paths of the scripted modules of a model, which torch.fx cannot look into."""
+    return tuple(n for n, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule))
+
+
+def _check_shared(calls: Iterable[Pattern]) -> None:
+    """Refuse a layer that is called several times with different things behind it.
+
+    Fusing puts what follows one call into the layer itself, and so behind its other calls too.
+    """
+    behind: dict[str, dict[tuple[str, ...], None]] = {}
+    for pattern in calls:
+        behind.setdefault(pattern.modules[0], {})[pattern.modules[1:]] = None
+    for name, found in behind.items():
+        if len(found) > 1:
+            texts = [" + ".join(modules) or "nothing to fuse" for modules in found]
+            raise UserError(
+                f"The layer {name!r} is called several times, followed by "
+                f"{' and by '.join(texts)}: fusing one of them would change the other calls. Give "
+                "the model one layer for each, which may share their weights, or put the same "
+                "behind every call."
+            )
 
 
 def _group(pattern: Pattern, calls: Counter[str], endings: Counter[str], functions: bool) -> Group:

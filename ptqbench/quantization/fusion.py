@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import operator
+from collections.abc import Iterable, Mapping
+from typing import Any
 
+import torch
 from torch import nn
 
 from ptqbench.errors import UserError
 from ptqbench.recipes.recipe import Group, Recipe
 
+FUNCTIONS: Mapping[str, tuple[Any, ...]] = {
+    "<add>": (operator.add, operator.iadd, torch.add, "add", "add_"),
+    "<mul>": (operator.mul, operator.imul, torch.mul, "mul", "mul_"),
+    "<cat>": (torch.cat,),
+}
+"""Functions that ``keep_float`` can name, as graphs have them: all their calls stay float32."""
+
 
 def is_function(name: str) -> bool:
-    """Whether a name in a group is that of a function, ``<relu>``, and not of a module."""
+    """Whether a name in a recipe is that of a function, ``<relu>``, and not of a module."""
     return name.startswith("<")
 
 

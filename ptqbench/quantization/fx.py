@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,16 +14,21 @@ from torch.ao.quantization.fx.custom_config import PrepareCustomConfig
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 from torch.fx import GraphModule
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_linear_bn_eval
 
 from ptqbench.quantization.deprecations import known_deprecations_ignored
 from ptqbench.quantization.fusion import (
+    FUNCTIONS,
     fusable_groups,
+    is_function,
     relu6_outputs,
     replace_relu6,
     within,
 )
 from ptqbench.quantization.observers import make_qconfig
+from ptqbench.quantization.tracing import Tracer, untraceable_leaves
 from ptqbench.recipes import Recipe
+from ptqbench.recipes.recipe import Group
 
 _FLOAT: tuple[Any, ...] = (nn.LayerNorm, F.layer_norm)
 """Run in float32 always: their int8 kernels lose more than the conversions around them cost."""
@@ -52,7 +57,10 @@ def qconfig_mapping(recipe: Recipe, relu6: frozenset[str], *, saturates: bool) -
     for name in relu6:
         mapping.set_module_name(name, make_qconfig(recipe, saturates=saturates, relu6=True))
     for name in recipe.keep_float:
-        mapping.set_module_name(name, None)
+        for function in FUNCTIONS.get(name, ()):
+            mapping.set_object_type(function, None)
+        if not is_function(name):
+            mapping.set_module_name(name, None)
     return mapping
 
 
@@ -75,31 +83,76 @@ def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: boo
     relu6 = relu6_outputs(model, groups)
     model = copy.deepcopy(model).eval()
     replace_relu6(model, groups)
-    custom = PrepareCustomConfig()
-    custom.set_non_traceable_module_classes(_hide_float_modules(model, recipe))
+    whole = hide_float_modules(model, recipe)
     with known_deprecations_ignored(), _no_stack_traces():
         mapping = qconfig_mapping(recipe, relu6, saturates=saturates)
-        prepared: nn.Module = prepare_fx(model, mapping, (example,), custom)
+        try:
+            return _prepare(fold_linear(model, groups, whole), mapping, example, whole)
+        except Exception:  # FX raises whatever the traced code does with a stand-in
+            leaves = untraceable_leaves(model, recipe.keep_float)
+            if not leaves:
+                raise
+            whole = (*whole, *leaves)
+            return _prepare(fold_linear(model, groups, whole), mapping, example, whole)
+
+
+def _prepare(
+    model: nn.Module, mapping: QConfigMapping, example: Tensor, whole: Iterable[str]
+) -> nn.Module:
+    custom = PrepareCustomConfig()
+    custom.set_non_traceable_module_names(list(whole))
+    prepared: nn.Module = prepare_fx(model, mapping, (example,), custom)
     return prepared
 
 
-def _hide_float_modules(model: nn.Module, recipe: Recipe) -> list[type[nn.Module]]:
+def fold_linear(model: nn.Module, groups: Iterable[Group], whole: Iterable[str]) -> nn.Module:
+    """The model with BatchNorms folded into linear layers that a ReLU is fused with too.
+
+    torch.ao fuses a linear layer with its BatchNorm or with its ReLU, not with both at once.
+
+    Args:
+        model: Float32, evaluation mode; its linear layers are replaced.
+        groups: What is to be fused.
+        whole: Paths of the modules that are not traced into.
+
+    Returns:
+        The model itself where there is no such layer, else its graph without the BatchNorms.
+    """
+    modules = dict(model.named_modules())
+    both = [g for g in groups if len(g) > 2 and isinstance(modules[g[0]], nn.Linear)]
+    if not both:
+        return model
+    traced = GraphModule(model, Tracer(whole).trace(model))
+    for first, batch_norm, *_ in both:
+        linear: Any = traced.get_submodule(first)
+        norm: Any = traced.get_submodule(batch_norm)
+        traced.set_submodule(first, fuse_linear_bn_eval(linear, norm))
+        for node in list(traced.graph.nodes):
+            if node.op == "call_module" and node.target == batch_norm:
+                node.replace_all_uses_with(node.args[0])
+                traced.graph.erase_node(node)
+    traced.delete_all_unused_submodules()
+    traced.recompile()
+    return traced
+
+
+def hide_float_modules(model: nn.Module, recipe: Recipe) -> tuple[str, ...]:
     """Give modules that stay float32 a class that torch.ao does not know, in the model itself.
 
     Returns:
-        The classes, which are not to be traced into.
+        Their paths; they are not to be traced into.
     """
     fused = {name for group in recipe.groups for name in group}
-    hidden: dict[type[nn.Module], None] = {}
+    hidden = []
     for name, module in model.named_modules():
         kind = type(module)
-        if isinstance(module, nn.LayerNorm) or (
-            kind in _LOWERED_ANYWAY and name not in fused and within(name, recipe.keep_float)
-        ):
-            if kind in _LOWERED_ANYWAY:
-                module.__class__ = kind = _FLOAT_CLASSES[kind]
-            hidden[kind] = None
-    return list(hidden)
+        kept = name not in fused and within(name, recipe.keep_float)
+        if kind in _FLOAT_CLASSES and (kept or kind is nn.LayerNorm):
+            module.__class__ = _FLOAT_CLASSES[kind]
+            hidden.append(name)
+        elif isinstance(module, nn.LayerNorm | torch.jit.ScriptModule):
+            hidden.append(name)
+    return tuple(hidden)
 
 
 @contextmanager

@@ -74,16 +74,27 @@ def fusable(model: nn.Module) -> tuple[Pattern, ...]:
     Raises:
         Exception: Whatever FX raises where a model cannot be traced.
     """
+    found = (pattern for pattern in layer_calls(model) if len(pattern.modules) > 1)
+    return tuple(dict.fromkeys(found))
+
+
+def layer_calls(model: nn.Module) -> tuple[Pattern, ...]:
+    """Every call of a convolution or linear layer, with what it could be fused with, if anything.
+
+    Args:
+        model: Float32, plain, fused, or prepared with observers.
+
+    Raises:
+        Exception: Whatever FX raises where a model cannot be traced.
+    """
     graph = model.graph if isinstance(model, fx.GraphModule) else Tracer().trace(model)
     modules = dict(model.named_modules())
     patterns = []
     for node in graph.nodes:
         layer = modules.get(str(node.target)) if node.op == "call_module" else None
         if isinstance(layer, _CONVOLUTIONS + _TRANSPOSED + (nn.Linear,)):
-            pattern = _follow(node, layer, modules)
-            if len(pattern.modules) > 1:
-                patterns.append(pattern)
-    return tuple(dict.fromkeys(patterns))
+            patterns.append(_follow(node, layer, modules))
+    return tuple(patterns)
 
 
 def _follow(node: fx.Node, layer: nn.Module, modules: dict[str, nn.Module]) -> Pattern:

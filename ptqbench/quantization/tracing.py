@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import linecache
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ _HERE = Path(__file__).parent
 
 
 class Tracer(fx.Tracer):
-    """Keeps torch's own modules, fused ones, stubs, observers and ``leaves`` whole.
+    """Keeps torch's own modules, fused and scripted ones, stubs, observers and ``leaves`` whole.
 
     Args:
         leaves: Paths of further modules that are not traced into.
@@ -43,7 +44,9 @@ class Tracer(fx.Tracer):
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether ``m`` is not traced into."""
-        if isinstance(m, ObserverBase | FakeQuantizeBase) or module_qualified_name in self.leaves:
+        if isinstance(m, ObserverBase | FakeQuantizeBase | torch.jit.ScriptModule):
+            return True
+        if module_qualified_name in self.leaves:
             return True
         return type(m).__module__.startswith("torch.ao.") or super().is_leaf_module(
             m, module_qualified_name
@@ -91,27 +94,22 @@ class Failure:
         where = f"the module {self.module!r} ({self.kind})" if self.module else f"{self.kind}"
         line = f" at {self.place}" if self.place else ""
         code = f": {self.code}" if self.code else ""
-        kept = (
-            f"keep_float=({self.module!r},), so that it stays whole and in float32"
-            if self.module
-            else "move that line into a module of its own and name it in keep_float, so that it "
-            "stays whole and in float32"
-        )
-        remedies = (
-            f"Name it in the recipe: {kept}; or rewrite the line"
-            if self.module
-            else f"Rewrite the line; or {kept}"
-        )
-        how = (
-            " so that nothing in forward depends on values (torch.where, masks; sizes that never "
-            "change belong in __init__)"
+        rewrite = (
+            "Rewrite the line so that nothing in forward depends on values (torch.where in place "
+            "of if; sizes that never change belong in __init__)"
             if self.decides
-            else ""
+            else "Rewrite the line"
+        )
+        keep = (
+            f"or leave the module whole and in float32: keep_float=({self.module!r},) in the recipe"
+            if self.module
+            else "or move it into a module of its own, to be left whole and in float32 with "
+            "keep_float in the recipe"
         )
         return (
-            f"The model cannot be traced: {where}{line}{code} ({self.reason}). {remedies}{how}; "
-            "or give the model QuantStub, DeQuantStub and FloatFunctional, and a recipe with "
-            'flow="eager" and its fusion groups by name.'
+            f"The model cannot be traced: {where}{line}{code} ({self.reason}). {rewrite}; {keep}; "
+            "or write the model for eager mode, with QuantStub, DeQuantStub and FloatFunctional, "
+            'and give it a recipe with flow="eager" that names its fusion groups.'
         )
 
 
@@ -162,6 +160,50 @@ def _trace(model: nn.Module, keep_float: Iterable[str]) -> tuple[fx.GraphModule,
             if whole is None or whole in leaves:
                 raise UserError(failure(error, model, failed).message) from None
             leaves.append(whole)
+
+
+def check_decisions(model: nn.Module, example: Tensor, traced: fx.GraphModule) -> None:
+    """See that what was kept whole does not decide by value, if there is such a module.
+
+    TorchScript records the way that one input takes. A module that was kept whole because
+    torch.fx cannot trace it may take another way for the next image; where it only looks at
+    shapes, or is scripted, it does not.
+
+    Args:
+        model: Float32, evaluation mode.
+        example: One input ``N×C×H×W`` float32.
+        traced: The model, traced by :func:`trace`.
+
+    Raises:
+        UserError: Other inputs make the lowered model give something else than the model.
+    """
+    whole = [
+        str(node.target)
+        for node in traced.graph.nodes
+        if node.op == "call_module" and not _is_torchs(traced.get_submodule(str(node.target)))
+    ]
+    if not whole:
+        return
+    generator = torch.Generator().manual_seed(0)
+    shape = (3, *example.shape[1:])
+    inputs = [torch.randn(shape, generator=generator) + shift for shift in (0.0, 2.0, -2.0)]
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        lowered = torch.jit.trace(model, example, check_trace=False)
+        try:
+            same = all(torch.allclose(lowered(x), model(x), 1e-3, 1e-4) for x in inputs)
+        except RuntimeError:  # a batch size, say, that was recorded as a constant
+            same = False
+    if not same:
+        raise UserError(
+            f"{' or '.join(whole)} decides by value what it computes, and TorchScript would keep "
+            "the decision that one image led to for all of them. Keep the decision with "
+            f"torch.jit.script: self.{whole[0]} = torch.jit.script({whole[0]}) in __init__."
+        )
+
+
+def _is_torchs(module: nn.Module) -> bool:
+    return type(module).__module__.startswith("torch.") and not isinstance(module, nn.Sequential)
 
 
 def failure(error: Exception, model: nn.Module, module: str = "") -> Failure:

@@ -128,7 +128,8 @@ class Recipe:
             VNNI): 7-bit ``weights``, 7-bit ``activations``, or ``none``, which
             saturates there and exists to show it.
         calibration_images: How many images the ranges are taken from.
-        keep_float: Module names that stay float32, with all below them; wildcards allowed.
+        keep_float: Module names that stay float32, with all below them; wildcards allowed. Also
+            functions, ``<add>``, ``<mul>`` or ``<cat>``: all calls of them.
         fused_groups: How many groups must be found where ``fusion`` is None; None: unknown.
         probe: Thresholds that replace the others under ``probe`` weights, by field of
             `Thresholds`: a random network with a fitted head is no trained classifier.

@@ -8,7 +8,7 @@ from __future__ import annotations
 from ptqbench.recipes.family import traced
 
 MEMBERS = tuple(
-    traced(f"swin_{version}{size}", size_ratio=1.8, keep_float=("*.attn",))
+    traced(f"swin_{version}{size}", size_ratio=1.8, keep_float=("*.attn", "<add>"))
     for version in ("", "v2_")
     for size in ("t", "s", "b")
 )

@@ -9,6 +9,6 @@ from __future__ import annotations
 from ptqbench.recipes.family import traced
 
 MEMBERS = tuple(
-    traced(f"vit_{size}", size_ratio=1.9, keep_float=("*.self_attention",))
+    traced(f"vit_{size}", size_ratio=1.9, keep_float=("*.self_attention", "<add>", "<cat>"))
     for size in ("b_16", "b_32", "l_16", "l_32", "h_14")
 )
