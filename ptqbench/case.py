@@ -14,7 +14,7 @@ from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.engine import TorchBackend
 from ptqbench.backends.graph import Graph, read_module
 from ptqbench.backends.isa import instruction_set
-from ptqbench.data.sets import Data, ImageSet
+from ptqbench.data.sets import Data, ImageSet, broken_in
 from ptqbench.fresh import FreshProcess
 from ptqbench.gates import Evidence, accuracy_settled, evaluate
 from ptqbench.measurement.accuracy import measure_accuracy
@@ -28,7 +28,7 @@ from ptqbench.phases import Phases
 from ptqbench.progress import Progress, silent
 from ptqbench.quantization.inspection import BuildRecord
 from ptqbench.recipes import Recipe, Thresholds
-from ptqbench.reporting.measured import facts_of, macs_facts, metrics_of
+from ptqbench.reporting.measured import broken_facts, facts_of, macs_facts, metrics_of
 from ptqbench.reporting.result import CaseResult
 
 BATCH_SIZE = 50
@@ -247,6 +247,7 @@ def judge(
             "calibration_images": artifact.info.calibration_images,
             **facts_of(*measured),
             **macs_facts(float_side.macs, looked.found.get("conversion")),
+            **broken_facts("calibration", broken_in(subject.data.calibration)),
             "float32_lowering": float_side.lowering,
             "float32_lowerings_ms": float_side.times_ms,
         },

@@ -78,6 +78,11 @@ class Data:
     notes: tuple[str, ...] = ()
 
 
+def broken_in(images: ImageSet) -> tuple[str, ...]:
+    """Names of the images that could not be decoded so far; a set may have none to tell."""
+    return tuple(map(str, getattr(images, "broken", ())))
+
+
 def check_disjoint(data: Data) -> None:
     """Check by content hash that no calibration image is evaluated on.
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from ptqbench.data.sets import broken_in
 from ptqbench.errors import UserError
 from ptqbench.measurement.noise import LogitNoise
 from ptqbench.measurement.statistics import Estimate, paired_difference, proportion
@@ -73,6 +74,7 @@ class Accuracy:
         top5: How often the label is among the five highest logits (among all, where there
             are fewer than five classes); None without labels.
         classes: Number of logits per image.
+        broken: Names of the images that could not be decoded, and so are not among them.
     """
 
     n: int
@@ -81,6 +83,7 @@ class Accuracy:
     top1: Pairs | None
     top5: Pairs | None
     classes: int | None = None
+    broken: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> bool:
@@ -181,7 +184,7 @@ def measure_accuracy(
                 with phases.measure("scoring"):
                     tally.add(reference, quantized, labels)
             progress("accuracy", tally.n, max(stop, tally.n))
-        accuracy = tally.result()
+        accuracy = replace(tally.result(), broken=broken_in(images))
         if stop >= images.limit or settled(accuracy):
             return accuracy
         start, stop = stop, min(stop + STEP, images.limit)

@@ -10,6 +10,7 @@ from ptqbench.errors import UserError
 from ptqbench.files import atomic_path
 from ptqbench.gates.base import GateResult, Verdict
 from ptqbench.reporting.json_report import check_writable
+from ptqbench.reporting.notes import case_notes
 from ptqbench.reporting.numbers import (
     arrow,
     count,
@@ -118,7 +119,8 @@ def _details(cases: list[CaseResult]) -> list[str]:
 
 
 def _notes(report: Report) -> list[str]:
-    return [line for note in report.notes for line in (escaped(note), "")]
+    notes = (*case_notes(report.cases), *report.notes)
+    return [line for note in notes for line in (escaped(note), "")]
 
 
 def _numbers(gate: GateResult) -> str:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ptqbench.measurement.accuracy import Accuracy
 from ptqbench.measurement.conversion import Conversion
 from ptqbench.measurement.macs import Macs
 from ptqbench.measurement.size import Size
 from ptqbench.measurement.timing import Speed
+
+_BROKEN_NAMED = 20
+"""Undecodable images that a result names; it counts all of them."""
 
 
 def metrics_of(*measured: object) -> dict[str, float | None]:
@@ -44,6 +49,7 @@ def facts_of(*measured: object) -> dict[str, object]:
         if isinstance(found, Accuracy):
             facts |= {
                 "evaluation_images": found.n,
+                **broken_facts("evaluation", found.broken),
                 "labelled": found.labelled,
                 "agreement_interval": (found.agreement.low, found.agreement.high),
                 "sqnr_interval": (found.sqnr.low, found.sqnr.high),
@@ -69,3 +75,16 @@ def macs_facts(macs: Macs, conversion: Conversion | None) -> dict[str, object]:
     """
     share = None if conversion is None else macs.share(conversion.int8)
     return {"macs": macs.total, "int8_share_of_macs": share}
+
+
+def broken_facts(kind: str, names: Sequence[str]) -> dict[str, object]:
+    """How many images could not be decoded, and the first names.
+
+    Args:
+        kind: ``evaluation`` or ``calibration``.
+        names: All of them.
+    """
+    return {
+        f"broken_{kind}_images": len(names),
+        f"broken_{kind}_files": tuple(names[:_BROKEN_NAMED]),
+    }

@@ -11,6 +11,7 @@ from rich.text import Text
 
 from ptqbench.gates.base import GateResult, Verdict
 from ptqbench.reporting.console import PIPE_WIDTH
+from ptqbench.reporting.notes import case_notes
 from ptqbench.reporting.numbers import (
     arrow,
     count,
@@ -52,7 +53,7 @@ def report_view(report: Report, width: int = PIPE_WIDTH) -> RenderableType:
     details = _details(cases)
     if details.row_count:
         parts += [Text(), details]
-    notes = _notes(cases)
+    notes = [Text(note) for note in (*case_notes(cases), *_published(cases))]
     if notes:
         parts += [Text(), *notes]
     return Group(*parts, Text(), _conditions(report), _summary(cases))
@@ -157,19 +158,15 @@ def _details(cases: Sequence[CaseResult]) -> Table:
     return grid
 
 
-def _notes(cases: Sequence[CaseResult]) -> list[Text]:
-    """What a reader must know to read the numbers rightly, each thing once."""
-    found: dict[str, None] = {}
-    for case in cases:
-        notes = case.facts.get("notes")
-        if isinstance(notes, tuple | list):
-            found |= dict.fromkeys(map(str, notes))
+def _published(cases: Sequence[CaseResult]) -> list[str]:
+    """What was published of the weights, beside what was measured."""
+    lines = []
     for case in cases:
         if stated := published_top1(case):
             before, after = (number(case.metrics.get(f"{s}_top1")) for s in ("float32", "int8"))
             measured = arrow(percent(before), percent(after))
-            found[f"{case.model} on {case.backend}: top-1 {measured}, {stated}"] = None
-    return [Text(note) for note in found]
+            lines.append(f"{case.model} on {case.backend}: top-1 {measured}, {stated}")
+    return lines
 
 
 def _where(found: Sequence[tuple[CaseResult, GateResult]]) -> str:

@@ -17,13 +17,14 @@ from ptqbench.backends.engine import BACKENDS, TorchBackend, process_unchanged
 from ptqbench.backends.isa import instruction_set, physical_cores
 from ptqbench.case import Subject, build_int8, calibration_batches
 from ptqbench.config import CaseSettings
+from ptqbench.data.sets import broken_in
 from ptqbench.errors import UserError
 from ptqbench.gates import Evidence, evaluate
 from ptqbench.phases import Phases
 from ptqbench.progress import silent
 from ptqbench.recipes import RECIPES, Thresholds
 from ptqbench.reporting.machine import machine_facts
-from ptqbench.reporting.measured import facts_of, metrics_of
+from ptqbench.reporting.measured import broken_facts, facts_of, metrics_of
 from ptqbench.reporting.result import CaseResult
 from ptqbench.subjects import RunSettings, open_subject
 from ptqbench.testing.measures import MEASURES, Bench, NotMeasured, needs_of
@@ -82,6 +83,7 @@ class SharedRunner:
                 info = bench.int8.info
                 facts |= {**bench.subject.facts, "flow": info.flow}
                 facts |= {"calibration_images": info.calibration_images, **facts_of(found)}
+                facts |= broken_facts("calibration", broken_in(bench.subject.data.calibration))
         evidence = Evidence(thresholds, instruction_set(), kernels_for=backend.targets, **known)
         return CaseResult(
             model=case.model,

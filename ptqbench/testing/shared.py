@@ -10,7 +10,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from ptqbench.data.sets import ImageSet
+from ptqbench.data.sets import ImageSet, broken_in
 from ptqbench.files import atomic_path
 from ptqbench.measurement.types import Model
 
@@ -78,6 +78,12 @@ class SharedLogits:
         self._batch_size = batch_size
         self._start = 0
         self._logits: dict[str, Tensor] = {}
+        self._broken: dict[str, None] = {}
+
+    @property
+    def broken(self) -> tuple[str, ...]:
+        """Names of the images that could not be decoded, by whichever worker."""
+        return tuple(self._broken)
 
     def batches(self, start: int, stop: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Positions ``N`` int64 and labels ``N`` int64 of the images from start to stop."""
@@ -113,8 +119,10 @@ class SharedLogits:
             found = np.concatenate(logits) if logits else empty
             right = np.concatenate(labels) if labels else np.empty(0, np.int64)
             with path.open("wb") as file:
-                np.savez(file, logits=found, labels=right)
+                broken = np.array(broken_in(self._images), dtype=np.str_)
+                np.savez(file, logits=found, labels=right, broken=broken)
 
         path = self._folder.once(f"{name}-{start}-{stop}.npz", make)
         with np.load(path, allow_pickle=False) as stored:
+            self._broken |= dict.fromkeys(map(str, stored["broken"]))
             return torch.from_numpy(stored["logits"]), torch.from_numpy(stored["labels"])
