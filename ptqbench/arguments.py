@@ -195,9 +195,9 @@ def _add_sources(
     add(
         "--data",
         default=fixture,
-        metavar="DIR",
-        help="one folder of images per class, or train/ and val/ of such; or a folder of images "
-        "without labels; default: fixture images",
+        metavar="DATA",
+        help="a folder: one folder of images per class, or train/ and val/ of such, or images "
+        "without labels; or cifar10[:ROOT] or imagenet:ROOT; default: fixture images",
     )
     add(
         "--seed",

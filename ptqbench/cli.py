@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ptqbench.arguments import Command, build_parser
+from ptqbench.data.source import check_source
 from ptqbench.errors import UserError
 from ptqbench.sources import check_weights
 
@@ -225,11 +226,8 @@ def _check_sources(args: argparse.Namespace) -> None:
     """
     if args.weights is not None:
         check_weights(args.weights)
-    if args.data not in (None, "fixture") and not Path(args.data).is_dir():
-        raise UserError(
-            f"There are no images at {args.data}: it is neither a folder nor `fixture`. "
-            "Name a folder that holds one folder of images per class, or images without labels."
-        )
+    if args.data is not None:
+        check_source(args.data)
     if args.cache_dir is not None:
         # Through the environment it also reaches processes that generate images.
         os.environ["PTQBENCH_CACHE"] = args.cache_dir

@@ -9,6 +9,7 @@ from typing import Any
 
 from ptqbench.config import Layer, Settings
 from ptqbench.config_keys import parse_table
+from ptqbench.data.source import check_source
 from ptqbench.errors import UserError
 from ptqbench.sources import check_weights
 
@@ -108,16 +109,12 @@ def _check_sources(settings: Settings) -> None:
     """Say at once that a path leads nowhere.
 
     Raises:
-        UserError: Weights that are no file, or data that is no folder.
+        UserError: Weights that are no file, or data that is not there.
     """
     layers = [settings.command_line, *(layer for _, layer in settings.models), settings.general]
     for layer in layers:
         weights, data = layer.get("weights"), layer.get("data")
         if weights:
             check_weights(weights.value, weights.origin)
-        if data and data.value != "fixture" and not Path(data.value).is_dir():
-            raise UserError(
-                f"There are no images at {data.value} ({data.origin}): it is neither a folder "
-                "nor `fixture`. Name a folder that holds one folder of images per class, or "
-                "images without labels."
-            )
+        if data:
+            check_source(data.value, data.origin)

@@ -69,7 +69,7 @@ KEYS: dict[str, Key] = {
         Key("baselines", values.path, per_model=False),
         Key("backends", values.names, ()),
         Key("weights", values.weights, "fixture"),
-        Key("data", values.source, "fixture"),
+        Key("data", values.data, "fixture"),
         Key("limit", values.whole(1)),
         Key("broken_share", values.share, BROKEN_SHARE),
         Key("workers", values.whole(1)),

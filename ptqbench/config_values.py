@@ -13,6 +13,8 @@ from fractions import Fraction
 from pathlib import Path
 
 from ptqbench import sources
+from ptqbench.data.source import ALLOWED, resolved
+from ptqbench.errors import UserError
 
 Parser = Callable[[object, Path], object]
 """Turns what a file or an option says into a value; relative paths start at the folder."""
@@ -48,6 +50,16 @@ def source(value: object, folder: Path) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError("`fixture` or a path")
     return value if value == "fixture" else str(path(value, folder))
+
+
+def data(value: object, folder: Path) -> str:
+    """The name of a data set, or a path."""
+    if not isinstance(value, str) or not value:
+        raise ValueError(ALLOWED)
+    try:
+        return resolved(value, folder)
+    except UserError:
+        raise ValueError(f"{ALLOWED}; this one needs its ROOT") from None
 
 
 def path(value: object, folder: Path) -> Path:

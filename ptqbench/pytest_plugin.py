@@ -53,9 +53,9 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
     (
         "data",
         {
-            "metavar": "DIR",
-            "help": "one folder of images per class, or images without labels; default: the "
-            "fixture images",
+            "metavar": "DATA",
+            "help": "a folder of images, cifar10[:ROOT] or imagenet:ROOT; default: the fixture "
+            "images",
         },
     ),
     (

@@ -11,8 +11,7 @@ from typing import Any
 
 from ptqbench.backends.isa import physical_cores
 from ptqbench.case import Subject, Timing
-from ptqbench.data.fixture import open_fixture
-from ptqbench.data.folder import open_folder
+from ptqbench.data.opening import open_source
 from ptqbench.data.reading import BROKEN_SHARE, Reading, usable_cores
 from ptqbench.data.sets import Data, check_classes, check_disjoint
 from ptqbench.errors import UserError
@@ -29,7 +28,7 @@ class RunSettings:
     """What a run is asked for beside models and backends.
 
     Attributes:
-        data: ``fixture``, or an image folder.
+        data: ``fixture``, ``cifar10[:ROOT]``, ``imagenet:ROOT`` or an image folder.
         limit: Evaluation images that are used at most; None: all of them.
         broken_share: Share of the pictures that may be undecodable.
         workers: Threads that decode beside inference; None: one per usable core.
@@ -148,7 +147,7 @@ def open_data(
     """Open the images that belong to weights.
 
     Args:
-        source: ``fixture``, or an image folder.
+        source: ``fixture``, ``cifar10[:ROOT]``, ``imagenet:ROOT`` or an image folder.
         weights: Bring preprocessing and classes.
         seed: Of the calibration share, where it has to be split off, and of a sample.
         progress: Told while fixture images are rendered.
@@ -158,18 +157,15 @@ def open_data(
         UserError: Unreadable, other classes than the weights', or calibration images
             among the evaluation images.
     """
-    reading = reading or Reading()
-    if source == "fixture":
-        data = open_fixture(weights.preprocessing, progress=progress, limit=reading.limit)
-    else:
-        data = open_folder(
-            Path(source),
-            weights.preprocessing,
-            classes=weights.classes,
-            num_classes=weights.num_classes,
-            seed=seed,
-            reading=reading,
-        )
+    data = open_source(
+        source,
+        weights.preprocessing,
+        classes=weights.classes,
+        num_classes=weights.num_classes,
+        seed=seed,
+        reading=reading or Reading(),
+        progress=progress,
+    )
     check_classes(data, weights.classes, weights.num_classes)
     check_disjoint(data)
     return data

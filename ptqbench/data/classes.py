@@ -43,7 +43,11 @@ class ClassMap:
 
 
 def match_classes(
-    found: Sequence[str], classes: Sequence[str] | None, num_classes: int, place: str
+    found: Sequence[str],
+    classes: Sequence[str] | None,
+    num_classes: int,
+    place: str,
+    kind: str = "folders",
 ) -> ClassMap:
     """Match the classes of images to the outputs of weights, by name.
 
@@ -57,6 +61,7 @@ def match_classes(
             ``found`` names the outputs in their order.
         num_classes: Number of outputs of the weights.
         place: Where the images are, for messages.
+        kind: What its classes are, for messages.
 
     Raises:
         UserError: A class of the images is none of the weights', or their number differs.
@@ -78,9 +83,11 @@ def match_classes(
         return _match_synsets(found, names, place)
     unknown = [name for name in found if name not in labels]
     raise UserError(
-        f"{len(unknown)} of {len(found)} folders in {place} are called like none of the weights' "
-        f"{len(names)} classes: {listed(unknown)}. {nearest(unknown[0], list(names)[:20])} Rename "
-        "the folders, or name the classes in the order of the outputs with --classes."
+        f"{len(unknown)} of {len(found)} {kind} in {place} are called like none of the weights' "
+        f"{len(names)} classes: {listed(unknown)}. {nearest(unknown[0], list(names)[:20])} "
+        f"{'Rename the folders, or name' if kind == 'folders' else 'Name'} the classes in the "
+        "order of the outputs with --classes, or pass the images that belong to the weights "
+        "with --data."
     )
 
 

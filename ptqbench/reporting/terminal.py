@@ -9,6 +9,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ptqbench.data.source import CIFAR10, IMAGENET
 from ptqbench.gates.base import GateResult, Verdict
 from ptqbench.reporting.console import PIPE_WIDTH
 from ptqbench.reporting.notes import case_notes
@@ -60,7 +61,10 @@ def report_view(report: Report, width: int = PIPE_WIDTH) -> RenderableType:
 
 
 def short(source: str) -> str:
-    """A source of weights or data by its last name."""
+    """A source of weights or data by its last name; a data set by its own."""
+    kind, colon, _ = source.partition(":")
+    if colon and kind in (CIFAR10, IMAGENET):
+        return kind
     return PurePath(source).name or source
 
 
