@@ -27,6 +27,7 @@ from ptqbench.measurement.types import Model
 from ptqbench.phases import Phases
 from ptqbench.progress import Progress, silent
 from ptqbench.quantization.inspection import BuildRecord
+from ptqbench.quantization.kept import Calibrations
 from ptqbench.recipes import Recipe, Thresholds
 from ptqbench.reporting.measured import broken_facts, facts_of, macs_facts, metrics_of
 from ptqbench.reporting.result import CaseResult
@@ -147,16 +148,27 @@ def calibration_batches(data: Data, recipe: Recipe) -> Iterator[Tensor]:
 
 
 def build_int8(
-    subject: Subject, backend: TorchBackend, phases: Phases, path: Path | None = None
+    subject: Subject,
+    backend: TorchBackend,
+    phases: Phases,
+    path: Path | None = None,
+    kept: Calibrations | None = None,
 ) -> Artifact:
     """Quantize the subject for a backend.
+
+    Args:
+        subject: The float32 model.
+        backend: What the artifact is for.
+        phases: Where time is counted.
+        path: Where it is written; by default in the subject's folder.
+        kept: Shared by the subject's backends, so that those which can calibrate once.
 
     Raises:
         UserError: The backend is missing or the recipe does not fit.
     """
     batches = calibration_batches(subject.data, subject.recipe)
     path = path or subject.int8_path(backend.name)
-    return backend.build(subject.model, subject.recipe, batches, path, phases)
+    return backend.build(subject.model, subject.recipe, batches, path, phases, kept)
 
 
 def judge(

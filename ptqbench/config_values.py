@@ -45,13 +45,6 @@ def weights(value: object, folder: Path) -> str:
     return value if sources.is_source_name(value) else str(path(value, folder))
 
 
-def source(value: object, folder: Path) -> str:
-    """``fixture`` or a path."""
-    if not isinstance(value, str) or not value:
-        raise ValueError("`fixture` or a path")
-    return value if value == "fixture" else str(path(value, folder))
-
-
 def data(value: object, folder: Path) -> str:
     """The name of a data set, or a path."""
     if not isinstance(value, str) or not value:

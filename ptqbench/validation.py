@@ -22,6 +22,7 @@ from ptqbench.models.zoo import MODELS
 from ptqbench.orders import Order, chosen_backends
 from ptqbench.phases import Phases
 from ptqbench.progress import Progress, silent
+from ptqbench.quantization.kept import Calibrations
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.reporting.machine import machine_facts
 from ptqbench.reporting.result import CaseResult, Prediction, Report
@@ -130,6 +131,7 @@ def _run_model(
 ) -> list[CaseResult]:
     """All cases of one model; the float32 side is made once for all of them."""
     cases: list[CaseResult] = []
+    kept = Calibrations() if len(backends) > 1 else None
     with ExitStack() as stack:
         subject = None
         float_side = None
@@ -145,7 +147,7 @@ def _run_model(
                 if subject is None or float_side is None:
                     subject = open_subject(recipe, settings, stack, progress, phases)
                     float_side = FloatSide(subject, backend, phases)
-                artifact = build_int8(subject, backend, phases)
+                artifact = build_int8(subject, backend, phases, kept=kept)
                 cases.append(
                     judge(subject, backend, artifact, float_side, progress, phases, fresh=fresh)
                 )

@@ -19,6 +19,7 @@ from ptqbench.quantization.calibration import calibrate
 from ptqbench.quantization.deprecations import known_deprecations_ignored
 from ptqbench.quantization.derive import completed, unfused
 from ptqbench.quantization.inspection import inspect_build
+from ptqbench.quantization.kept import Calibrated, Calibrations
 from ptqbench.recipes import Recipe
 from ptqbench.registry import Registry
 
@@ -97,6 +98,7 @@ class TorchBackend:
         calibration: Iterable[Tensor],
         path: Path,
         phases: Phases | None = None,
+        kept: Calibrations | None = None,
     ) -> Artifact:
         """Quantize a float32 model with its recipe and save the int8 artifact.
 
@@ -106,6 +108,7 @@ class TorchBackend:
             calibration: Batches ``N×C×H×W`` float32, streamed.
             path: The file to write.
             phases: Where time is counted.
+            kept: Of this model and these images: backends that share it calibrate once.
 
         Raises:
             UserError: The engine is missing, there are no calibration images, or the
@@ -114,28 +117,21 @@ class TorchBackend:
         if reason := self.refusal(recipe):
             raise UserError(f"The backend {self.name} cannot be used here: {reason}.")
         phases = phases or Phases()
-        flow = _FLOWS[recipe.flow]
         batches = iter(calibration)
         first = next(batches, None)
         if first is None:
             raise UserError("There are no calibration images: quantization needs at least one.")
         recipe = completed(recipe, model, first[:1])
+        images = _chain(first, batches)
+        saturates = self.saturates()
         with engine_set(self.engine):
-            with phases.measure("fuse and observe"):
-                saturates = self.saturates()
-                prepared = flow.prepare(model, recipe, first[:1], saturates=saturates)
-            seen = calibrate(prepared, _chain(first, batches), phases)
-            with phases.measure("inspect the build"):
-                record = inspect_build(
-                    model,
-                    prepared,
-                    recipe.groups,
-                    first[:_INSPECTED],
-                    unfused=unfused(model, recipe, first[:1]),
-                    promised=recipe.fused_groups,
-                )
+
+            def make() -> Calibrated:
+                return _calibrated(model, recipe, images, first, saturates, phases)
+
+            calibrated = make() if kept is None else kept.find(recipe, saturates, make)
             with phases.measure("convert"):
-                converted = flow.convert(prepared)
+                converted = _FLOWS[recipe.flow].convert(calibrated.module)
             with phases.measure("lower and save"):
                 script = trace_and_freeze(converted, first[:1])
                 info = ArtifactInfo(
@@ -146,8 +142,8 @@ class TorchBackend:
                     recipe_hash=recipe.hash,
                     flow=recipe.flow,
                     instruction_set=instruction_set(),
-                    calibration_images=seen,
-                    build=record.to_dict(),
+                    calibration_images=calibrated.images,
+                    build=calibrated.record.to_dict(),
                 )
                 return save_script(script, path, info)
 
@@ -175,6 +171,30 @@ class TorchBackend:
             loaded = torch.jit.load(str(artifact.path)).eval()
             optimized: Model = torch.jit.optimize_for_inference(loaded)
         return {"frozen": frozen, "optimized": optimized}
+
+
+def _calibrated(
+    model: nn.Module,
+    recipe: Recipe,
+    images: Iterable[Tensor],
+    first: Tensor,
+    saturates: bool,
+    phases: Phases,
+) -> Calibrated:
+    """Fuse, observe and calibrate a copy of the model; ``first`` is the first batch."""
+    with phases.measure("fuse and observe"):
+        prepared = _FLOWS[recipe.flow].prepare(model, recipe, first[:1], saturates=saturates)
+    seen = calibrate(prepared, images, phases)
+    with phases.measure("inspect the build"):
+        record = inspect_build(
+            model,
+            prepared,
+            recipe.groups,
+            first[:_INSPECTED],
+            unfused=unfused(model, recipe, first[:1]),
+            promised=recipe.fused_groups,
+        )
+    return Calibrated(prepared, seen, record)
 
 
 def _chain(first: Tensor, rest: Iterable[Tensor]) -> Iterator[Tensor]:
