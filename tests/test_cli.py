@@ -26,6 +26,7 @@ from ptqbench.recipes import RECIPES
 from ptqbench.reporting import inventory, progress
 from ptqbench.reporting.json_report import schema
 from ptqbench.reporting.result import CaseResult, Prediction, Report
+from ptqbench.resources import SHIPPED
 
 MACHINE = {
     "cpu": "a CPU",
@@ -119,7 +120,7 @@ def refused(*argv: str) -> int:
 def test_run_passes_the_defaults_on(recorder: Recorder, said: Say) -> None:
     assert main(["run"]) == 0
     (orders,) = recorder.calls
-    assert [each.model for each in orders] == RECIPES.names()
+    assert [each.model for each in orders] == list(SHIPPED)
     assert orders[0].backends == (RECIPES.get(orders[0].model).backend,)
     assert orders[0].options == DEFAULTS
     out, err = said()
@@ -191,7 +192,10 @@ def test_run_reads_the_settings_and_options_win(recorder: Recorder, tmp_path: Pa
     assert main(["run"]) == 0
     (orders,) = recorder.calls
     found = {each.model: each for each in orders}
-    assert list(found) == ["mobilenet_v2", "mobilenet_v3_large", "squeezenet1_1"]
+    assert list(found) == [
+        *("mobilenet_v2", "mobilenet_v3_large", "squeezenet1_1"),
+        "mobilenet_v3_small",
+    ]
     assert found["mobilenet_v2"].backends == ("x86", "onednn")
     assert found["squeezenet1_1"].backends == (RECIPES.get("squeezenet1_1").backend,)
     assert found["mobilenet_v2"].options["weights"] == str(tmp_path / "mine.safetensors")
@@ -391,15 +395,13 @@ def test_mistakes_are_said_before_anything_is_measured(
 def test_what_the_user_did_wrong_is_one_sentence(
     recorder: Recorder, said: Say, tmp_path: Path, command: str
 ) -> None:
-    recorder.error = UnknownNameError("Unknown model 'resnet81'. Did you mean resnet18?")
+    sentence = "Unknown model 'resnet81'. Did you mean resnet18 or resnet152 or resnet101?"
+    recorder.error = UnknownNameError(sentence)
     image = tmp_path / "photo.jpg"
     image.write_bytes(b"")
     argv = ["run", "resnet81"] if command == "run" else ["predict", str(image), "--model", "x"]
     assert main(argv) == 2
-    assert said() == (
-        "",
-        "ptqbench: error: Unknown model 'resnet81'. Did you mean resnet18?\n",
-    )
+    assert said() == ("", f"ptqbench: error: {sentence}\n")
 
 
 def test_a_full_disk_is_a_sentence_but_a_defect_is_not_hidden(
