@@ -17,6 +17,7 @@ from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.engine import BACKENDS, process_unchanged
 from ptqbench.backends.isa import physical_cores
 from ptqbench.case import FloatSide, Subject, build_int8, calibration_batches, judge, unavailable
+from ptqbench.data.reading import BROKEN_SHARE, Reading
 from ptqbench.data.sets import Data, check_disjoint
 from ptqbench.errors import UserError
 from ptqbench.gating import judge_given, recipe_for
@@ -31,7 +32,7 @@ from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.registry import nearest
 from ptqbench.reporting.machine import machine_facts
 from ptqbench.reporting.result import Report
-from ptqbench.subjects import RunSettings, artifact_folder, open_data
+from ptqbench.subjects import RunSettings, artifact_folder, open_data, source_facts
 
 
 def quantize(
@@ -43,13 +44,15 @@ def quantize(
     weights: str = "fixture",
     path: str | Path | None = None,
     seed: int = 0,
+    broken_share: float = BROKEN_SHARE,
+    progress: Progress = silent,
 ) -> Artifact:
     """Quantize a model after training and save the int8 artifact.
 
     Args:
         model: A registered name, or a float32 module of a registered architecture.
         calibration: Batches ``N×C×H×W`` float32, normalised as in training; or, for a
-            named model, ``fixture`` or an image folder.
+            named model, ``fixture``, ``cifar10[:ROOT]``, ``imagenet:ROOT`` or an image folder.
         backend: By default the one that the recipe recommends.
         recipe: By default that of the named model; a module needs one (or the name of
             its architecture).
@@ -57,6 +60,8 @@ def quantize(
             torchvision's weights enums, or a file.
         path: The file to write; by default one that goes away with the process.
         seed: Of every random choice.
+        broken_share: Share of a folder's pictures that may be undecodable.
+        progress: Told while weights are downloaded and images are rendered.
 
     Returns:
         The artifact: ``artifact.load()`` gives a function from images to logits.
@@ -69,10 +74,11 @@ def quantize(
     target = BACKENDS.get(backend or chosen.backend)
     if isinstance(model, str):
         spec = MODELS.get(model)
-        loaded = load_weights(spec, weights)
+        loaded = load_weights(spec, weights, progress=progress)
         module = build_model(spec, loaded)
         if isinstance(calibration, str):
-            data = open_data(calibration, loaded, seed)
+            reading = Reading(broken_share=broken_share)
+            data = open_data(calibration, loaded, seed, progress, reading)
             calibration = calibration_batches(data, chosen)
     else:
         module = copy.deepcopy(model).eval()
@@ -109,7 +115,7 @@ def validate(
         model: A registered name, or the float32 module itself.
         artifact: An artifact; the path of one, or of int8 TorchScript that was made
             elsewhere, which is loaded and run; or the name of a backend to make it for.
-        data: ``fixture``, an image folder, or opened data.
+        data: ``fixture``, ``cifar10[:ROOT]``, ``imagenet:ROOT``, an image folder, or opened data.
         backend: What a file will run on; by default what it records, or else what the
             recipe recommends.
         recipe: By default that of the named model; a module needs one (or the name of
@@ -121,7 +127,8 @@ def validate(
             data shall be matched by name.
         keep_float: For a file that was made elsewhere: modules that are meant to stay
             float32, with all below them.
-        settings: Input size, batch size, threads and seed of the measurements, thresholds.
+        settings: Input size, batch size, threads and seed of the measurements, thresholds, and
+            how images are read (``limit``, ``broken_share``, ``workers``).
         progress: Told how far the work is.
 
     Raises:
@@ -137,7 +144,7 @@ def validate(
         backend = backend or given.backend or chosen.backend
     target = BACKENDS.get(str(backend))
     module, loaded, input_size = _float_side(
-        model, chosen, data, weights, preprocessing, classes, settings
+        model, chosen, data, weights, preprocessing, classes, settings, progress
     )
     opened = _opened(data, loaded, settings, progress)
     phases = Phases()
@@ -148,9 +155,8 @@ def validate(
         asked = chosen.thresholds.changed(settings.thresholds)
         if given is None or given.info is not None:
             chosen = completed(chosen, module, timing.example())
-        subject = Subject(
-            module, chosen, loaded.source, opened, timing, folder, loaded.facts, asked
-        )
+        facts = source_facts(loaded, opened)
+        subject = Subject(module, chosen, loaded.source, opened, timing, folder, facts, asked)
         refused = target.refusal(chosen) if given is None else target.availability()
         if reason := refused:
             case = unavailable(chosen, target, reason, weights=loaded.source, data=opened.name)
@@ -206,11 +212,12 @@ def _float_side(
     preprocessing: Preprocessing | None,
     classes: Sequence[str] | None,
     settings: RunSettings,
+    progress: Progress,
 ) -> tuple[nn.Module, Weights, tuple[int, int, int]]:
     """The float32 module, what is known of its weights, and its standard input ``C×H×W``."""
     if isinstance(model, str):
         spec = MODELS.get(recipe.model)
-        loaded = load_weights(spec, weights, settings.overrides)
+        loaded = load_weights(spec, weights, settings.overrides, progress)
         return build_model(spec, loaded), loaded, spec.fitted(loaded.state).input_size
     module = copy.deepcopy(model).eval()
     preprocessing = preprocessing or Preprocessing()

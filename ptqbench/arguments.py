@@ -103,7 +103,8 @@ def _add_gate(parser: argparse.ArgumentParser) -> None:
     add(
         "--backend",
         metavar="NAME",
-        help="what it will run on; default: what it records, or else the recipe's recommendation",
+        help="what it will run on; default: that of the settings, what it records, or else the "
+        "recipe's recommendation",
     )
     add(
         "--keep-float",
@@ -146,7 +147,11 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="a photograph")
     parser.add_argument("--model", required=True, metavar="NAME")
-    parser.add_argument("--backend", metavar="NAME", help="default: the recipe's recommendation")
+    parser.add_argument(
+        "--backend",
+        metavar="NAME",
+        help="default: that of the settings, or else the recipe's recommendation",
+    )
     _add_sources(parser, from_settings=True, limited=False)
 
 

@@ -24,6 +24,7 @@ from ptqbench.sources import check_weights
 
 if TYPE_CHECKING:
     from ptqbench.config import Settings
+    from ptqbench.orders import Order
     from ptqbench.reporting.result import Report
 
 _STARTED = time.perf_counter()
@@ -104,9 +105,7 @@ def _gate(args: argparse.Namespace) -> int:
     from ptqbench import orders
 
     settings = orders.settings_of(args, [args.model])
-    chosen = orders.orders_of(settings, _overrides(args), None)
-    if len(chosen) > 1:
-        raise UserError(f"--model takes one name, but {args.model} is several. Name one.")
+    order = _one_order(args, settings)
     outputs = _outputs(args, settings)
     strict = settings.value("profile").value == "ci" if args.strict is None else args.strict
     from ptqbench import gating
@@ -118,10 +117,10 @@ def _gate(args: argparse.Namespace) -> int:
     phases.add("start and imports", time.perf_counter() - _STARTED)
     with progress_display() as progress:
         report = gating.gate(
-            chosen[0].model,
+            order.model,
             args.artifact,
-            orders.one_backend(chosen[0]),
-            RunSettings(**chosen[0].options),
+            orders.one_backend(order),
+            RunSettings(**order.options),
             keep_float=args.keep_float,
             progress=progress,
             phases=phases,
@@ -176,26 +175,29 @@ def _predict(args: argparse.Namespace) -> int:
     _check_sources(args)
     from ptqbench import orders
 
-    case = orders.settings_of(args).case(args.model, "")
+    order = _one_order(args, orders.settings_of(args, [args.model]))
     from ptqbench import validation
     from ptqbench.reporting import console, prediction
     from ptqbench.reporting.progress import progress_display
 
     with progress_display() as progress:
-        found = validation.predict(
-            image,
-            model=args.model,
-            backend=args.backend,
-            weights=case.weights,
-            data=case.data,
-            overrides=_overrides(args),
-            seed=case.seed,
-            broken_share=case.broken_share,
-            workers=case.workers,
-            progress=progress,
-        )
+        found = validation.predict(image, order, progress)
     console.show(prediction.prediction_view(found, image.name))
     return 0
+
+
+def _one_order(args: argparse.Namespace, settings: Settings) -> Order:
+    """What is asked for the one model of a command that takes one.
+
+    Raises:
+        UserError: The name is a wildcard for several, or there is no such model.
+    """
+    from ptqbench import orders
+
+    chosen = orders.orders_of(settings, _overrides(args), None)
+    if len(chosen) > 1:
+        raise UserError(f"--model takes one name, but {args.model} is several. Name one.")
+    return chosen[0]
 
 
 def _list(args: argparse.Namespace) -> int:

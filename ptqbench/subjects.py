@@ -115,10 +115,15 @@ def open_subject(
     if complete:
         with phases.measure("complete the recipe"):
             recipe = completed(recipe, model, timing.example())
-    facts: dict[str, object] = {**weights.facts, "notes": (*weights.notes, *data.notes)}
+    facts = source_facts(weights, data)
     folder = artifact_folder(settings.artifacts, stack)
     asked = recipe.thresholds.changed(settings.thresholds)
     return Subject(model, recipe, weights.source, data, timing, folder, facts, asked)
+
+
+def source_facts(weights: Weights, data: Data) -> dict[str, object]:
+    """What a report tells about weights and images, whichever door they came through."""
+    return {**weights.facts, "notes": (*weights.notes, *data.notes)}
 
 
 def artifact_folder(wanted: str | None, stack: ExitStack) -> Path:

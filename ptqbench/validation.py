@@ -13,11 +13,10 @@ from torch import Tensor
 from ptqbench.backends.engine import BACKENDS, TorchBackend, process_unchanged
 from ptqbench.backends.isa import physical_cores
 from ptqbench.case import FloatSide, build_int8, judge, unavailable
-from ptqbench.data.reading import BROKEN_SHARE
 from ptqbench.data.single import load_image
 from ptqbench.errors import UserError
 from ptqbench.fresh import FreshProcess
-from ptqbench.models.weights import load_weights
+from ptqbench.models.weights import check_published, load_weights
 from ptqbench.models.zoo import MODELS
 from ptqbench.orders import Order, chosen_backends
 from ptqbench.phases import Phases
@@ -97,6 +96,11 @@ def run_orders(
         )
         for order in orders
     ]
+    with phases.measure("load weights"):
+        for recipe, backends, settings in planned:
+            if all(backend.refusal(recipe) for backend in backends):
+                continue
+            check_published(MODELS.get(recipe.model), settings.weights, progress)
     cases: list[CaseResult] = []
     spare = [fresh] if fresh else []
     for recipe, backends, settings in planned:
@@ -154,48 +158,43 @@ def _run_model(
     return cases
 
 
-def predict(
-    image: Path,
-    *,
-    model: str,
-    backend: str | None = None,
-    weights: str = "fixture",
-    data: str = "fixture",
-    overrides: Mapping[str, object] | None = None,
-    seed: int = 0,
-    broken_share: float = BROKEN_SHARE,
-    workers: int | None = None,
-    progress: Progress = silent,
-) -> Prediction:
+def predict(image: Path, order: Order, progress: Progress = silent) -> Prediction:
     """What float32 and int8 see in one picture: the five most likely classes of each.
+
+    Args:
+        image: The picture.
+        order: Model, weights, and the images that set the ranges. Of several backends one is
+            taken: the recipe's recommendation if it is among them, else the first that can be
+            used here.
+        progress: Told how far the work is.
 
     Raises:
         UserError: Unknown names, a picture that cannot be read, a backend that cannot run
             here, or weights and data that do not fit.
     """
-    recipe = RECIPES.get(MODELS.get(model).name)
-    target = BACKENDS.get(backend or recipe.backend)
+    recipe = RECIPES.get(order.model)
+    settings = RunSettings(**order.options)
+    target = _one_backend(recipe, order)
     picture = load_image(image)
     if reason := target.refusal(recipe):
         raise UserError(f"The backend {target.name} cannot be used here: {reason}.")
-    settings = RunSettings(
-        data=data,
-        broken_share=broken_share,
-        workers=workers,
-        weights=weights,
-        overrides=overrides or {},
-        seed=seed,
-    )
-    phases = Phases()
     with ExitStack() as stack:
-        subject = open_subject(recipe, settings, stack, progress, phases)
-        loaded = load_weights(MODELS.get(model), weights, settings.overrides)
+        subject = open_subject(recipe, settings, stack, progress, Phases())
+        loaded = load_weights(MODELS.get(order.model), settings.weights, settings.overrides)
         pixels = loaded.preprocessing.normalise(loaded.preprocessing.pixels(picture)[None])
-        int8 = build_int8(subject, target, phases).load()
+        int8 = build_int8(subject, target, Phases()).load()
         labels = subject.data.evaluation.classes
         with torch.inference_mode():
             seen = [_top5(run(pixels)[0], labels) for run in (subject.model, int8)]
-    return Prediction(model, weights, target.name, *seen)
+    return Prediction(order.model, settings.weights, target.name, *seen)
+
+
+def _one_backend(recipe: Recipe, order: Order) -> TorchBackend:
+    """One of the backends that are asked for; it may be one that cannot be used here."""
+    known = {backend.name: backend.refusal(recipe) for backend in BACKENDS}
+    names = chosen_backends(order.backends, order.origin, known)
+    usable = [name for name in names if known[name] is None] or names
+    return BACKENDS.get(recipe.backend if recipe.backend in usable else usable[0])
 
 
 def _top5(logits: Tensor, classes: Sequence[str]) -> tuple[tuple[str, float], ...]:

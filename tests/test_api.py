@@ -101,6 +101,10 @@ def test_a_name_and_an_artifact(user_case: UserCase, artifact: Artifact) -> None
     )
     check(report, AVAILABLE[0])
     assert report.cases[0].weights == str(user_case.weights)
+    # What a reader must know about the images is said here as at the command line.
+    assert report.cases[0].facts["notes"] == (
+        "Calibration images come from train/. By content hash, none of them is evaluated.",
+    )
     # The caller's process is left as it was.
     assert (torch.get_num_threads(), torch.backends.quantized.engine) == (3, engine)
 

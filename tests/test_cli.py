@@ -56,11 +56,12 @@ class Recorder:
         case = CaseResult("resnet18", "fixture", "x86", "fixture", "ab", {}, (gate,))
         return Report(MACHINE, (case,))
 
-    def predict(self, image, **options) -> Prediction:  # type: ignore[no-untyped-def]
-        self.calls.append((image, options))
+    def predict(self, image, order, progress) -> Prediction:  # type: ignore[no-untyped-def]
+        self.calls.append((image, order))
         if self.error is not None:
             raise self.error
-        return Prediction(options["model"], "fixture", "x86", (("cat", 0.9),), (("cat", 0.8),))
+        assert callable(progress)
+        return Prediction(order.model, "fixture", "x86", (("cat", 0.9),), (("cat", 0.8),))
 
 
 DEFAULTS = {
@@ -248,22 +249,33 @@ def test_predict_passes_its_options_on(recorder: Recorder, said: Say, tmp_path: 
     image = tmp_path / "photo.jpg"
     image.write_bytes(b"")
     assert main(["predict", str(image), "--model", "resnet18", "--classes", "cat,dog"]) == 0
-    ((path, options),) = recorder.calls
+    ((path, order),) = recorder.calls
     assert path == image
-    assert isinstance(options, dict)
-    progress = options.pop("progress")
-    assert callable(progress)
-    assert options == {
-        "model": "resnet18",
-        "backend": None,
-        "weights": "fixture",
-        "data": "fixture",
-        "overrides": {"classes": ("cat", "dog")},
-        "seed": 0,
-        "broken_share": 0.01,
-        "workers": None,
-    }
+    assert isinstance(order, Order)
+    assert (order.model, order.backends) == ("resnet18", (RECIPES.get("resnet18").backend,))
+    assert order.options == {**DEFAULTS, "overrides": {"classes": ("cat", "dog")}}
     assert "Both say cat." in said()[0]
+
+
+def test_predict_takes_the_backend_of_the_option_the_settings_or_the_recipe(
+    recorder: Recorder, said: Say, tmp_path: Path
+) -> None:
+    image = tmp_path / "photo.jpg"
+    image.write_bytes(b"")
+    Path("ptqbench.toml").write_text(
+        'backends = ["x86"]\nmodel.vgg11.backends = ["fbgemm", "x86"]\n', "utf-8"
+    )
+    argv = ["predict", str(image), "--model"]
+    assert main([*argv, "resnet18", "--backend", "qnnpack"]) == 0
+    assert main([*argv, "resnet18"]) == 0
+    assert main([*argv, "vgg11"]) == 0
+    orders = [order for _, order in recorder.calls]
+    assert all(isinstance(order, Order) for order in orders)
+    assert [o.backends for o in orders] == [("qnnpack",), ("x86",), ("fbgemm", "x86")]  # type: ignore[attr-defined]
+    assert orders[0].origin == "--backend"  # type: ignore[attr-defined]
+    assert "ptqbench.toml" in orders[1].origin  # type: ignore[attr-defined]
+    assert main([*argv, "resnet*"]) == 2
+    assert "--model takes one name, but resnet* is several" in said()[1]
 
 
 # Exit codes and output
@@ -396,7 +408,7 @@ def test_what_the_user_did_wrong_is_one_sentence(
     recorder.error = UnknownNameError(sentence)
     image = tmp_path / "photo.jpg"
     image.write_bytes(b"")
-    argv = ["run", "resnet81"] if command == "run" else ["predict", str(image), "--model", "x"]
+    argv = ["run"] if command == "run" else ["predict", str(image), "--model", "resnet18"]
     assert main(argv) == 2
     assert said() == ("", f"ptqbench: error: {sentence}\n")
 

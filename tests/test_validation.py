@@ -34,6 +34,7 @@ from ptqbench.phases import Phases
 from ptqbench.recipes import RECIPES
 from ptqbench.reporting.json_report import schema
 from ptqbench.reporting.result import METRICS, Report
+from ptqbench.resources import SHIPPED
 from ptqbench.subjects import RunSettings
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def test_artifacts_that_are_not_kept_go_away(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     seen: list[list[str]] = []
 
-    def stop(subject: Subject, *_: object) -> None:
+    def stop(subject: Subject, *_: object, **__: object) -> None:
         seen.append([path.name for path in subject.folder.iterdir()])
         raise KeyboardInterrupt
 
@@ -182,19 +183,16 @@ def test_predict_against_the_model_itself(
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     pixels = (images[0].permute(1, 2, 0) * std + mean) * 255
     Image.fromarray(pixels.round().to(torch.uint8).numpy()).save(path)
-    found = validation.predict(
-        path,
-        model=user_case.model,
-        backend=AVAILABLE[0],
-        weights=str(user_case.weights),
-        data=str(user_case.data),
-    )
+    options = {"weights": str(user_case.weights), "data": str(user_case.data)}
+    order = Order(user_case.model, (AVAILABLE[0],), "--backend", options)
+    found = validation.predict(path, order)
+    assert found.backend == AVAILABLE[0]
     with torch.inference_mode():
         shares = workshop.model(user_case.model)(images)[0].softmax(0)
-    order = shares.argsort(descending=True)[:5]
-    assert [label for label, _ in found.float32] == [CLASSES[i] for i in order]
+    first = shares.argsort(descending=True)[:5]
+    assert [label for label, _ in found.float32] == [CLASSES[i] for i in first]
     assert [p for _, p in found.float32] == pytest.approx(
-        [float(shares[i]) for i in order], abs=1e-5
+        [float(shares[i]) for i in first], abs=1e-5
     )
     assert len(found.int8) == 5
     assert all(label in CLASSES and 0 < p < 1 for label, p in found.int8)
@@ -286,7 +284,7 @@ def test_one_weights_file_is_for_one_model(user_case: UserCase) -> None:
     [
         (["resnet81"], None, "Unknown model 'resnet81'. Did you mean resnet18"),
         (["resnet18"], ["x68"], "Unknown backend 'x68'. Did you mean x86"),
-        (["mobile*", "vgg*"], None, "Unknown model"),
+        (["mobile*", "nosuch*"], None, "Unknown model"),
     ],
 )
 def test_names_are_checked_before_anything_is_read(
@@ -302,10 +300,10 @@ def test_wildcards_and_recommended_backends(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["none"])
     report = validation.run(["mobilenet_*"])
     assert [(case.model, case.backend) for case in report.cases] == [
-        (name, RECIPES.get(name).backend) for name in ("mobilenet_v2", "mobilenet_v3_large")
+        (name, RECIPES.get(name).backend) for name in MODELS.match("mobilenet_*")
     ]
     everything = validation.run()
-    assert [case.model for case in everything.cases] == RECIPES.names()
+    assert [case.model for case in everything.cases] == list(SHIPPED)
 
 
 def test_orders_keep_their_own_settings_and_the_report_tells_them_apart(
@@ -336,13 +334,37 @@ def test_predict_says_what_is_wrong(
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8 not a photograph")
     with pytest.raises(UserError, match=r"broken\.jpg"):
-        validation.predict(broken, model="resnet18")
+        validation.predict(broken, Order("resnet18", (AVAILABLE[0],), "recipe"))
     with pytest.raises(UserError, match="Did you mean resnet18"):
-        validation.predict(broken, model="resnet81")
+        validation.predict(broken, Order("resnet81", (AVAILABLE[0],), "recipe"))
     picture = next((user_case.data / "val").glob("*/*.png"))
     monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["none"])
     with pytest.raises(UserError, match="backend qnnpack cannot be used here"):
-        validation.predict(picture, model="resnet18", backend="qnnpack")
+        validation.predict(picture, Order("resnet18", ("qnnpack",), "--backend"))
+
+
+def test_of_several_backends_predict_takes_the_recommended_or_the_first_that_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = RECIPES.get("resnet18")
+
+    def taken(*patterns: str) -> str:
+        return validation._one_backend(recipe, Order("resnet18", patterns, "a file")).name
+
+    others = [name for name in BACKENDS.names() if name != recipe.backend]
+    refused: set[str] = set()
+    monkeypatch.setattr(
+        TorchBackend, "refusal", lambda self, _: "no engine" if self.name in refused else None
+    )
+    assert taken(*others, recipe.backend) == recipe.backend
+    assert taken(*others) == others[0]
+    refused.add(others[0])
+    assert taken(*others) == others[1]
+    assert taken(others[0]) == others[0]
+    refused.add(recipe.backend)
+    assert taken("*") == others[1]
+    with pytest.raises(UserError, match=r"a file: Unknown backend 'x68'\. Did you mean x86"):
+        taken("x68")
 
 
 def test_the_sidecar_of_the_case_was_read(user_case: UserCase) -> None:

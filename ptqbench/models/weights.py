@@ -106,6 +106,21 @@ def load_weights(
     return weights
 
 
+def check_published(spec: ModelSpec, source: str, progress: Progress = silent) -> None:
+    """See that torchvision's weights are there, before hours are spent on other models.
+
+    Args:
+        spec: The architecture.
+        source: Where its weights come from; only torchvision's are looked for.
+        progress: Told while a file is downloaded.
+
+    Raises:
+        UserError: There are none of that name, or they are not there and cannot be downloaded.
+    """
+    if source == IMAGENET or is_enum_name(source):
+        fetched(imagenet.choose(spec, source).url, progress)
+
+
 def build_model(spec: ModelSpec, weights: Weights) -> nn.Module:
     """The float32 model with these weights, in evaluation mode.
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 from ptqbench.errors import UserError
+from ptqbench.models.published import PUBLISHED, Published
 from ptqbench.registry import Registry, nearest
 
 Group = tuple[str, ...]
@@ -165,6 +166,14 @@ class Recipe:
         if self.fusion is None:
             raise ValueError(f"The fusion groups of {self.model} are not known yet.")
         return self.fusion
+
+    @property
+    def published(self) -> Mapping[str, Published]:
+        """What torchvision published in float32 and int8, by the name of its weights.
+
+        They are not part of the recipe's hash: nothing is held against them.
+        """
+        return {w: found for (model, w), found in PUBLISHED.items() if model == self.model}
 
     @property
     def hash(self) -> str:
