@@ -297,5 +297,5 @@ def made_by(recipe: Recipe, backend: TorchBackend, artifact: Artifact) -> Made:
         recorded_engine=info.engine,
         record=None if info.build is None else BuildRecord.from_dict(info.build),
         promise=Promise(recipe.int8_modules, recipe.keep_float, recipe.per_channel),
-        saturates_elsewhere=backend.sums_in_16_bits,
+        saturates_elsewhere=bool(backend.sums_in_16_bits),
     )

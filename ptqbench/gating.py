@@ -194,7 +194,7 @@ def _made(
         recorded_engine="" if info is None else info.engine,
         record=record,
         promise=promise,
-        saturates_elsewhere=backend.sums_in_16_bits,
+        saturates_elsewhere=bool(backend.sums_in_16_bits),
         float32=float32,
     )
 

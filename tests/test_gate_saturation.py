@@ -31,7 +31,7 @@ def measure(built: Built) -> Saturation:
         backend.engine,
         built.reference,
         built.images[:2],
-        saturates_elsewhere=backend.sums_in_16_bits,
+        saturates_elsewhere=bool(backend.sums_in_16_bits),
     )
 
 
@@ -104,7 +104,9 @@ def test_probe_agrees_with_what_the_instruction_set_promises() -> None:
         assert shares["convolution"] == pytest.approx(0.5, abs=0.02)
         assert shares["linear"] == pytest.approx(0.5, abs=0.02)
     else:
-        assert set(shares.values()) == {1.0}
+        assert shares["convolution"] == shares["linear"] == 1.0
+    # fbgemm's depthwise kernels multiply into 16 bits whatever the CPU has.
+    assert shares["depthwise convolution"] == pytest.approx(0.56, abs=0.02)
 
 
 def test_says_what_would_saturate_elsewhere(tmp_path: Path) -> None:

@@ -62,13 +62,13 @@ class TorchBackend:
         name: Name of the backend.
         engine: Name of torch's quantized engine.
         targets: Instruction sets that its kernels are written for.
-        sums_in_16_bits: Whether its x86 kernels saturate where the CPU lacks VNNI.
+        sums_in_16_bits: Instruction sets on which kernels of its own saturate.
     """
 
     name: str
     engine: str
     targets: tuple[str, ...]
-    sums_in_16_bits: bool
+    sums_in_16_bits: tuple[str, ...]
 
     def availability(self) -> str | None:
         """None if this build and CPU can run it, else the reason why not."""
@@ -89,7 +89,7 @@ class TorchBackend:
 
     def saturates(self, instructions: str | None = None) -> bool:
         """Whether full-range 8-bit operands saturate on ``instructions`` (default: this CPU)."""
-        return self.sums_in_16_bits and multiplies_into_16_bits(instructions or instruction_set())
+        return (instructions or instruction_set()) in self.sums_in_16_bits
 
     def build(
         self,
@@ -204,6 +204,10 @@ def _chain(first: Tensor, rest: Iterable[Tensor]) -> Iterator[Tensor]:
 
 _X86 = ("avx2", "avx512", "avx512_vnni", "amx")
 
-for _name in ("x86", "fbgemm", "onednn"):
-    BACKENDS.add(_name, TorchBackend(_name, _name, _X86, sums_in_16_bits=True))
-BACKENDS.add("qnnpack", TorchBackend("qnnpack", "qnnpack", ("neon",), sums_in_16_bits=False))
+_WITHOUT_VNNI = tuple(name for name in _X86 if multiplies_into_16_bits(name))
+
+# fbgemm's depthwise kernels multiply into 16 bits on every x86 CPU, and x86 runs grouped
+# convolutions with them even where it leaves all else to oneDNN.
+for _name, _saturating in (("x86", _X86), ("fbgemm", _X86), ("onednn", _WITHOUT_VNNI)):
+    BACKENDS.add(_name, TorchBackend(_name, _name, _X86, sums_in_16_bits=_saturating))
+BACKENDS.add("qnnpack", TorchBackend("qnnpack", "qnnpack", ("neon",), sums_in_16_bits=()))

@@ -47,7 +47,9 @@ def instruction_set() -> str:
 def multiplies_into_16_bits(instructions: str) -> bool:
     """Whether u8×s8 products are added pairwise in 16 bits, which saturates.
 
-    ``vpmaddubsw`` does so on AVX2 and AVX-512 without VNNI; VNNI, AMX and NEON add in 32.
+    ``vpmaddubsw`` does so on AVX2 and AVX-512 without VNNI; VNNI, AMX and NEON add in 32. That
+    is what there is to choose from: an engine may have kernels that use the old instruction
+    on a new CPU (``TorchBackend.sums_in_16_bits``).
     """
     return instructions in {"avx2", "avx512"}
 
