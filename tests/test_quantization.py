@@ -354,7 +354,7 @@ def test_no_calibration_images(workshop: Workshop, flow: str) -> None:
 @pytest.mark.parametrize("flow", ["fx", "eager"])
 def test_a_recipe_for_another_architecture(workshop: Workshop, flow: str) -> None:
     recipe = workshop.recipe("mobilenet_v2", flow=flow)
-    with pytest.raises(UserError, match=r"lacks, first 'features\.0\.0'.*another architecture"):
+    with pytest.raises(UserError, match=r"lacks, first 'features\.0\.0.*another architecture"):
         FLOWS[flow].prepare(
             workshop.model("resnet18"), recipe, workshop.calibration[:1], saturates=True
         )

@@ -24,7 +24,8 @@ def quantizable_copy(model: nn.Module, recipe: Recipe, example: Tensor) -> nn.Mo
     """The model with stubs and ``FloatFunctional``: torchvision's quantizable variant.
 
     Raises:
-        UserError: The architecture has no quantizable variant and no stubs of its own.
+        UserError: The architecture has no quantizable variant and no stubs of its own, or the
+            model is of another architecture.
     """
     if any(isinstance(module, QuantStub) for module in model.modules()):
         return copy.deepcopy(model).eval()
@@ -38,7 +39,13 @@ def quantizable_copy(model: nn.Module, recipe: Recipe, example: Tensor) -> nn.Mo
         classes = model(example).shape[1]
     with without_memory():
         variant = spec.quantizable(classes)
-    variant.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
+    state = copy.deepcopy(model.state_dict())
+    if missing := [name for name in variant.state_dict() if name not in state]:
+        raise UserError(
+            f"The quantizable {recipe.model} has {len(missing)} tensors that the model lacks, "
+            f"first {missing[0]!r}: the recipe belongs to another architecture."
+        )
+    variant.load_state_dict(state, assign=True)
     variant.eval()
     for name, module in model.named_modules():
         if isinstance(module, nn.ReLU6):  # torchvision's variants have a ReLU there
