@@ -16,6 +16,7 @@ from rich.console import RenderableType
 from ptqbench.errors import UserError
 from ptqbench.gates.base import GateResult, Verdict
 from ptqbench.phases import Phase
+from ptqbench.recipes import Recipe, Thresholds
 from ptqbench.reporting import console, numbers
 from ptqbench.reporting.inventory import collect, read_weights
 from ptqbench.reporting.json_report import schema, to_json, write_json
@@ -396,16 +397,22 @@ class _Thing:
 
 
 def make_inventory(folder: Path):  # type: ignore[no-untyped-def]
-    thresholds = _Thing(accuracy=0.99, agreement=0.95, size_ratio=3.5, speedup={"avx2": 1.3})
+    thresholds = Thresholds(size_ratio=3.5, speedup={"avx2": 1.3})
+    unsupported = {"qnnpack": "no such kernel"}
     return collect(
-        [_Thing(name=name, input_size=(3, 224, 224)) for name in ("resnet18", "mobilenet_v2")],
-        [_Thing(model="resnet18", backend="onednn", flow="fx", thresholds=thresholds)],
+        [_Thing(name=name, input_size=(3, 224, 224)) for name in ("resnet18", "vgg11")],
+        [
+            Recipe("resnet18", "onednn", (("conv1", "bn1"),), 21, thresholds),
+            Recipe("vgg11", "x86", None, None, thresholds, unsupported=unsupported),
+        ],
         [
             _Thing(name="onednn", engine="onednn", availability=lambda: None),
             _Thing(name="qnnpack", engine="qnnpack", availability=lambda: "No such engine."),
         ],
         folder,
         "avx2",
+        lambda model: ["IMAGENET1K_V1"],
+        {("vgg11", "onednn"): ({"verdict": "pass"},)},
     )
 
 
@@ -418,7 +425,7 @@ def test_inventory_shows_weights_recipes_and_why_a_backend_is_missing(tmp_path: 
         text = lines(inventory_view(found), width)
         assert max(map(len, text)) <= width
         rows = {line.split()[0]: line for line in text if line}
-        assert "not shipped" in rows["mobilenet_v2"]
+        assert rows["VGG"].split()[1:] == ["vgg11"]
         assert "not available: No such engine." in rows["qnnpack"]
     joined = "\n".join(text)
     assert "89.12 % of 2,000 images" in joined
@@ -426,6 +433,21 @@ def test_inventory_shows_weights_recipes_and_why_a_backend_is_missing(tmp_path: 
     content = json.loads(found.to_json())
     assert content["models"][0]["weights"]["float32_top1"] == 0.8912
     assert content["backends"][1]["unavailable"] == "No such engine."
+    assert content["models"][0]["sources"] == ["fixture", "probe", "IMAGENET1K_V1"]
+    assert content["models"][1]["sources"] == ["probe", "IMAGENET1K_V1"]
+    assert content["recipes"][0]["fused_groups"] == 1
+    matrix = {(entry["model"], entry["backend"]): entry for entry in content["matrix"]}
+    assert len(matrix) == 4
+    assert matrix["resnet18", "onednn"]["recommended"]
+    assert matrix["vgg11", "qnnpack"]["unavailable"] == "No such engine."
+    assert matrix["vgg11", "qnnpack"]["unsupported"] == "no such kernel"
+    assert matrix["vgg11", "onednn"]["measured"] == [{"verdict": "pass"}]
+    assert matrix["resnet18", "onednn"]["measured"] == []
+
+
+def test_without_trained_weights_every_model_is_shown_in_full(tmp_path: Path) -> None:
+    text = "\n".join(lines(inventory_view(make_inventory(tmp_path)), 100))
+    assert text.count("not shipped") == 2
 
 
 def test_a_broken_sidecar_does_not_hide_the_weights(tmp_path: Path) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-from ptqbench.recipes import Thresholds
+from ptqbench.recipes import Recipe
+from ptqbench.recipes.families import OTHER, family
 from ptqbench.reporting.result import SCHEMA_VERSION, plain
+from ptqbench.sources import FIXTURE, PROBE
 
 
 class _Model(Protocol):
@@ -17,17 +19,6 @@ class _Model(Protocol):
     def name(self) -> str: ...
     @property
     def input_size(self) -> tuple[int, int, int]: ...
-
-
-class _Recipe(Protocol):
-    @property
-    def model(self) -> str: ...
-    @property
-    def backend(self) -> str: ...
-    @property
-    def flow(self) -> str: ...
-    @property
-    def thresholds(self) -> Thresholds: ...
 
 
 class _Backend(Protocol):
@@ -55,16 +46,43 @@ class WeightsEntry:
 
 @dataclass(frozen=True)
 class ModelEntry:
-    """A model: its name, the input at which latency is measured, and its fixture weights."""
+    """A model.
+
+    Attributes:
+        name: Registered name.
+        input_size: ``C×H×W`` at which latency is measured.
+        weights: Its fixture weights.
+        family: The family of its architecture.
+        sources: Names of the weights that exist for it, beside files: ``fixture``, ``probe`` and
+            those of torchvision.
+    """
 
     name: str
     input_size: tuple[int, int, int]
     weights: WeightsEntry
+    family: str = OTHER
+    sources: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class RecipeEntry:
-    """A recipe: what it is for and what its gates ask for; speedup by instruction set."""
+    """A recipe: what it is for, what must come of it and what its gates ask for.
+
+    Attributes:
+        model: Name of the architecture.
+        backend: Recommended backend.
+        flow: ``fx`` or ``eager``.
+        accuracy: Share of float32's top-1 to be kept.
+        agreement: Share of images with the same class.
+        size_ratio: How many times smaller int8 must be.
+        speedup: How many times faster, by instruction set.
+        hash: Of the recipe.
+        fused_groups: How many fusion groups there are; None: not counted yet.
+        int8_modules: How many layers become int8; None likewise.
+        keep_float: What stays float32.
+        thresholds: Every threshold that is set, by name.
+        probe: Those that replace them under ``probe`` weights.
+    """
 
     model: str
     backend: str
@@ -73,6 +91,12 @@ class RecipeEntry:
     agreement: float
     size_ratio: float
     speedup: Mapping[str, float]
+    hash: str = ""
+    fused_groups: int | None = None
+    int8_modules: int | None = None
+    keep_float: tuple[str, ...] = ()
+    thresholds: Mapping[str, Any] = field(default_factory=dict)
+    probe: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -85,13 +109,35 @@ class BackendEntry:
 
 
 @dataclass(frozen=True)
+class CaseEntry:
+    """A model on a backend.
+
+    Attributes:
+        model: Registered name.
+        backend: Name.
+        recommended: Whether the recipe recommends it.
+        unavailable: Why this CPU or build cannot run the backend; None: it can.
+        unsupported: Why the model cannot be quantized for it, as found by trying; None: it can.
+        measured: What was measured, one record for each kind of CPU and flow.
+    """
+
+    model: str
+    backend: str
+    recommended: bool
+    unavailable: str | None
+    unsupported: str | None
+    measured: tuple[Mapping[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
 class Inventory:
-    """Everything that can be asked for by name."""
+    """Everything that can be asked for by name, and every model on every backend."""
 
     instruction_set: str
     models: tuple[ModelEntry, ...]
     recipes: tuple[RecipeEntry, ...]
     backends: tuple[BackendEntry, ...]
+    matrix: tuple[CaseEntry, ...] = ()
 
     def to_json(self) -> str:
         """The inventory as JSON text, ending in a newline."""
@@ -122,10 +168,12 @@ def read_weights(folder: Path, name: str) -> WeightsEntry:
 
 def collect(
     models: Iterable[_Model],
-    recipes: Iterable[_Recipe],
+    recipes: Iterable[Recipe],
     backends: Iterable[_Backend],
     weights: Path,
     instruction_set: str,
+    published: Callable[[Any], Iterable[str]] = lambda model: (),
+    measured: Mapping[tuple[str, str], tuple[Mapping[str, Any], ...]] | None = None,
 ) -> Inventory:
     """Ask registries and the folder of weights what there is.
 
@@ -135,23 +183,54 @@ def collect(
         backends: Registered backends.
         weights: Folder of the fixture weights.
         instruction_set: Of this CPU.
+        published: Names of the weights that torchvision has for a model.
+        measured: What was measured, by model and backend.
     """
+    recipes, measured = list(recipes), measured or {}
+    there = [BackendEntry(b.name, b.engine, b.availability()) for b in backends]
     return Inventory(
         instruction_set,
-        tuple(ModelEntry(m.name, m.input_size, read_weights(weights, m.name)) for m in models),
+        tuple(_model(m, read_weights(weights, m.name), published(m)) for m in models),
+        tuple(_recipe(recipe) for recipe in recipes),
+        tuple(there),
         tuple(
-            RecipeEntry(
+            CaseEntry(
                 recipe.model,
-                recipe.backend,
-                recipe.flow,
-                recipe.thresholds.accuracy,
-                recipe.thresholds.agreement,
-                recipe.thresholds.size_ratio,
-                dict(recipe.thresholds.speedup),
+                backend.name,
+                backend.name == recipe.backend,
+                backend.unavailable,
+                recipe.unsupported.get(backend.name),
+                measured.get((recipe.model, backend.name), ()),
             )
             for recipe in recipes
+            for backend in there
         ),
-        tuple(BackendEntry(b.name, b.engine, b.availability()) for b in backends),
+    )
+
+
+def _model(model: _Model, weights: WeightsEntry, published: Iterable[str]) -> ModelEntry:
+    shipped = (FIXTURE,) if weights.shipped else ()
+    sources = (*shipped, PROBE, *published)
+    return ModelEntry(model.name, model.input_size, weights, family(model.name), sources)
+
+
+def _recipe(recipe: Recipe) -> RecipeEntry:
+    asked = asdict(recipe.thresholds)
+    groups = recipe.fused_groups if recipe.fusion is None else len(recipe.fusion)
+    return RecipeEntry(
+        recipe.model,
+        recipe.backend,
+        recipe.flow,
+        recipe.thresholds.accuracy,
+        recipe.thresholds.agreement,
+        recipe.thresholds.size_ratio,
+        dict(recipe.thresholds.speedup),
+        recipe.hash,
+        groups,
+        recipe.int8_modules,
+        recipe.keep_float,
+        {name: value for name, value in asked.items() if value not in (None, {})},
+        dict(recipe.probe),
     )
 
 
@@ -159,8 +238,18 @@ def inventory() -> Inventory:
     """What is registered in this installation, on this CPU."""
     from ptqbench.backends.engine import BACKENDS
     from ptqbench.backends.isa import instruction_set
+    from ptqbench.models import imagenet
     from ptqbench.models.zoo import MODELS
     from ptqbench.recipes import RECIPES
+    from ptqbench.reporting.coverage import measured_cases
     from ptqbench.resources import fixtures_dir
 
-    return collect(MODELS, RECIPES, BACKENDS, fixtures_dir() / "weights", instruction_set())
+    return collect(
+        MODELS,
+        RECIPES,
+        BACKENDS,
+        fixtures_dir() / "weights",
+        instruction_set(),
+        imagenet.names,
+        measured_cases(fixtures_dir() / "coverage.json"),
+    )

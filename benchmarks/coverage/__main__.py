@@ -1,0 +1,199 @@
+"""Measure every model on every backend, and write down what came of it.
+
+``python -m benchmarks.coverage`` measures what has not been measured yet, the cheapest models
+first, and keeps a file for each in ``build/coverage/``. ``--write-recipes`` turns the results
+into ``ptqbench/recipes/measured.json``, ``--write-results`` into ``fixtures/coverage.json``,
+judged by the thresholds that the recipes then have, and ``--write-docs`` makes
+docs/coverage.md of that.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.blocks import ROOT
+from benchmarks.coverage import keys, results, sweep
+from benchmarks.coverage.document import document
+from benchmarks.coverage.records import accuracy_of
+from benchmarks.coverage.thresholds import measured_of
+from ptqbench.files import atomic_path
+from ptqbench.models.torchvision_import import import_torchvision
+from ptqbench.models.zoo import MODELS
+from ptqbench.recipes import RECIPES
+from ptqbench.recipes.measured import FILE as MEASURED
+from ptqbench.recipes.measured import load
+from ptqbench.recipes.measured import render as render_measured
+
+RESULTS = ROOT / "fixtures" / "coverage.json"
+DOCUMENT = ROOT / "docs" / "coverage.md"
+BACKENDS = ("x86", "fbgemm", "onednn", "qnnpack")
+
+
+def giga_macs(model: str) -> float:
+    """What torchvision says that a picture costs, in 1e9 multiply-adds: to begin with the cheap."""
+    weights = import_torchvision().models.get_model_weights(model)
+    return min(float(each.meta["_ops"]) for each in weights)
+
+
+def cases_of(model: str, asked: Sequence[str]) -> tuple[str, ...]:
+    """The cases that a model has: eager mode beside FX where there is a quantizable variant."""
+    both = MODELS.get(model).quantizable is not None and RECIPES.get(model).flow == "fx"
+    return tuple(name for name in asked if name != keys.EAGER or both)
+
+
+def jobs(
+    models: Sequence[str], asked: Sequence[str], cpu: str, weights: str | None
+) -> list[sweep.Job]:
+    """What is to be measured, the cheapest first."""
+    code = keys.code_hash()
+    found = []
+    for name in sorted(models, key=giga_macs):
+        source = weights or keys.weights_of(name)
+        key = keys.key(RECIPES.get(name), source, code, cpu)
+        job = sweep.Job(
+            name, source, cases_of(name, asked), key, cpu, keys.method(RECIPES.get(name))
+        )
+        found.append(job)
+    return found
+
+
+def measure(given: argparse.Namespace) -> None:
+    models = MODELS.match(*given.models) if given.models else MODELS.names()
+    folder = sweep.RESULTS / given.cpu
+    starting = sweep.Starting(
+        tuple(shlex.split(given.build_with)), tuple(shlex.split(given.time_with)), given.limit
+    )
+    for job in jobs(models, given.backend, given.cpu, given.weights):
+        started = time.perf_counter()
+        result = sweep.stored(folder, job.model)
+        did = ""
+        if "build" in given.steps and sweep.missing(job, result, folder, given.again):
+            result = sweep.build(job, folder, given.again, starting)
+            did = "built"
+        if "time" in given.steps and result.get("key") == job.key and sweep.untimed(result):
+            result = sweep.time(job, folder, starting)
+            did += " timed"
+        if did:
+            print(f"{job.model}: {did}, {time.perf_counter() - started:.0f} s", flush=True)
+            for name in job.cases:
+                print(f"  {name:8} {line(result['cases'][name])}", flush=True)
+
+
+def line(case: sweep.Json) -> str:
+    """A line about a case, for whoever watches."""
+    if case["status"] != "measured":
+        return f"{case['status']}: {case['reason']}"
+    accuracy = accuracy_of(case)
+    bad = [name for name, verdict in case["gates"].items() if verdict != "pass"]
+    speed = f"{case['speed']['speedup'][0]:.2f}×" if "speed" in case else case.get("speed_reason")
+    return (
+        f"top-1 {accuracy.float32_top1:.3f} → {accuracy.int8_top1:.3f} of {accuracy.n}, "
+        f"agreement {accuracy.agreement.value:.3f}, {accuracy.sqnr_db:.1f} dB, "
+        f"size {case['size'][0] / case['size'][1]:.2f}×, speed {speed} {' '.join(bad)}"
+    )
+
+
+def all_results() -> dict[str, dict[str, sweep.Json]]:
+    """Results by how the CPU was restricted and by model, of today's way to quantize."""
+    found: dict[str, dict[str, sweep.Json]] = {}
+    for cpu in sweep.RESTRICTED:
+        for model in MODELS.names():
+            result = sweep.stored(sweep.RESULTS / cpu, model)
+            if not result or sweep.untimed(result):
+                continue
+            if result["method"] != keys.method(RECIPES.get(model)):
+                print(f"{model} ({cpu}): the recipe has changed since; measure it again")
+                continue
+            found.setdefault(cpu, {})[model] = result
+    return found
+
+
+def write_recipes() -> None:
+    """What the results let the recipes promise; models without results keep what they have."""
+    found = all_results()
+    models = dict(load())
+    for model in MODELS.names():
+        of_model = {cpu: by_model[model] for cpu, by_model in found.items() if model in by_model}
+        if of_model and RECIPES.get(model).fusion is None:
+            models[model] = measured_of(RECIPES.get(model), of_model)
+    _write(MEASURED, render_measured(models))
+
+
+def write_results() -> None:
+    """The record of the matrix, judged by today's recipes."""
+    recipes = {recipe.model: recipe for recipe in RECIPES}
+    _write(RESULTS, results.render(results.record(recipes, all_results())))
+
+
+def write_docs() -> None:
+    """The document, from the record."""
+    content = json.loads(RESULTS.read_text("utf-8"))
+    recommended = {recipe.model: recipe.backend for recipe in RECIPES}
+    _write(DOCUMENT, document(content, recommended))
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, "utf-8")
+    print(f"{_place(path)} written", file=sys.stderr)
+
+
+def _place(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.coverage")
+    parser.add_argument("--models", nargs="+", metavar="MODEL", help="names or wildcards")
+    every = [*BACKENDS, keys.EAGER]
+    parser.add_argument("--backend", nargs="+", choices=every, default=every, metavar="BACKEND")
+    parser.add_argument("--weights", help="instead of fixture where they ship, and probe")
+    parser.add_argument("--again", action="store_true", help="whatever was measured before")
+    parser.add_argument(
+        "--cpu",
+        choices=list(sweep.RESTRICTED),
+        default="native",
+        help="leave the newer instructions of this CPU alone",
+    )
+    parser.add_argument(
+        "--steps",
+        nargs="+",
+        choices=["build", "time"],
+        default=["build", "time"],
+        help="build (one thread; other work may go on beside it), time (wants a quiet machine)",
+    )
+    parser.add_argument(
+        "--build-with", default="", metavar="CMD", help="put in front of what builds, e.g. nice"
+    )
+    parser.add_argument(
+        "--time-with", default="", metavar="CMD", help="put in front of what times, e.g. a lock"
+    )
+    parser.add_argument("--limit", type=float, default=sweep.LIMIT_S, help="s for each step")
+    parser.add_argument("--write-recipes", action="store_true", help=f"{_place(MEASURED)}")
+    parser.add_argument("--write-results", action="store_true", help=f"{_place(RESULTS)}")
+    parser.add_argument("--write-docs", action="store_true", help=f"{_place(DOCUMENT)}")
+    given = parser.parse_args()
+    if given.write_recipes:
+        write_recipes()
+        if given.write_results or given.write_docs:
+            # Recipes are read when they are imported: by another process, now.
+            rest = [f"--write-{n}" for n in ("results", "docs") if getattr(given, f"write_{n}")]
+            subprocess.run([sys.executable, "-m", "benchmarks.coverage", *rest], check=True)
+        return
+    if given.write_results:
+        write_results()
+    if given.write_docs:
+        write_docs()
+    if not (given.write_results or given.write_docs):
+        measure(given)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

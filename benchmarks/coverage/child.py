@@ -1,0 +1,288 @@
+"""One model on its backends, in a process of its own: ``python -m benchmarks.coverage.child``.
+
+There are two steps. ``build`` quantizes, evaluates and looks inside, on one thread, so that
+other work beside it does no harm, and leaves the artifacts in a folder; ``time`` times these.
+What is found is appended to a file line by line, so that a process that dies takes only the
+case with it that it was at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.coverage.keys import EAGER, eager, open_recipe
+from benchmarks.coverage.plan import MOST_IMAGES, plan, timing_plan
+from benchmarks.coverage.records import encode, encode_speed
+from benchmarks.coverage.remembered import Remembered
+from ptqbench.backends.artifact import Artifact, reason_of
+from ptqbench.backends.engine import BACKENDS, TorchBackend
+from ptqbench.backends.graph import Graph, read_module
+from ptqbench.backends.isa import instruction_set, physical_cores
+from ptqbench.case import Subject, build_int8, calibration_batches, inspection_images, made_by
+from ptqbench.data.sets import ImageSet
+from ptqbench.gates import Evidence
+from ptqbench.measurement.accuracy import measure_accuracy
+from ptqbench.measurement.inside import Inside
+from ptqbench.measurement.macs import Macs, count_macs
+from ptqbench.measurement.size import measure_size
+from ptqbench.measurement.timing import measure_speed, pick_fastest
+from ptqbench.phases import Phases
+from ptqbench.progress import silent
+from ptqbench.quantization.derive import completed
+from ptqbench.quantization.kept import Calibrations
+from ptqbench.recipes import RECIPES, Thresholds
+from ptqbench.reporting.machine import machine_facts
+from ptqbench.reporting.result import plain
+from ptqbench.subjects import RunSettings, open_subject
+
+FLOAT = "float32"
+BATCH_SIZE = 50
+
+
+@dataclass(frozen=True)
+class Fewer:
+    """The first images of a set, in smaller batches."""
+
+    images: ImageSet
+    count: int
+    most: int
+
+    name = property(lambda self: self.images.name)
+    classes = property(lambda self: self.images.classes)
+    labelled = property(lambda self: self.images.labelled)
+    limit = property(lambda self: self.count)
+
+    def batches(self, start: int, stop: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        return self.images.batches(start, stop, min(batch_size, self.most))
+
+    def content_hashes(self, start: int, stop: int) -> Iterator[str]:
+        return self.images.content_hashes(start, stop)
+
+
+class Journal:
+    """A file that records are appended to, each whole and at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, kind: str, **record: Any) -> None:
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"kind": kind, **record}) + "\n")
+
+
+@dataclass
+class Side:
+    """The float32 side of a model: what int8 is compared with."""
+
+    artifact: Artifact
+    predictions: Remembered
+    graph: Graph
+    macs: Macs
+
+
+def build(model: str, weights: str, cases: Sequence[str], folder: Path, journal: Journal) -> None:
+    """Quantize, evaluate and look inside: backends by name, and ``eager``."""
+    torch.set_num_threads(1)
+    recipe = open_recipe(RECIPES.get(model))
+    with ExitStack() as stack:
+        settings = RunSettings(weights=weights, limit=MOST_IMAGES, threads=1, artifacts=str(folder))
+        opened = open_subject(recipe, settings, stack, silent, Phases())
+        macs = count_macs(opened.model, opened.timing.example())
+        subject, facts = smaller(opened, macs)
+        del opened
+        journal.write("model", **facts)
+        side = float_side(subject, macs)
+        kept = Calibrations() if len(cases) > 1 else None
+        for name in cases:
+            settle(journal, "case", name, lambda name=name: built(name, subject, side, kept))
+
+
+def smaller(subject: Subject, macs: Macs) -> tuple[Subject, dict[str, Any]]:
+    """The subject with as many images as its cost allows, and what its cases share."""
+    data = subject.data
+    side = next(data.calibration.batches(0, 1, 1))[0].shape[-1]
+    full = subject.timing.input_shape[-1]
+    chosen = plan(macs.total * (side / full) ** 2, side)
+    calibration = min(chosen.calibration_images, subject.recipe.calibration_images)
+    images = replace(
+        data,
+        calibration=Fewer(data.calibration, calibration, chosen.batch_size),
+        evaluation=Fewer(data.evaluation, chosen.evaluation_images, chosen.batch_size),
+    )
+    facts = {
+        "weights": subject.weights,
+        "weights_facts": {k: v for k, v in subject.facts.items() if k != "notes"},
+        "parameters": sum(p.numel() for p in subject.model.parameters()),
+        "macs": macs.total,
+        "evaluation_side": side,
+        "evaluation_images": chosen.evaluation_images,
+        "calibration_images": calibration,
+        "input_shape": subject.timing.input_shape,
+        "fused_groups": len(subject.recipe.groups),
+        "int8_modules": subject.recipe.int8_modules,
+        "instruction_set": instruction_set(),
+        "machine": machine_facts(),
+    }
+    shared = {name: plain(value) for name, value in facts.items()}
+    return replace(subject, data=images), shared
+
+
+def float_side(subject: Subject, macs: Macs) -> Side:
+    """Lower float32, and read its graph."""
+    example = next(calibration_batches(subject.data, subject.recipe))[:1]
+    path = subject.folder / f"{FLOAT}.pt"
+    artifact = BACKENDS.get("x86").build_float(subject.model, subject.recipe.model, example, path)
+    graph = read_module(subject.model, inspection_images(subject)[:1])
+    return Side(artifact, Remembered(artifact.load()), graph, macs)
+
+
+def settle(journal: Journal, kind: str, name: str, make: Callable[[], dict[str, Any]]) -> None:
+    """Do one case, whatever comes of it, and write it down."""
+    journal.write("begin", case=name)
+    begun = time.perf_counter()
+    found = make()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
+    seconds = round(time.perf_counter() - begun, 1)
+    journal.write(kind, case=name, seconds=seconds, peak_mb=peak, **found)
+
+
+def built(name: str, subject: Subject, side: Side, kept: Calibrations | None) -> dict[str, Any]:
+    """One case: measured, refused by torch, or an error of our own."""
+    recipe, backend = subject.recipe, BACKENDS.get("x86" if name == EAGER else name)
+    found: dict[str, Any] = {}
+    stage = "refused"
+    try:
+        if name == EAGER:
+            recipe = completed(eager(recipe), subject.model, subject.timing.example())
+            backend = BACKENDS.get(RECIPES.get(recipe.model).backend)
+        subject = replace(subject, recipe=recipe)
+        found = {
+            "backend": backend.name,
+            "flow": recipe.flow,
+            "fused_groups": len(recipe.groups),
+            "int8_modules": recipe.int8_modules,
+        }
+        path = subject.folder / f"{name}.pt"
+        artifact = build_int8(
+            subject, backend, Phases(), path, kept=None if name == EAGER else kept
+        )
+        images, _ = next(subject.data.evaluation.batches(0, 1, 1))
+        with torch.inference_mode():
+            artifact.load()(images)
+        stage = "error"
+        return {"status": "measured", **found, **compared(subject, backend, artifact, side)}
+    except MemoryError:
+        return {"status": "died", **found, "reason": "memory ran out"}
+    except Exception as error:
+        traceback.print_exc()
+        return {"status": stage, **found, "reason": said(error)}
+
+
+def compared(
+    subject: Subject, backend: TorchBackend, artifact: Artifact, side: Side
+) -> dict[str, Any]:
+    """Everything about an artifact but its speed."""
+    int8 = artifact.load()
+    evidence = Evidence(
+        Thresholds(),
+        instruction_set(),
+        accuracy=measure_accuracy(
+            side.predictions, int8, subject.data.evaluation, batch_size=BATCH_SIZE
+        ),
+        size=measure_size(side.artifact.path, artifact.path),
+        kernels_for=backend.targets,
+        **Inside(
+            made_by(subject.recipe, backend, artifact),
+            int8,
+            side.graph,
+            inspection_images(subject),
+        )
+        .findings()
+        .found,
+    )
+    return encode(evidence, side.macs, artifact.info.calibration_images)
+
+
+def timed(
+    folder: Path,
+    cases: Sequence[str],
+    shape: tuple[int, int, int, int],
+    macs: int,
+    journal: Journal,
+) -> None:
+    """Time the artifacts that ``build`` left, each in pairs with float32."""
+    threads = physical_cores()
+    torch.set_num_threads(threads)
+    chosen = timing_plan(macs)
+    lowerings = BACKENDS.get("x86").float_lowerings(Artifact.open(folder / f"{FLOAT}.pt"))
+    example = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    fastest, _ = pick_fastest(lowerings, example, threads=threads, rounds=chosen.rounds)
+    float32 = lowerings[fastest]
+    del lowerings  # the slower one takes as much memory as the model
+
+    def speed(name: str) -> dict[str, Any]:
+        artifact = Artifact.open(folder / f"{name}.pt")
+        promised = instruction_set() in BACKENDS.get(artifact.info.backend).targets
+        pairs = chosen.pairs if promised else chosen.unpromised_pairs
+        found = measure_speed(
+            float32,
+            artifact.load(),
+            example,
+            threads=threads,
+            threshold=None,
+            min_pairs=pairs,
+            max_pairs=pairs,
+        )
+        return {"speed": encode_speed(found), "float32_lowering": fastest}
+
+    for name in cases:
+        settle(journal, "speed", name, lambda name=name: speed(name))
+
+
+def said(error: Exception) -> str:
+    """The first line of what was raised, with its kind where that says more."""
+    reason = reason_of(error)
+    lines = [line.strip() for line in reason.splitlines() if line.strip()]
+    first = lines[0] if lines else type(error).__name__
+    return first if isinstance(error, RuntimeError) else f"{type(error).__name__}: {first}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("step", choices=["build", "time"])
+    parser.add_argument("model")
+    parser.add_argument("--weights")
+    parser.add_argument("--cases", nargs="+", required=True)
+    parser.add_argument("--journal", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--shape", nargs=4, type=int, help="N C H W of the latency")
+    parser.add_argument("--macs", type=int)
+    given = parser.parse_args()
+    Path("/proc/self/oom_score_adj").write_text("1000")  # this process first, if memory runs out
+    journal = Journal(given.journal)
+    try:
+        if given.step == "build":
+            build(given.model, given.weights, given.cases, given.folder, journal)
+        else:
+            timed(given.folder, given.cases, tuple(given.shape), given.macs, journal)
+    except Exception as error:
+        traceback.print_exc()
+        journal.write("failed", reason=said(error))
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

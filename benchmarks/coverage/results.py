@@ -1,0 +1,156 @@
+"""The committed record of the whole matrix, ``fixtures/coverage.json``."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks.coverage import keys
+from benchmarks.coverage.records import accuracy_of, judge_again, verdicts
+from benchmarks.coverage.sweep import RESTRICTED
+from ptqbench.gates.accuracy import is_guessing, share_kept
+from ptqbench.gates.base import Verdict
+from ptqbench.recipes import Recipe, Thresholds
+from ptqbench.recipes.families import family
+from ptqbench.reporting.result import worst
+
+SCHEMA_VERSION = 1
+_OF_MODEL = (
+    "weights",
+    "weights_facts",
+    "parameters",
+    "macs",
+    "input_shape",
+    "evaluation_side",
+    "evaluation_images",
+    "fused_groups",
+    "int8_modules",
+)
+_OF_CASE = (
+    "accuracy",
+    "size",
+    "speed",
+    "speed_reason",
+    "instruction_set",
+    "kernels_for",
+    "fused",
+    "int8_share_of_macs",
+    "calibration_images",
+    "float32_lowering",
+)
+
+Json = Mapping[str, Any]
+
+
+def thresholds_of(recipe: Recipe, weights: str) -> Thresholds:
+    """What the gates ask of a recipe under weights of that source."""
+    return recipe.thresholds.changed(recipe.probe if weights == "probe" else {})
+
+
+def case_record(recipe: Recipe, name: str, result: Json) -> dict[str, Any]:
+    """A stored case, judged by what its recipe asks for now."""
+    case = result["cases"][name]
+    carried_out = keys.eager(recipe) if name == keys.EAGER else recipe
+    record = {
+        "model": recipe.model,
+        "case": name,
+        "backend": case.get("backend", recipe.backend if name == keys.EAGER else name),
+        "flow": carried_out.flow,
+        "recipe": carried_out.hash,
+        "method": keys.method(carried_out),
+        "status": case["status"],
+    }
+    if case["status"] != "measured":
+        return {**record, "reason": case["reason"], "verdict": Verdict.UNVERIFIED.value}
+    asked = thresholds_of(recipe, result["weights"])
+    gates = judge_again(case, asked, result["input_shape"])
+    return {
+        **record,
+        "verdict": worst(gate.verdict for gate in gates).value,
+        **{field: case[field] for field in _OF_CASE if field in case},
+        **numbers(case),
+        **verdicts(gates),
+    }
+
+
+def numbers(case: Json) -> dict[str, Any]:
+    """Metrics of a measured case with their intervals and sample sizes, as reports name them."""
+    accuracy = accuracy_of(case)
+    assert accuracy.top1 is not None
+    metrics = {
+        "float32_top1": accuracy.float32_top1,
+        "int8_top1": accuracy.int8_top1,
+        "agreement": accuracy.agreement.value,
+        "sqnr_db": accuracy.sqnr_db,
+        "size_ratio": case["size"][0] / case["size"][1],
+    }
+    intervals = {
+        "agreement": [accuracy.agreement.low, accuracy.agreement.high],
+        "sqnr_db": [accuracy.sqnr.low, accuracy.sqnr.high],
+    }
+    if not is_guessing(accuracy):
+        kept = share_kept(accuracy.top1)
+        metrics["accuracy"] = kept.value
+        intervals["accuracy"] = [kept.low, kept.high]
+    sizes = {"evaluation_images": accuracy.n}
+    if "speed" in case:
+        metrics["speedup"], *intervals["speedup"] = case["speed"]["speedup"]
+        sizes["pairs"] = case["speed"]["pairs"]
+    return {"metrics": _rounded(metrics), "intervals": _rounded(intervals), **sizes}
+
+
+def _rounded(value: Any) -> Any:
+    """Five digits; what is no number is None, as JSON has it."""
+    if isinstance(value, dict):
+        return {name: _rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.5g}") if math.isfinite(value) else None
+
+
+def record(recipes: Mapping[str, Recipe], results: Mapping[str, Mapping[str, Json]]) -> Json:
+    """Everything that is committed.
+
+    Args:
+        recipes: By model.
+        results: Of each model, by how the CPU was restricted.
+    """
+    runs = {}
+    for cpu, by_model in results.items():
+        machines = [result["machine"] for result in by_model.values() if "machine" in result]
+        runs[cpu] = {
+            "machine": machines[0] if machines else {},
+            "environment": RESTRICTED[cpu],
+            "models": {
+                model: {
+                    "family": family(model),
+                    **{field: result[field] for field in _OF_MODEL if field in result},
+                }
+                for model, result in by_model.items()
+            },
+            "cases": [
+                case_record(recipes[model], name, result)
+                for model, result in by_model.items()
+                for name in result["cases"]
+            ],
+        }
+    return {"schema_version": SCHEMA_VERSION, "runs": runs}
+
+
+def render(content: Json) -> str:
+    """The text of the file, a model or a case in each line."""
+    runs = []
+    for cpu, run in content["runs"].items():
+        models = ",\n".join(f"{json.dumps(k)}: {_line(v)}" for k, v in run["models"].items())
+        cases = ",\n".join(_line(case) for case in run["cases"])
+        head = f'"machine": {_line(run["machine"])},\n"environment": {_line(run["environment"])}'
+        body = f'{head},\n"models": {{\n{models}\n}},\n"cases": [\n{cases}\n]'
+        runs.append(f"{json.dumps(cpu)}: {{\n{body}\n}}")
+    body = ",\n".join(runs)
+    return f'{{\n"schema_version": {content["schema_version"]},\n"runs": {{\n{body}\n}}\n}}\n'
+
+
+def _line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,164 @@
+"""From results to what recipes promise: thresholds with a margin, and none for a collapse."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from benchmarks.coverage.keys import EAGER
+from benchmarks.coverage.records import accuracy_of, judge_again
+from ptqbench.gates import accuracy as accuracy_gate
+from ptqbench.gates import agreement as agreement_gate
+from ptqbench.gates.base import Verdict
+from ptqbench.measurement.accuracy import Accuracy
+from ptqbench.recipes import Recipe, Thresholds
+from ptqbench.recipes.measured import Measured
+
+SPEED_SHARE = 0.85
+"""Part of the lower limit of the speedup that is promised."""
+SIZE_SHARE = 0.97
+"""Part of the worst size ratio that is promised."""
+SHARE_MARGIN = 0.01
+"""What is taken off the lower limit of an accuracy kept or an agreement."""
+SQNR_MARGIN_DB = 1.0
+"""What is taken off the lower limit of an SQNR."""
+
+LEAST_SQNR_DB = 10.0
+LEAST_AGREEMENT = 0.80
+LEAST_KEPT = 0.90
+"""What a case that is worse than one of these measures is a collapse: no threshold follows it."""
+LOWEST = {"accuracy": 0.85, "agreement": 0.75}
+"""Below this no threshold is set, however few images made an interval wide."""
+
+Json = Mapping[str, Any]
+Results = Mapping[str, Json]
+"""Results of one model, by how the CPU was restricted."""
+
+SPEEDUP = "speedup"
+
+
+def collapsed(accuracy: Accuracy) -> bool:
+    """Whether int8 is so far from float32 that something is wrong, whatever was hoped for."""
+    kept = 1.0
+    if accuracy.top1 is not None and not accuracy_gate.is_guessing(accuracy):
+        kept = accuracy_gate.share_kept(accuracy.top1).value
+    return (
+        not accuracy.sqnr_db >= LEAST_SQNR_DB
+        or accuracy.agreement.value < LEAST_AGREEMENT
+        or kept < LEAST_KEPT
+    )
+
+
+def sound(case: Json) -> bool:
+    """Whether a case was measured, is no collapse, and fails no gate that has no threshold."""
+    return (
+        case["status"] == "measured"
+        and Verdict.FAIL.value not in case["gates"].values()
+        and not collapsed(accuracy_of(case))
+    )
+
+
+def probe_thresholds(cases: Iterable[Json]) -> dict[str, float]:
+    """Thresholds under probe weights, where the general ones are missed without a collapse.
+
+    Args:
+        cases: Measured, none collapsed.
+
+    Returns:
+        Nothing where all cases pass by the general thresholds. Else the lowest limit of the
+        intervals with its margin off, and with it a least SQNR, without which the others
+        would say little.
+    """
+    general = Thresholds()
+    lows: dict[str, list[float]] = {"accuracy": [], "agreement": [], "sqnr_db": []}
+    for case in cases:
+        accuracy = accuracy_of(case)
+        lows["agreement"].append(agreement_gate.conditions(accuracy, general)[0].estimate.low)
+        lows["sqnr_db"].append(accuracy.sqnr.low)
+        if not accuracy_gate.is_guessing(accuracy):
+            lows["accuracy"].append(accuracy_gate.conditions(accuracy, general)[0].estimate.low)
+    found = {}
+    for name, least in (("accuracy", general.accuracy), ("agreement", general.agreement)):
+        if lows[name] and min(lows[name]) < least:
+            found[name] = max(down(min(lows[name]) - SHARE_MARGIN, 2), LOWEST[name])
+    if found:
+        found["sqnr_db"] = down(min(lows["sqnr_db"]) - SQNR_MARGIN_DB, 1)
+    return found
+
+
+def measured_of(recipe: Recipe, results: Results) -> Measured:
+    """What a recipe can promise after these results.
+
+    Args:
+        recipe: Its thresholds are not looked at.
+        results: The first is what the backend is chosen by.
+    """
+    cases = [case for result in results.values() for case in result["cases"].values()]
+    good = [case for case in cases if sound(case)]
+    sizes = [case["size"][0] / case["size"][1] for case in cases if case["status"] == "measured"]
+    by_probe = all(result["weights"] == "probe" for result in results.values())
+    probe = probe_thresholds(good) if by_probe else {}
+    size_ratio = down(SIZE_SHARE * min(sizes), 2) if sizes else None
+    first = next(iter(results.values()))
+    backend = fastest(first, Thresholds(size_ratio=size_ratio or 0.0).changed(probe))
+    return Measured(
+        fused_groups=first.get("fused_groups"),
+        int8_modules=first.get("int8_modules"),
+        backend=backend,
+        size_ratio=size_ratio,
+        speedup=speedups(backend, results.values()),
+        probe=probe,
+        unsupported={
+            name: case["reason"]
+            for name, case in first["cases"].items()
+            if case["status"] == "refused" and name != EAGER
+        },
+    )
+
+
+def fastest(result: Json, thresholds: Thresholds) -> str | None:
+    """The backend with the highest speedup of those that pass everything else, if any does.
+
+    Backends whose kernels are for another CPU are left out.
+    """
+    speeds = {
+        name: case["speed"]["speedup"][0]
+        for name, case in result["cases"].items()
+        if name != EAGER and promised(case) and passes(case, thresholds, result["input_shape"])
+    }
+    return max(speeds, key=speeds.__getitem__) if speeds else None
+
+
+def promised(case: Json) -> bool:
+    """Whether a speed was measured that says something about the target."""
+    return (
+        case["status"] == "measured"
+        and "speed" in case
+        and case["instruction_set"] in case["kernels_for"]
+    )
+
+
+def passes(case: Json, thresholds: Thresholds, input_shape: list[int]) -> bool:
+    """Whether every gate but the speedup passes, and it is no collapse."""
+    gates = judge_again(case, thresholds, input_shape)
+    others = all(g.verdict is Verdict.PASS for g in gates if g.name != SPEEDUP)
+    return others and not collapsed(accuracy_of(case))
+
+
+def speedups(backend: str | None, results: Iterable[Json]) -> dict[str, float]:
+    """Promised speedups of a backend, by instruction set; eager mode counts where it ran."""
+    found: dict[str, float] = {}
+    for result in results:
+        for case in result["cases"].values():
+            if promised(case) and case["backend"] == backend:
+                value = down(SPEED_SHARE * case["speed"]["speedup"][1], 2)
+                known = found.get(case["instruction_set"], math.inf)
+                found[case["instruction_set"]] = min(value, known)
+    return found
+
+
+def down(value: float, digits: int) -> float:
+    """Rounded down, so that rounding promises nothing more."""
+    factor = 10**digits
+    return math.floor(value * factor + 1e-9) / factor

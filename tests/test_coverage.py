@@ -1,0 +1,323 @@
+"""The sweep over the whole matrix: its arithmetic, its record and what is written of it."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from ptqbench.models.zoo import MODELS
+from ptqbench.recipes import RECIPES, Thresholds
+from ptqbench.recipes.families import FAMILIES, family
+
+ROOT = Path(__file__).parent.parent
+Script = Callable[[str], ModuleType]
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch) -> Script:
+    monkeypatch.syspath_prepend(str(ROOT))
+    return lambda name: importlib.import_module(f"benchmarks.coverage.{name}")
+
+
+def case(
+    *,
+    agreed: int = 396,
+    kept: tuple[int, int, int, int] = (300, 2, 2, 96),
+    sqnr_db: float = 30.0,
+    speedup: tuple[float, float, float] = (2.0, 1.9, 2.1),
+    backend: str = "x86",
+    **changed: Any,
+) -> dict[str, Any]:
+    """A measured case of 400 images, every one with the same SQNR."""
+    n, signal = 400, 100.0
+    noise = signal / 10 ** (sqnr_db / 10)
+    sums = [n, n * signal, n * noise, n * signal**2, n * noise**2, n * signal * noise]
+    return {
+        "status": "measured",
+        "backend": backend,
+        "flow": "fx",
+        "accuracy": {
+            "agreed": agreed,
+            "top1": list(kept),
+            "top5": [n, 0, 0, 0],
+            "noise": sums,
+            "classes": 16,
+        },
+        "size": [4000, 1000],
+        "speed": {
+            "speedup": list(speedup),
+            "noise": [1.0, 0.99, 1.01],
+            "float32_ms": 20.0,
+            "int8_ms": 10.0,
+            "pairs": 20,
+            "threads": 2,
+        },
+        "instruction_set": "avx2",
+        "kernels_for": ["neon"] if backend == "qnnpack" else ["avx2"],
+        "fused": [20, 20],
+        "int8_share_of_macs": 0.99,
+        "calibration_images": 256,
+        "gates": dict.fromkeys(("fusion", "conversion", "fidelity", "saturation"), "pass"),
+        "details": {},
+        **changed,
+    }
+
+
+def result(model: str = "vgg11", **cases: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "model": model,
+        "key": "k",
+        "method": "m",
+        "weights": "probe",
+        "parameters": 1_000_000,
+        "macs": 2_000_000_000,
+        "evaluation_side": 64,
+        "evaluation_images": 400,
+        "input_shape": [1, 3, 224, 224],
+        "fused_groups": 20,
+        "int8_modules": 21,
+        "machine": {"cpu": "A", "instruction_set": "avx2", "physical_cores": 2},
+        "cases": cases,
+    }
+
+
+VGG = RECIPES.get("vgg11")
+
+
+def test_the_fastest_backend_that_passes_is_recommended_with_a_margin(script: Script) -> None:
+    found = script("thresholds").measured_of(
+        VGG,
+        {
+            "avx2": result(
+                x86=case(),
+                fbgemm=case(backend="fbgemm", speedup=(9.0, 8.0, 10.0), agreed=100),
+                onednn=case(backend="onednn", speedup=(3.0, 2.5, 3.5)),
+                qnnpack=case(backend="qnnpack", speedup=(9.0, 8.0, 10.0), size=[3000, 1000]),
+            )
+        },
+    )
+    assert found.backend == "onednn"
+    assert found.speedup == {"avx2": 2.12}  # 0.85 × 2.5, rounded down
+    assert found.size_ratio == 2.91  # 0.97 × 3
+    assert (found.fused_groups, found.int8_modules) == (20, 21)
+    assert found.unsupported == {}
+
+
+def test_a_speedup_below_one_stays_what_it_is(script: Script) -> None:
+    slow = {"avx2": result(x86=case(speedup=(0.9, 0.8, 1.0)))}
+    assert script("thresholds").measured_of(VGG, slow).speedup == {"avx2": 0.68}
+
+
+def test_each_instruction_set_has_its_own_speedup_and_eager_mode_counts(script: Script) -> None:
+    results = {
+        "avx2": result(x86=case(), eager=case(speedup=(1.5, 1.4, 1.6))),
+        "native": result(x86=case(instruction_set="amx", kernels_for=["amx"])),
+    }
+    assert script("thresholds").measured_of(VGG, results).speedup == {"avx2": 1.19, "amx": 1.61}
+
+
+def test_probe_thresholds_are_set_where_the_general_ones_are_missed(script: Script) -> None:
+    module = script("thresholds")
+    assert module.probe_thresholds([case(kept=(400, 0, 0, 0), agreed=400)]) == {}
+    found = module.probe_thresholds([case(), case(agreed=368, sqnr_db=17.26)])
+    # Wilson's lower limit for 368 of 400 is 0.889; equal SQNRs leave an interval without length.
+    assert found["agreement"] == 0.87
+    assert found["sqnr_db"] == 16.2
+    assert 0.95 < found["accuracy"] < 0.99
+    again = Thresholds().changed(found)
+    gates = script("records").judge_again(case(agreed=368, sqnr_db=17.26), again, [1, 3, 8, 8])
+    verdicts = {gate.name: gate.verdict.value for gate in gates}
+    assert verdicts.pop("speedup") == "unverified"  # no threshold is asked for here
+    assert set(verdicts.values()) == {"pass"}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"sqnr_db": 5.0},
+        {"agreed": 200},
+        {"kept": (200, 100, 0, 100)},
+        {"sqnr_db": -3.0, "agreed": 40, "kept": (20, 280, 5, 95)},
+    ],
+)
+def test_a_collapse_never_becomes_green(script: Script, bad: dict[str, Any]) -> None:
+    module = script("thresholds")
+    results = {"avx2": result(x86=case(**bad), onednn=case(**bad, backend="onednn"))}
+    found = module.measured_of(VGG, results)
+    assert found.backend is None and found.speedup == {} and found.probe == {}
+    beside = module.measured_of(VGG, {"avx2": result(x86=case(**bad), fbgemm=case())})
+    assert beside.probe == module.probe_thresholds([case()])
+    assert module.collapsed(script("records").accuracy_of(case(**bad)))
+
+
+def test_a_case_that_fails_a_gate_without_threshold_is_not_learnt_from(script: Script) -> None:
+    module = script("thresholds")
+    wrong = case(agreed=330)
+    wrong["gates"] = {**wrong["gates"], "saturation": "fail"}
+    assert not module.sound(wrong)
+    assert module.measured_of(VGG, {"avx2": result(x86=wrong)}).backend is None
+
+
+def test_logits_that_are_not_numbers_are_a_collapse(script: Script) -> None:
+    broken = case()
+    broken["accuracy"]["noise"] = [400, 4e4, None, 0.0, 0.0, 0.0]
+    accuracy = script("records").accuracy_of(broken)
+    assert accuracy.sqnr_db == -math.inf
+    assert script("thresholds").collapsed(accuracy)
+
+
+def test_what_torch_refuses_is_why_a_backend_is_not_supported(script: Script) -> None:
+    said = {"status": "refused", "reason": "scale ratio must be small"}
+    lost = {"status": "died", "reason": "the process was killed"}
+    found = script("thresholds").measured_of(
+        VGG, {"avx2": result(x86=case(), qnnpack=said, onednn=lost)}
+    )
+    assert found.unsupported == {"qnnpack": "scale ratio must be small"}
+
+
+def test_a_stored_result_is_measured_again_only_if_something_changed(
+    script: Script, tmp_path: Path
+) -> None:
+    sweep, keys = script("sweep"), script("keys")
+    key = keys.key(VGG, "probe", "code", "native")
+    job = sweep.Job("vgg11", "probe", ("x86", "fbgemm"), key, "native")
+    assert sweep.missing(job, {}, tmp_path) == ("x86", "fbgemm")
+    stored = {**result(x86=case()), "key": key}
+    assert sweep.missing(job, stored, tmp_path) == ("fbgemm",)
+    assert sweep.missing(job, stored, tmp_path, again=True) == ("x86", "fbgemm")
+    del stored["cases"]["x86"]["speed"]
+    assert sweep.missing(job, stored, tmp_path) == ("x86", "fbgemm")
+    artifact = sweep.artifacts_of(tmp_path, "vgg11") / "x86.pt"
+    artifact.parent.mkdir(parents=True)
+    artifact.touch()
+    assert sweep.missing(job, stored, tmp_path) == ("fbgemm",)
+    assert sweep.untimed(stored) == ("x86",)
+
+    changed = keys.replace(VGG, keep_float=("classifier",))
+    judged = keys.replace(VGG, thresholds=Thresholds(agreement=0.5), probe={"agreement": 0.4})
+    assert keys.key(changed, "probe", "code", "native") != key
+    assert keys.key(judged, "probe", "code", "native") == key
+    assert keys.key(VGG, "fixture", "code", "native") != key
+    assert keys.key(VGG, "probe", "other", "native") != key
+    assert keys.key(VGG, "probe", "code", "avx2") != key
+
+
+CHILD = """
+import json, os, pathlib, signal, sys
+args = sys.argv
+journal = pathlib.Path(args[args.index("--journal") + 1])
+cases = args[args.index("--cases") + 1:]
+cases = cases[:next((i for i, a in enumerate(cases) if a.startswith("--")), len(cases))]
+with journal.open("a") as file:
+    def say(kind, **record): print(json.dumps({"kind": kind, **record}), file=file, flush=True)
+    say("model", macs=5, input_shape=[1, 3, 8, 8])
+    for name in cases:
+        say("begin", case=name)
+        if name == "fbgemm":
+            print('{"kind": "ca', end="", file=file, flush=True)
+            os.kill(os.getpid(), signal.SIGKILL)
+        say("case", case=name, status="refused", reason="because")
+"""
+
+
+def test_a_child_that_dies_takes_one_case_with_it(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sweep = script("sweep")
+    program = tmp_path / "child.py"
+    program.write_text(CHILD)
+    how = sweep.Starting(build=(sys.executable, str(program)))
+    job = sweep.Job("vgg11", "probe", ("x86", "fbgemm", "onednn"), "key", "native")
+    found = sweep.build(job, tmp_path / "results", how=how)
+    assert {name: entry["status"] for name, entry in found["cases"].items()} == {
+        "x86": "refused",
+        "fbgemm": "died",
+        "onednn": "refused",
+    }
+    assert "memory" in found["cases"]["fbgemm"]["reason"]
+    assert sweep.stored(tmp_path / "results", "vgg11") == found
+    assert sweep.missing(job, found, tmp_path / "results") == ()
+
+
+def test_a_child_that_takes_too_long_is_ended(script: Script, tmp_path: Path) -> None:
+    sweep = script("sweep")
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    assert sweep.child(command, {}, tmp_path / "log", 0.2) == "did not end within 0.2 s"
+    assert sweep.child([sys.executable, "-c", ""], {}, tmp_path / "log", 20) == ""
+
+
+def test_a_child_that_cannot_begin_loses_all_cases_with_its_reason(script: Script) -> None:
+    found = [{"kind": "failed", "reason": "no weights"}]
+    merged, settled = script("sweep").merged({"cases": {}}, found, ["x86", "onednn"], "code 1")
+    assert settled == ["x86", "onednn"]
+    assert {entry["reason"] for entry in merged["cases"].values()} == {"no weights"}
+
+
+def test_an_artifact_that_cannot_be_timed_keeps_its_other_numbers(script: Script) -> None:
+    untimed = case()
+    del untimed["speed"]
+    before = {"cases": {"x86": untimed}}
+    merged, _ = script("sweep").merged(before, [{"kind": "begin", "case": "x86"}], ["x86"], "died")
+    assert merged["cases"]["x86"]["status"] == "measured"
+    gates = script("records").judge_again(merged["cases"]["x86"], Thresholds(), [1, 3, 8, 8])
+    speed = next(gate for gate in gates if gate.name == "speedup")
+    assert speed.verdict.value == "unverified" and "the process died" in speed.detail
+
+
+def test_costly_models_get_fewer_images_and_pairs(script: Script) -> None:
+    module = script("plan")
+    cheap, middle, giant = (module.plan(giga * 1e9, 224) for giga in (0.1, 4, 167))
+    assert cheap.evaluation_images == 400 and cheap.calibration_images == 256
+    assert middle.evaluation_images == middle.calibration_images == 100
+    assert giant.evaluation_images == 24
+    assert module.plan(1e9, 600).batch_size < cheap.batch_size == 50
+    pairs = [module.timing_plan(giga * 1e9).pairs for giga in (1, 20, 40, 167)]
+    assert pairs == [20, 10, 6, 4]
+
+
+def small_record(script: Script) -> dict[str, Any]:
+    cases = {
+        "x86": case(),
+        "fbgemm": case(backend="fbgemm", agreed=200, sqnr_db=4.0),
+        "qnnpack": {"status": "refused", "reason": "scale ratio must be small"},
+    }
+    return script("results").record({"vgg11": VGG}, {"avx2": {"vgg11": result(**cases)}})
+
+
+def test_the_record_judges_by_what_recipes_ask_for_now(script: Script) -> None:
+    content = small_record(script)
+    by_name = {entry["case"]: entry for entry in content["runs"]["avx2"]["cases"]}
+    assert by_name["fbgemm"]["gates"]["agreement"] == "fail"
+    assert by_name["fbgemm"]["verdict"] == "fail"
+    assert by_name["qnnpack"]["verdict"] == "unverified"
+    assert {entry["recipe"] for entry in by_name.values()} == {VGG.hash}
+    text = script("results").render(content)
+    assert json.loads(text) == json.loads(json.dumps(content))
+
+
+def test_the_document_shows_numbers_verdicts_and_reasons(script: Script) -> None:
+    text = script("document").document(small_record(script), {"vgg11": "x86"})
+    rows = [line for line in text.splitlines() if line.startswith("| vgg11 ")]
+    assert rows[0].startswith(
+        "| vgg11 | **x86** | probe | 20/20 | 99.0 | 99.0 (97–100) | 30.0 dB | 4.00× | "
+        "2.00× (1.90–2.10) |"
+    )
+    assert "fail: agreement" in rows[1] or "fail: accuracy, agreement" in rows[1]
+    assert rows[2].endswith("unverified: torch refuses |")
+    assert "- vgg11 on qnnpack: torch refuses: `scale ratio must be small`" in text
+    assert "400 of 64×64" in text
+
+
+def test_every_model_belongs_to_a_family() -> None:
+    families = {name: family(name) for name in MODELS.names()}
+    assert set(families.values()) == set(FAMILIES)
+    assert families["resnext50_32x4d"] == families["wide_resnet50_2"] == families["resnet18"]
+    assert family("my_own") == "Other"
