@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ptqbench.gates.base import GateResult, Verdict
     from ptqbench.models.preprocessing import Preprocessing
     from ptqbench.recipes import Recipe, Thresholds
+    from ptqbench.registration import register_model
     from ptqbench.reporting.result import CaseResult, Report
     from ptqbench.subjects import RunSettings
 
@@ -31,6 +32,7 @@ _LAZY = {
     "UserError": "ptqbench.errors",
     "Verdict": "ptqbench.gates.base",
     "quantize": "ptqbench.api",
+    "register_model": "ptqbench.registration",
     "validate": "ptqbench.api",
 }
 
@@ -46,6 +48,7 @@ __all__ = [
     "UserError",
     "Verdict",
     "quantize",
+    "register_model",
     "validate",
 ]
 

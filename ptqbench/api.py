@@ -14,21 +14,25 @@ import torch
 from torch import Tensor, nn
 
 from ptqbench.backends.artifact import Artifact
-from ptqbench.backends.engine import BACKENDS, process_unchanged
+from ptqbench.backends.engine import BACKENDS, process_unchanged, recommended
 from ptqbench.backends.isa import physical_cores
 from ptqbench.case import FloatSide, Subject, build_int8, calibration_batches, judge, unavailable
 from ptqbench.data.reading import BROKEN_SHARE, Reading
 from ptqbench.data.sets import Data, check_disjoint
 from ptqbench.errors import UserError
+from ptqbench.files import file_name
 from ptqbench.gating import judge_given, recipe_for
 from ptqbench.given import Given, check_model, open_given
 from ptqbench.models.preprocessing import Preprocessing
 from ptqbench.models.weights import Weights, build_model, load_weights
 from ptqbench.models.zoo import MODELS
 from ptqbench.phases import Phases
+from ptqbench.plugins import reference
 from ptqbench.progress import Progress, silent
 from ptqbench.quantization.derive import completed
+from ptqbench.quantization.tracing import check_classifier
 from ptqbench.recipes import RECIPES, Recipe
+from ptqbench.registration import open_recipe
 from ptqbench.registry import nearest
 from ptqbench.reporting.machine import machine_facts
 from ptqbench.reporting.result import Report
@@ -50,12 +54,12 @@ def quantize(
     """Quantize a model after training and save the int8 artifact.
 
     Args:
-        model: A registered name, or a float32 module of a registered architecture.
+        model: A registered name, ``module:function``, or a float32 module.
         calibration: Batches ``N×C×H×W`` float32, normalised as in training; or, for a
             named model, ``fixture``, ``cifar10[:ROOT]``, ``imagenet:ROOT`` or an image folder.
         backend: By default the one that the recipe recommends.
-        recipe: By default that of the named model; a module needs one (or the name of
-            its architecture).
+        recipe: By default that of the named model, and for a module one that is found by
+            tracing it; a Recipe or the name of an architecture.
         weights: For a named model: ``fixture``, ``probe``, ``imagenet``, a name in
             torchvision's weights enums, or a file.
         path: The file to write; by default one that goes away with the process.
@@ -71,7 +75,7 @@ def quantize(
             cannot be read or do not fit.
     """
     chosen = _recipe(model, recipe)
-    target = BACKENDS.get(backend or chosen.backend)
+    target = BACKENDS.get(backend or recommended(chosen))
     if isinstance(model, str):
         spec = MODELS.get(model)
         loaded = load_weights(spec, weights, progress=progress)
@@ -90,7 +94,7 @@ def quantize(
     if path is None:
         folder = tempfile.mkdtemp(prefix="ptqbench-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        path = Path(folder) / f"{chosen.model}-{target.name}.int8.pt"
+        path = Path(folder) / f"{file_name(chosen.model)}-{target.name}.int8.pt"
     return target.build(module, chosen, calibration, Path(path))
 
 
@@ -112,14 +116,14 @@ def validate(
     """Judge an int8 artifact against its float32 model, or make it for a backend first.
 
     Args:
-        model: A registered name, or the float32 module itself.
+        model: A registered name, ``module:function``, or the float32 module itself.
         artifact: An artifact; the path of one, or of int8 TorchScript that was made
             elsewhere, which is loaded and run; or the name of a backend to make it for.
         data: ``fixture``, ``cifar10[:ROOT]``, ``imagenet:ROOT``, an image folder, or opened data.
         backend: What a file will run on; by default what it records, or else what the
             recipe recommends.
-        recipe: By default that of the named model; a module needs one (or the name of
-            its architecture), except beside a file that was made elsewhere.
+        recipe: By default that of the named model, and for a module one that is found by
+            tracing it; a Recipe or the name of an architecture.
         weights: For a named model: ``fixture``, ``probe``, ``imagenet``, a name in
             torchvision's weights enums, or a file.
         preprocessing: For a module: how its images are prepared; default ImageNet's.
@@ -141,7 +145,7 @@ def validate(
     chosen = _recipe_beside(model, recipe, given, backend)
     if given is not None:
         _check_fits(given, chosen)
-        backend = backend or given.backend or chosen.backend
+        backend = backend or given.backend or recommended(chosen)
     target = BACKENDS.get(str(backend))
     module, loaded, input_size = _float_side(
         model, chosen, data, weights, preprocessing, classes, settings, progress
@@ -229,6 +233,7 @@ def _float_side(
         input_size = (sizes[0], sizes[1], sizes[2])
     else:
         input_size = (3, preprocessing.crop, preprocessing.crop)
+    check_classifier(module, torch.zeros(1, *input_size))
     return module, _weights_of(module, input_size, preprocessing, classes), input_size
 
 
@@ -245,11 +250,9 @@ def _recipe(model: str | nn.Module, recipe: Recipe | str | None) -> Recipe:
     if isinstance(recipe, Recipe):
         return recipe
     if recipe is None and not isinstance(model, str):
-        raise UserError(
-            "A module does not say which recipe is for it. Pass recipe= with the name of its "
-            f"architecture, one of {', '.join(RECIPES.names())}, or a Recipe."
-        )
+        return open_recipe(type(model).__name__)
     if isinstance(model, str):
+        reference(model, [Path.cwd()])
         MODELS.get(model)
     return RECIPES.get(recipe or str(model))
 

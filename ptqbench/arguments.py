@@ -77,7 +77,13 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("models", nargs="*", metavar="MODEL", help="default: every shipped model")
+    add(
+        "models",
+        nargs="*",
+        metavar="MODEL",
+        help="names or wildcards, or module:function of your own; default: every shipped model",
+    )
+    _add_plugins(parser)
     add(
         "--backend",
         action="append",
@@ -94,6 +100,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 def _add_gate(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--model", required=True, metavar="NAME", help="what the file was made from")
+    _add_plugins(parser)
     add(
         "--artifact",
         required=True,
@@ -117,6 +124,15 @@ def _add_gate(parser: argparse.ArgumentParser) -> None:
     _add_sources(parser, from_settings=True)
     _add_thresholds(parser)
     _add_measuring(parser)
+
+
+def _add_plugins(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        metavar="MODULE",
+        help="import it first: it registers models of your own; repeat for several",
+    )
 
 
 def _add_reporting(parser: argparse.ArgumentParser) -> None:
@@ -147,6 +163,7 @@ def _add_measuring(parser: argparse.ArgumentParser) -> None:
 def _add_predict(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("image", metavar="IMAGE", help="a photograph")
     parser.add_argument("--model", required=True, metavar="NAME")
+    _add_plugins(parser)
     parser.add_argument(
         "--backend",
         metavar="NAME",
@@ -156,6 +173,7 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:
+    _add_plugins(parser)
     parser.add_argument("--json", action="store_true", help="as JSON on standard output")
 
 
@@ -163,6 +181,7 @@ def _add_show_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "models", nargs="*", metavar="MODEL", help="names or wildcards; default: as in the settings"
     )
+    _add_plugins(parser)
 
 
 def _add_thresholds(parser: argparse.ArgumentParser) -> None:

@@ -15,6 +15,7 @@ from ptqbench.backends.engine import TorchBackend
 from ptqbench.backends.graph import Graph, read_module
 from ptqbench.backends.isa import instruction_set
 from ptqbench.data.sets import Data, ImageSet, broken_in
+from ptqbench.files import file_name
 from ptqbench.fresh import FreshProcess
 from ptqbench.gates import Evidence, accuracy_settled, evaluate
 from ptqbench.measurement.accuracy import measure_accuracy
@@ -87,7 +88,7 @@ class Subject:
 
     def int8_path(self, backend: str) -> Path:
         """Where the int8 artifact for a backend is written."""
-        return self.folder / f"{self.recipe.model}-{backend}.int8.pt"
+        return self.folder / f"{file_name(self.recipe.model)}-{backend}.int8.pt"
 
 
 class FloatSide:
@@ -102,7 +103,7 @@ class FloatSide:
     def __init__(self, subject: Subject, backend: TorchBackend, phases: Phases) -> None:
         with phases.measure("lower float32"):
             example = next(calibration_batches(subject.data, subject.recipe))[:1]
-            path = subject.folder / f"{subject.recipe.model}.float32.pt"
+            path = subject.folder / f"{file_name(subject.recipe.model)}.float32.pt"
             self.artifact = backend.build_float(subject.model, subject.recipe.model, example, path)
             self._lowerings = backend.float_lowerings(self.artifact)
         self._subject = subject

@@ -201,8 +201,10 @@ def _one_order(args: argparse.Namespace, settings: Settings) -> Order:
 
 
 def _list(args: argparse.Namespace) -> int:
+    from ptqbench import orders
     from ptqbench.reporting import console, inventory, listing
 
+    orders.settings_of(args)  # registers models of the user's own
     found = inventory.inventory()
     if args.json:
         console.write(found.to_json(), sys.stdout)

@@ -7,6 +7,7 @@ general settings of the file, recipe, default.
 
 from __future__ import annotations
 
+import difflib
 import fnmatch
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,10 +25,15 @@ from ptqbench.config_keys import (
 )
 from ptqbench.data.reading import BROKEN_SHARE
 from ptqbench.errors import UserError
+from ptqbench.files import file_name
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.registry import nearest
 from ptqbench.resources import SHIPPED
 from ptqbench.sources import is_source_name
+
+_OWN_HINT = (
+    "A model of your own is named as module:function, or registered by a module in `plugins`."
+)
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,7 @@ class CaseSettings:
     @property
     def name(self) -> str:
         """The name of the case in test ids: ``resnet18-x86``."""
-        return f"{self.model}-{self.backend}"
+        return f"{file_name(self.model)}-{self.backend}"
 
 
 @dataclass(frozen=True)
@@ -165,6 +171,8 @@ class Settings:
             if not fnmatch.filter(RECIPES.names(), pattern):
                 hint = nearest(pattern, RECIPES.names())
                 place = "" if wanted.origin == COMMAND_LINE else f"{wanted.origin}: "
+                if not difflib.get_close_matches(pattern, RECIPES.names(), cutoff=0.75):
+                    hint += f" {_OWN_HINT}"
                 raise UserError(f"{place}Unknown model {pattern!r}. {hint}")
         names = RECIPES.match(*wanted.value) if wanted.value else list(SHIPPED)
         shared: dict[Value, list[str]] = {}

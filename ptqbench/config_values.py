@@ -23,6 +23,7 @@ _UNITS = {
     "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9,
     "kib": 2**10, "mib": 2**20, "gib": 2**30,
 }  # fmt: skip
+_MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
 
@@ -36,6 +37,18 @@ def names(value: object, folder: Path) -> tuple[str, ...]:
     ):
         raise ValueError("a list of names or wildcards")
     return tuple(dict.fromkeys(name.strip() for name in given))
+
+
+def modules(value: object, folder: Path) -> tuple[str, ...]:
+    """Names of Python modules, each once; one may stand alone."""
+    given = [value] if isinstance(value, str) else value
+    if (
+        not isinstance(given, Sequence)
+        or not all(isinstance(name, str) for name in given)
+        or not all(name.endswith(".py") or _MODULE.fullmatch(name) for name in given)
+    ):
+        raise ValueError('a list of Python modules, like ["my_package.quant"]')
+    return tuple(dict.fromkeys(given))
 
 
 def weights(value: object, folder: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,3 +38,12 @@ def atomic_path(path: Path) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def file_name(name: str) -> str:
+    """A model's name as part of a file's name: ``my.nets:net`` becomes ``my.nets_net``.
+
+    Args:
+        name: Any text.
+    """
+    return re.sub(r"[^\w.-]+", "_", name).lstrip(".")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ptqbench.backends.artifact import ArtifactInfo
-from ptqbench.backends.engine import BACKENDS, TorchBackend, process_unchanged
+from ptqbench.backends.engine import BACKENDS, TorchBackend, process_unchanged, recommended
 from ptqbench.backends.given import GivenArtifact, NotRunning, engines_that_run, try_out
 from ptqbench.backends.graph import Graph
 from ptqbench.backends.isa import instruction_set, physical_cores
@@ -72,7 +72,7 @@ def gate(
     given = open_given(artifact)
     check_model(given, name)
     recipe = recipe_for(name, backend, given)
-    target = BACKENDS.get(backend or given.backend or recipe.backend)
+    target = BACKENDS.get(backend or given.backend or recommended(recipe))
     torch.set_num_threads(settings.threads or physical_cores())
     if reason := target.availability():
         case = unavailable_given(recipe, target, given, reason, settings.weights, settings.data)

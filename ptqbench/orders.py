@@ -13,9 +13,11 @@ from ptqbench.config import COMMAND_LINE, RECIPE, Layer, Settings
 from ptqbench.config_files import load
 from ptqbench.config_keys import parse_table, parse_thresholds
 from ptqbench.errors import UserError
+from ptqbench.plugins import prepare
 from ptqbench.registry import nearest
 
 _OPTIONS = {
+    "plugin": "plugins",
     "backend": "backends",
     "weights": "weights",
     "data": "data",
@@ -51,12 +53,15 @@ class Order:
 def settings_of(args: argparse.Namespace, models: Sequence[str] = ()) -> Settings:
     """The settings that apply in the working folder, with the options over them.
 
+    The models of a user's own that they name are registered.
+
     Args:
         args: Parsed command line; an option that was not given is None.
         models: Names or wildcards on the command line.
 
     Raises:
-        UserError: The file with the settings is wrong, or weights or data do not exist.
+        UserError: The file with the settings is wrong, weights or data do not exist, or a
+            module with models cannot be imported.
     """
     values: dict[str, object] = {}
     origins: dict[str, str] = {}
@@ -75,7 +80,9 @@ def settings_of(args: argparse.Namespace, models: Sequence[str] = ()) -> Setting
         if given is not None:
             option = f"--{name.replace('_', '-')}"
             add(parse_table({setting: given}, Path(), option), option)
-    return load(Path.cwd(), Layer(COMMAND_LINE, values, origins))
+    settings = load(Path.cwd(), Layer(COMMAND_LINE, values, origins))
+    prepare(settings)
+    return settings
 
 
 def orders_of(

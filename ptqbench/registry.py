@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import fnmatch
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 from ptqbench.errors import UnknownNameError
@@ -30,6 +30,7 @@ class Registry(Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, T] = {}
+        self._followers: list[Callable[[str, T], object]] = []
 
     def add(self, name: str, entry: T) -> T:
         """Register ``entry`` under ``name``.
@@ -39,8 +40,24 @@ class Registry(Generic[T]):
         """
         if name in self._entries:
             raise ValueError(f"The {self.kind} {name!r} is already registered.")
+        return self.replace(name, entry)
+
+    def replace(self, name: str, entry: T) -> T:
+        """Register ``entry`` under ``name``, whether or not that is taken."""
         self._entries[name] = entry
+        for follower in self._followers:
+            follower(name, entry)
         return entry
+
+    def follow(self, follower: Callable[[str, T], object]) -> None:
+        """Have a function told of every entry, of those that are there and of later ones.
+
+        Args:
+            follower: Called with the name and the entry.
+        """
+        for name, entry in self._entries.items():
+            follower(name, entry)
+        self._followers.append(follower)
 
     def get(self, name: str) -> T:
         """The entry called ``name``.

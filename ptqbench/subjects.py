@@ -20,6 +20,7 @@ from ptqbench.models.zoo import MODELS
 from ptqbench.phases import Phases
 from ptqbench.progress import Progress, silent
 from ptqbench.quantization.derive import completed
+from ptqbench.quantization.tracing import check_classifier
 from ptqbench.recipes import Recipe
 
 
@@ -112,6 +113,8 @@ def open_subject(
     with phases.measure("open images"):
         data = open_data(settings.data, weights, settings.seed, progress, settings.reading)
     timing = settings.timing(spec.input_size)
+    if spec.origin:
+        check_classifier(model, timing.example())
     if complete:
         with phases.measure("complete the recipe"):
             recipe = completed(recipe, model, timing.example())

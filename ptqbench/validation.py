@@ -10,9 +10,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ptqbench.backends.engine import BACKENDS, TorchBackend, process_unchanged
+from ptqbench.backends.engine import BACKENDS, TorchBackend, process_unchanged, recommended
 from ptqbench.backends.isa import physical_cores
 from ptqbench.case import FloatSide, build_int8, judge, unavailable
+from ptqbench.choosing import choose_backend, noted
 from ptqbench.data.single import load_image
 from ptqbench.errors import UserError
 from ptqbench.fresh import FreshProcess
@@ -23,6 +24,7 @@ from ptqbench.phases import Phases
 from ptqbench.progress import Progress, silent
 from ptqbench.quantization.kept import Calibrations
 from ptqbench.recipes import RECIPES, Recipe
+from ptqbench.recipes.recipe import MEASURED
 from ptqbench.reporting.machine import machine_facts
 from ptqbench.reporting.result import CaseResult, Prediction, Report
 from ptqbench.resources import SHIPPED
@@ -91,7 +93,7 @@ def run_orders(
     planned = [
         (
             RECIPES.get(order.model),
-            [BACKENDS.get(n) for n in chosen_backends(order.backends, order.origin, known)],
+            _planned(order, known),
             RunSettings(**order.options),
         )
         for order in orders
@@ -108,6 +110,13 @@ def run_orders(
         cases += _run_model(recipe, backends, settings, progress, phases, spare)
     shown = {recipe.model: settings.to_dict() for recipe, _, settings in planned}
     return Report(machine_facts(), tuple(cases), _together(shown))
+
+
+def _planned(order: Order, known: Mapping[str, str | None]) -> list[TorchBackend]:
+    """The backends that are asked for; none: the fastest is to be found by measuring."""
+    if MEASURED in order.backends:
+        return []
+    return [BACKENDS.get(n) for n in chosen_backends(order.backends, order.origin, known)]
 
 
 def _together(settings: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
@@ -133,12 +142,20 @@ def _run_model(
     phases: Phases,
     spare: list[FreshProcess],
 ) -> list[CaseResult]:
-    """All cases of one model; the float32 side is made once for all of them."""
+    """All cases of one model; the float32 side is made once for all of them.
+
+    Without backends there is one case, for the one that is the fastest here.
+    """
     cases: list[CaseResult] = []
-    kept = Calibrations() if len(backends) > 1 else None
+    kept = Calibrations() if len(backends) != 1 else None
     with ExitStack() as stack:
         subject = None
         float_side = None
+        if not backends:
+            subject = open_subject(recipe, settings, stack, progress, phases)
+            choice = choose_backend(subject, phases, kept)
+            subject = noted(subject, choice.sentence(recipe.model))
+            backends = [BACKENDS.get(choice.backend)]
         for backend in backends:
             if reason := backend.refusal(recipe):
                 cases.append(
@@ -148,8 +165,9 @@ def _run_model(
                 )
                 continue
             with spare.pop() if spare else FreshProcess() as fresh:
-                if subject is None or float_side is None:
+                if subject is None:
                     subject = open_subject(recipe, settings, stack, progress, phases)
+                if float_side is None:
                     float_side = FloatSide(subject, backend, phases)
                 artifact = build_int8(subject, backend, phases, kept=kept)
                 cases.append(
@@ -192,6 +210,8 @@ def predict(image: Path, order: Order, progress: Progress = silent) -> Predictio
 def _one_backend(recipe: Recipe, order: Order) -> TorchBackend:
     """One of the backends that are asked for; it may be one that cannot be used here."""
     known = {backend.name: backend.refusal(recipe) for backend in BACKENDS}
+    if MEASURED in order.backends:  # for one picture, that would take too long
+        return BACKENDS.get(recommended(recipe))
     names = chosen_backends(order.backends, order.origin, known)
     usable = [name for name in names if known[name] is None] or names
     return BACKENDS.get(recipe.backend if recipe.backend in usable else usable[0])

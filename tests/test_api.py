@@ -146,15 +146,6 @@ def test_a_missing_engine_is_unverified(
 # Mistakes
 
 
-def test_a_module_needs_a_recipe(workshop: Workshop) -> None:
-    for call in (
-        lambda: quantize(workshop.model(MODEL), workshop.batches()),
-        lambda: validate(workshop.model(MODEL), AVAILABLE[0]),
-    ):
-        with pytest.raises(UserError, match="Pass recipe= with the name"):
-            call()
-
-
 def test_a_module_needs_images_that_are_prepared(workshop: Workshop) -> None:
     with pytest.raises(UserError, match="a module does not say how they are prepared"):
         quantize(workshop.model(MODEL), recipe=MODEL)

@@ -21,6 +21,7 @@ from ptqbench.quantization.derive import completed, unfused
 from ptqbench.quantization.inspection import inspect_build
 from ptqbench.quantization.kept import Calibrated, Calibrations
 from ptqbench.recipes import Recipe
+from ptqbench.recipes.recipe import MEASURED
 from ptqbench.registry import Registry
 
 BACKENDS: Registry[TorchBackend] = Registry("backend")
@@ -132,6 +133,8 @@ class TorchBackend:
             calibrated = make() if kept is None else kept.find(recipe, saturates, make)
             with phases.measure("convert"):
                 converted = _FLOWS[recipe.flow].convert(calibrated.module)
+                if recipe.flow == "eager":
+                    eager.check_runs(converted, first[:1])
             with phases.measure("lower and save"):
                 script = trace_and_freeze(converted, first[:1])
                 info = ArtifactInfo(
@@ -200,6 +203,18 @@ def _calibrated(
 def _chain(first: Tensor, rest: Iterable[Tensor]) -> Iterator[Tensor]:
     yield first
     yield from rest
+
+
+def recommended(recipe: Recipe) -> str:
+    """The backend that a recipe recommends; of one that recommends none, `default_backend`."""
+    return recipe.backend if recipe.backend != MEASURED else default_backend()
+
+
+def default_backend() -> str:
+    """The first backend here whose kernels are written for this CPU, else the first there is."""
+    usable = [backend for backend in BACKENDS if backend.availability() is None]
+    written = [backend for backend in usable if instruction_set() in backend.targets]
+    return (written or usable or list(BACKENDS))[0].name
 
 
 _X86 = ("avx2", "avx512", "avx512_vnni", "amx")

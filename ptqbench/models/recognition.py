@@ -7,11 +7,13 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
+from ptqbench.errors import UserError
 from ptqbench.models.skeleton import shapes_of
 from ptqbench.models.torchvision_import import import_torchvision
 from ptqbench.models.zoo import MODELS, ModelSpec
 
 _CLASSES = 1000
+_OWN_CLASSES = 10
 _CANDIDATES = 12
 _HEADS = ("fc", "classifier", "head", "heads")
 _NOT_COUNTED = (
@@ -30,8 +32,11 @@ def expected_shapes(
         state: The tensors of a file.
 
     Returns:
-        Shapes by name, and the number of classes, from the last classifier weight.
+        Shapes by name, and the number of classes: from the last classifier weight, or, of a model
+        of a user's own, from any tensor whose shape depends on it.
     """
+    if spec.origin:
+        return _own_shapes(spec, state)
     shapes = shapes_of(spec.fitted(state).factory, _CLASSES)
     head = [key for key, shape in shapes.items() if key.endswith("weight") and len(shape) > 1][-1]
     found = state.get(head)
@@ -41,6 +46,28 @@ def expected_shapes(
         shapes[bias] = (num_classes,)
     shapes[head] = (num_classes, *shapes[head][1:])
     return shapes, num_classes
+
+
+def _own_shapes(
+    spec: ModelSpec, state: Mapping[str, Tensor]
+) -> tuple[dict[str, tuple[int, ...]], int]:
+    """The same of an architecture of which nobody knows what it is like inside."""
+    count = spec.num_classes or _OWN_CLASSES
+    shapes, doubled = shapes_of(spec.factory, count), shapes_of(spec.factory, 2 * count)
+    if shapes == doubled:
+        # The number is built in, and the last layer tells it.
+        last = [shape for key, shape in shapes.items() if key.endswith("weight") and len(shape) > 1]
+        return shapes, last[-1][0] if last else count
+    for key, shape in shapes.items():
+        found, other = state.get(key), doubled.get(key, ())
+        if found is None or found.ndim != len(shape) or len(other) != len(shape):
+            continue
+        for size, once, twice in zip(found.shape, shape, other, strict=True):
+            per_class = (twice - once) // count
+            if per_class > 0:
+                classes = max((size - once) // per_class + count, 1)
+                return (shapes if classes == count else shapes_of(spec.factory, classes)), classes
+    return shapes, count
 
 
 def advice(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:
@@ -99,6 +126,9 @@ def _parameters(state: Mapping[str, Tensor]) -> int:
 
 def _fit(spec: ModelSpec, state: Mapping[str, Tensor]) -> float:
     """Share of names and shapes that a file and an architecture have in common."""
-    shapes, _ = expected_shapes(spec, state)
+    try:
+        shapes, _ = expected_shapes(spec, state)
+    except UserError:  # a model of a user's own that cannot be made
+        return 0.0
     same = sum(key in state and tuple(state[key].shape) == shape for key, shape in shapes.items())
     return same / len(shapes.keys() | state.keys())

@@ -265,6 +265,11 @@ def _locate(spec: ModelSpec, source: str) -> Path:
 def _fixture(spec: ModelSpec) -> Path:
     folder = fixtures_dir() / "weights"
     path = folder / f"{spec.name}.safetensors"
+    if not path.is_file() and spec.origin:
+        raise UserError(
+            f"No weights ship for {spec.name}, a model of your own ({spec.origin}). Pass the file "
+            "of its state dict with --weights, or set `weights` in its table of the settings."
+        )
     if not path.is_file():
         names = ", ".join(sorted(p.stem for p in folder.glob("*.safetensors"))) or "no model"
         raise UserError(

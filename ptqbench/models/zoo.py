@@ -1,4 +1,4 @@
-"""The model factories: torchvision's classifiers by their torchvision names."""
+"""The model factories: torchvision's classifiers by their torchvision names, and a user's own."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from ptqbench.errors import UserError
+from ptqbench.faults import failure
+from ptqbench.models.own import OWN, OwnModel
 from ptqbench.models.torchvision_import import import_torchvision
 from ptqbench.registry import Registry
 from ptqbench.resources import SHIPPED
@@ -46,6 +48,9 @@ class ModelSpec:
         training_only: Beginnings of the names of tensors that only training uses; the model is
             built without them.
         at: ``side -> ModelSpec``, where parameters depend on the side of the input in pixels.
+        origin: Where a model of a user's own is defined, ``nets.py, line 12``; empty for
+            torchvision's.
+        num_classes: How many outputs it has where nobody says otherwise; None: not known.
     """
 
     name: str
@@ -55,6 +60,8 @@ class ModelSpec:
     fixed_input: bool = False
     training_only: tuple[str, ...] = ()
     at: Callable[[int], ModelSpec] | None = None
+    origin: str = ""
+    num_classes: int | None = None
 
     def fitted(self, state: Mapping[str, Tensor]) -> ModelSpec:
         """The architecture at the input size that a state dict was made for.
@@ -141,4 +148,36 @@ def _register_all() -> None:
         MODELS.add(name, _spec(name, name in variants, _RESIZED.get(name, _SIDE), **options))
 
 
+def _own(name: str, own: OwnModel) -> None:
+    """Register a model of a user's own."""
+    quantizable = own.quantizable and partial(_made, own, own.quantizable)
+    spec = ModelSpec(
+        name,
+        partial(_made, own, own.factory),
+        quantizable,
+        own.input_size,
+        fixed_input=own.fixed_input,
+        origin=own.origin,
+        num_classes=own.num_classes,
+    )
+    MODELS.replace(name, spec)
+
+
+def _made(own: OwnModel, factory: Callable[..., nn.Module], num_classes: int) -> nn.Module:
+    try:
+        module: object = factory(num_classes=num_classes)
+    except Exception as error:  # whatever the user's code raises
+        raise UserError(
+            f"The model {own.name} ({own.origin}) cannot be made for {num_classes} classes: "
+            f"{failure(error)}."
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise UserError(
+            f"The factory of {own.name} ({own.origin}) returned a {type(module).__name__} instead "
+            "of a torch.nn.Module. Return the model."
+        )
+    return module
+
+
 _register_all()
+OWN.follow(_own)

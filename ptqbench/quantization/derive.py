@@ -21,7 +21,7 @@ from ptqbench.errors import UserError
 from ptqbench.quantization import eager
 from ptqbench.quantization.fusion import FUNCTIONS, is_function, within
 from ptqbench.quantization.patterns import Pattern, layer_calls
-from ptqbench.quantization.tracing import check_decisions, trace
+from ptqbench.quantization.tracing import check_classifier, check_decisions, has_stubs, trace
 from ptqbench.recipes.recipe import Group, Recipe, Thresholds
 from ptqbench.registry import nearest
 
@@ -33,7 +33,8 @@ _LAYER_FUNCTIONS = (F.conv1d, F.conv2d, F.conv3d, F.linear)
 def completed(recipe: Recipe, model: nn.Module, example: Tensor) -> Recipe:
     """The recipe with everything that it leaves open found in the model's graph.
 
-    A complete recipe is returned as it is, without tracing the model.
+    A complete recipe is returned as it is, without tracing the model. Where the groups are to be
+    found, a model with stubs is taken through the eager flow, and scripted modules stay float32.
 
     Args:
         recipe: Of the model.
@@ -45,14 +46,25 @@ def completed(recipe: Recipe, model: nn.Module, example: Tensor) -> Recipe:
         hash is still that of ``recipe``.
 
     Raises:
-        UserError: The model cannot be traced, ``keep_float`` names nothing in it, or the
-            eager flow is asked for where there is no quantizable variant.
+        UserError: The model cannot be traced, has no layer that could become int8 or is written
+            for the other flow, ``keep_float`` names nothing in it, or the eager flow is asked for
+            where there is no quantizable variant.
     """
+    declared, stubs = recipe, has_stubs(model)
+    if recipe.fusion is None:
+        recipe = replace(recipe, flow="eager" if stubs else recipe.flow)
+        kept = tuple(dict.fromkeys((*recipe.keep_float, *scripted(model))))
+        recipe = replace(recipe, keep_float=kept)
+    elif stubs and recipe.flow == "fx":
+        raise UserError(
+            f"{recipe.model} has QuantStubs and so is written for eager mode, but its recipe says "
+            'flow = "fx". Set it to "eager", or take the stubs out of the model.'
+        )
     keep_float = resolved(recipe.keep_float, model)
     if recipe.fusion is not None and recipe.int8_modules is not None:
         if keep_float == recipe.keep_float:
             return recipe
-        return replace(recipe, keep_float=keep_float).completing(recipe)
+        return replace(recipe, keep_float=keep_float).completing(declared)
     traced = trace(unfused(model, recipe, example), keep_float=keep_float)
     check_decisions(model, example, traced)
     fusion, int8_modules = recipe.fusion, recipe.int8_modules
@@ -60,8 +72,13 @@ def completed(recipe: Recipe, model: nn.Module, example: Tensor) -> Recipe:
         fusion = fusion_groups(traced, functions=recipe.flow == "fx")
     if int8_modules is None:
         int8_modules = len(int8_layers(traced, keep_float))
+    if not int8_modules:
+        raise UserError(
+            f"There is nothing to quantize: {recipe.model} has no convolution or linear layer that "
+            f"could become int8{' beside what keep_float names' if keep_float else ''}."
+        )
     found = replace(recipe, fusion=fusion, int8_modules=int8_modules, keep_float=keep_float)
-    return found.completing(recipe)
+    return found.completing(declared)
 
 
 def derive(
@@ -82,8 +99,6 @@ def derive(
         keep_float: Modules that stay float32, wildcards allowed; one that cannot be traced is
             kept whole.
 
-    Scripted modules stay float32 too.
-
     Returns:
         A complete recipe with default thresholds, which can be written down and edited.
 
@@ -91,25 +106,12 @@ def derive(
         UserError: The model cannot be run or traced, gives no logits, or has no layer that
             could become int8; ``keep_float`` names nothing in it.
     """
-    kept = resolved(tuple(keep_float), model)
-    kept = resolved((*kept, *scripted(model)), model)
-    traced = trace(model, example, keep_float=kept)
-    check_decisions(model, example, traced)
-    fusion, layers = fusion_groups(traced), int8_layers(traced, kept)
-    if not layers:
-        raise UserError(
-            f"{name} has no convolution or linear layer that could become int8"
-            f"{' beside what keep_float names' if kept else ''}: there is nothing to quantize."
-        )
-    return Recipe(
-        model=name,
-        backend=backend,
-        fusion=fusion,
-        int8_modules=len(layers),
-        thresholds=Thresholds(),
-        keep_float=kept,
-        fused_groups=len(fusion),
+    check_classifier(model, example)
+    recipe = Recipe(
+        name, backend, None, None, thresholds=Thresholds(), keep_float=tuple(keep_float)
     )
+    found = completed(recipe, model, example)
+    return replace(found, fused_groups=len(found.groups), declared=None)
 
 
 def unfused(model: nn.Module, recipe: Recipe, example: Tensor) -> nn.Module:

@@ -12,11 +12,12 @@ from torch.ao.quantization import convert as convert_eager
 from torch.ao.quantization import prepare as prepare_eager
 
 from ptqbench.errors import UserError
-from ptqbench.models.skeleton import without_memory
+from ptqbench.models.skeleton import skeleton
 from ptqbench.models.zoo import MODELS
 from ptqbench.quantization.deprecations import known_deprecations_ignored
 from ptqbench.quantization.fusion import fusable_groups, relu6_outputs, replace_relu6
 from ptqbench.quantization.observers import make_qconfig
+from ptqbench.quantization.tracing import failure
 from ptqbench.recipes import Recipe
 
 
@@ -37,8 +38,7 @@ def quantizable_copy(model: nn.Module, recipe: Recipe, example: Tensor) -> nn.Mo
         )
     with torch.inference_mode():
         classes = model(example).shape[1]
-    with without_memory():
-        variant = spec.quantizable(classes)
+    variant = skeleton(spec.quantizable, classes)
     state = copy.deepcopy(model.state_dict())
     if missing := [name for name in variant.state_dict() if name not in state]:
         raise UserError(
@@ -86,6 +86,31 @@ def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: boo
     with known_deprecations_ignored():
         prepared: nn.Module = prepare_eager(fused)
     return prepared
+
+
+def check_runs(converted: nn.Module, example: Tensor) -> None:
+    """Run an int8 module once: eager mode only shows there what its author has left out.
+
+    Args:
+        converted: Int8.
+        example: One input, ``N×C×H×W`` float32.
+
+    Raises:
+        UserError: Int8 values reach an operator that has no kernel for them, or float32 values
+            an int8 layer.
+    """
+    try:
+        with torch.inference_mode():
+            converted(example)
+    except (NotImplementedError, RuntimeError) as error:
+        found = failure(error, converted)
+        place = f" at {found.place}: {found.code}" if found.place else ""
+        said = str(error).strip().split(" This could be")[0].rstrip(".")
+        raise UserError(
+            f"The int8 model cannot run in the eager flow{place} ({said}). Sums, products and "
+            "concatenations of int8 values need a FloatFunctional (self.sum.add(a, b)), the first "
+            "int8 layer a QuantStub in front of it, and what has no int8 kernel a DeQuantStub."
+        ) from None
 
 
 def leave_out_unreached(prepared: nn.Module) -> None:

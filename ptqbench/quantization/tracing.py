@@ -131,7 +131,7 @@ def trace(
         UserError: It cannot be traced, and why not; or it gives several outputs.
     """
     if example is not None:
-        check_output(_run(model, example), type(model).__name__)
+        check_classifier(model, example)
     traced, _ = _trace(model, keep_float)
     output = next(node for node in reversed(traced.graph.nodes) if node.op == "output")
     check_output(output.args[0], type(model).__name__)
@@ -231,6 +231,19 @@ def failure(error: Exception, model: nn.Module, module: str = "") -> Failure:
     )
     found = model.get_submodule(module) if module else model
     return Failure(module, type(found).__name__, place, code, reason, stand_in)
+
+
+def check_classifier(model: nn.Module, example: Tensor) -> None:
+    """See that a model can be run and gives a row of logits per image.
+
+    Args:
+        model: Evaluation mode.
+        example: One input ``N×C×H×W`` float32.
+
+    Raises:
+        UserError: It cannot, or gives something else.
+    """
+    check_output(_run(model, example), type(model).__name__)
 
 
 def check_output(output: object, kind: str) -> None:

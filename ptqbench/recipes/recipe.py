@@ -28,6 +28,10 @@ SHARE_KEPT = 0.99
 """What ``accuracy`` is where no policy is chosen (MLPerf's rule)."""
 
 
+MEASURED = "measured"
+"""Backend of a recipe that recommends none: the fastest on the machine at hand is looked for."""
+
+
 @dataclass(frozen=True)
 class Thresholds:
     """What a gate holds a measurement against.
@@ -114,7 +118,7 @@ class Recipe:
 
     Attributes:
         model: Name of the architecture.
-        backend: Recommended backend.
+        backend: Recommended backend, or `MEASURED`.
         fusion: Fusion groups by module name, all of them; None: those that are found in the
             model's graph (``quantization.derive``).
         int8_modules: How many convolutions and linear layers become int8; None: all that the

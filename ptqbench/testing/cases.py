@@ -19,6 +19,7 @@ from ptqbench.case import Subject, build_int8, calibration_batches
 from ptqbench.config import CaseSettings
 from ptqbench.data.sets import broken_in
 from ptqbench.errors import UserError
+from ptqbench.files import file_name
 from ptqbench.gates import Evidence, evaluate
 from ptqbench.phases import Phases
 from ptqbench.progress import silent
@@ -177,7 +178,7 @@ class SharedRunner:
                 batch_size=case.batch_size,
                 threads=case.threads,
                 seed=case.seed,
-                artifacts=str(self._root / f"{case.model}-{digest}"),
+                artifacts=str(self._root / f"{file_name(case.model)}-{digest}"),
             )
             recipe = RECIPES.get(case.model)
             subject = open_subject(recipe, settings, self._stack, silent, Phases())
@@ -212,7 +213,7 @@ def _float32(folder: SharedFolder, subject: Subject, backend: TorchBackend) -> A
         example = next(calibration_batches(subject.data, subject.recipe))[:1]
         backend.build_float(subject.model, subject.recipe.model, example, path)
 
-    return Artifact.open(folder.once(f"{subject.recipe.model}.float32.pt", make))
+    return Artifact.open(folder.once(f"{file_name(subject.recipe.model)}.float32.pt", make))
 
 
 def _digest(case: CaseSettings) -> str:

@@ -11,6 +11,7 @@ from filelock import FileLock
 
 from ptqbench.config import CaseSettings
 from ptqbench.errors import UserError
+from ptqbench.files import file_name
 from ptqbench.gates.base import GateResult, Verdict, unverified
 from ptqbench.recipes import RECIPES
 from ptqbench.reporting import baseline, json_report, markdown
@@ -75,11 +76,11 @@ def check_reference(state: State, case: CaseSettings, *, update: bool) -> None:
     folder = Path(state.settings.value("baselines").value)
     try:
         found = state.runner.reference(case)
-        path = folder / f"{case.model}.json"
+        path = folder / f"{file_name(case.model)}.json"
         if update:
             # Two workers may have a case each of one model.
             state.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with FileLock(state.folder / f"{case.model}.json.lock"):
+            with FileLock(state.folder / f"{path.name}.lock"):
                 old = baseline.read(path, case.model)
                 changed = baseline.updated(old, found.key, found.recipe, found.numbers)
                 baseline.write(path, changed)

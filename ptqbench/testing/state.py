@@ -16,7 +16,10 @@ from ptqbench.config import Layer, Settings, marker_layer, merged
 from ptqbench.config_files import load
 from ptqbench.config_keys import REPORTS, parse_table, parse_thresholds
 from ptqbench.errors import UserError
+from ptqbench.files import file_name
 from ptqbench.orders import chosen_backends
+from ptqbench.plugins import prepare
+from ptqbench.recipes.recipe import MEASURED
 
 if TYPE_CHECKING:
     from ptqbench.reporting.result import CaseResult
@@ -103,16 +106,23 @@ class State:
         """Model and backend of each case, by its name.
 
         Raises:
-            UserError: An unknown model or backend.
+            UserError: An unknown model or backend, or a module with models of the user's own
+                that cannot be imported.
         """
+        prepare(self.settings)
         found = {}
         for model in self.settings.chosen_models():
             for backend in self._backends(model):
-                found[f"{model}-{backend}"] = (model, backend)
+                found[f"{file_name(model)}-{backend}"] = (model, backend)
         return found
 
     def _backends(self, model: str) -> list[str]:
         wanted = self.settings.value("backends", model)
+        if MEASURED in wanted.value:
+            # Measuring takes longer than collecting tests may.
+            from ptqbench.backends.engine import default_backend
+
+            return [default_backend()]
         return chosen_backends(wanted.value, wanted.origin, self.runner.backends())
 
     def clean_up(self) -> None:
