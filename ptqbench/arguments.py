@@ -144,6 +144,11 @@ def _add_reporting(parser: argparse.ArgumentParser) -> None:
         help="exit 3 if anything is inconclusive or unverified; default: under the profile ci",
     )
     add("--timings", action="store_true", help="show where the time went")
+    add(
+        "--quiet",
+        action="store_true",
+        help="no lines about progress on standard error where that is no terminal",
+    )
 
 
 def _add_measuring(parser: argparse.ArgumentParser) -> None:

@@ -90,7 +90,7 @@ def _run(args: argparse.Namespace) -> int:
             gc.freeze()
         phases = Phases()
         phases.add("start and imports", time.perf_counter() - _STARTED)
-        with progress_display() as progress:
+        with progress_display(lines=not args.quiet) as progress:
             report = validation.run_orders(chosen, progress, phases, fresh)
     report = replace(report, phases=phases.records(), wall_seconds=time.perf_counter() - _STARTED)
     _present(report, outputs, args)
@@ -115,7 +115,7 @@ def _gate(args: argparse.Namespace) -> int:
 
     phases = Phases()
     phases.add("start and imports", time.perf_counter() - _STARTED)
-    with progress_display() as progress:
+    with progress_display(lines=not args.quiet) as progress:
         report = gating.gate(
             order.model,
             args.artifact,
@@ -180,7 +180,7 @@ def _predict(args: argparse.Namespace) -> int:
     from ptqbench.reporting import console, prediction
     from ptqbench.reporting.progress import progress_display
 
-    with progress_display() as progress:
+    with progress_display(lines=False) as progress:
         found = validation.predict(image, order, progress)
     console.show(prediction.prediction_view(found, image.name))
     return 0

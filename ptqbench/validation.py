@@ -21,7 +21,7 @@ from ptqbench.models.weights import check_published, load_weights
 from ptqbench.models.zoo import MODELS
 from ptqbench.orders import Order, chosen_backends
 from ptqbench.phases import Phases
-from ptqbench.progress import Progress, silent
+from ptqbench.progress import Progress, named, silent
 from ptqbench.quantization.kept import Calibrations
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.recipe import MEASURED
@@ -100,7 +100,7 @@ def run_orders(
     ]
     with phases.measure("load weights"):
         for recipe, backends, settings in planned:
-            if all(backend.refusal(recipe) for backend in backends):
+            if backends and all(backend.refusal(recipe) for backend in backends):
                 continue
             check_published(MODELS.get(recipe.model), settings.weights, progress)
     cases: list[CaseResult] = []
@@ -169,10 +169,12 @@ def _run_model(
                     subject = open_subject(recipe, settings, stack, progress, phases)
                 if float_side is None:
                     float_side = FloatSide(subject, backend, phases)
+                told = named(progress, f"{recipe.model} on {backend.name}")
+                told("quantize", 0, 0)
                 artifact = build_int8(subject, backend, phases, kept=kept)
-                cases.append(
-                    judge(subject, backend, artifact, float_side, progress, phases, fresh=fresh)
-                )
+                case = judge(subject, backend, artifact, float_side, told, phases, fresh=fresh)
+                told(case.verdict.value, 1, 1)
+                cases.append(case)
     return cases
 
 

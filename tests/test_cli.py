@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
@@ -126,7 +127,7 @@ def test_run_passes_the_defaults_on(recorder: Recorder, said: Say) -> None:
     assert orders[0].options == DEFAULTS
     out, err = said()
     assert "1 case: ✓ 1 pass" in out
-    assert err == ""
+    assert err == "ptqbench: float32 predictions\n"
 
 
 def test_run_passes_every_option_on(
@@ -326,9 +327,46 @@ def test_timings_are_shown_on_request(recorder: Recorder, said: Say) -> None:
     assert "The whole process took" in said()[0]
 
 
-def test_no_progress_where_nobody_watches(recorder: Recorder, said: Say) -> None:
-    main(["run"])
+def test_in_a_log_progress_is_a_line_for_each_step(recorder: Recorder, said: Say) -> None:
+    assert main(["run"]) == 0
+    assert said()[1] == "ptqbench: float32 predictions\n"
+    assert main(["run", "--json", "-"]) == 0
+    out, err = said()
+    assert json.loads(out)["verdict"] == "pass"
+    assert err.startswith("ptqbench: float32 predictions\n")
+    assert main(["run", "--quiet"]) == 0
     assert said()[1] == ""
+
+
+def test_lines_about_progress_are_few(monkeypatch: pytest.MonkeyPatch, said: Say) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    with progress.progress_display() as update:
+        for done in range(0, 50_000, 50):
+            update("resnet18 on x86: accuracy", done, 50_000)
+            clock[0] += 0.25
+        update("resnet18 on x86: speed", 1, 20)
+        update("resnet18 on x86: speed", 2, 20)
+        update("resnet18 on x86: pass", 1, 1)
+    assert said()[1].splitlines() == [
+        "ptqbench: resnet18 on x86: accuracy",
+        "ptqbench: resnet18 on x86: accuracy, 12,000 of 50,000",
+        "ptqbench: resnet18 on x86: accuracy, 24,000 of 50,000",
+        "ptqbench: resnet18 on x86: accuracy, 36,000 of 50,000",
+        "ptqbench: resnet18 on x86: accuracy, 48,000 of 50,000",
+        "ptqbench: resnet18 on x86: speed",
+        "ptqbench: resnet18 on x86: pass",
+    ]
+
+
+def test_a_log_that_is_gone_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    with progress.progress_display() as update:
+        update("accuracy", 1, 2)
 
 
 def test_progress_leaves_nothing_and_starts_no_thread(

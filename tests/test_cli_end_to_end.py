@@ -67,7 +67,7 @@ def test_all_gates_pass(
     out, err = capsys.readouterr()
     assert "1 case: ✓ 1 pass" in out
     assert "forward passes" in out
-    assert err == ""
+    assert err.splitlines()[-1] == f"ptqbench: {user_case.model} on {backend}: pass"
     assert list(tmp_path.iterdir()) == [path]
 
 
@@ -292,5 +292,8 @@ def test_a_run_in_a_fresh_process(user_case: UserCase, tmp_path: Path) -> None:
     found = fresh(*user_case.argv("--backend", ANY, "--json", str(path)))
     report = read(path)
     assert found.returncode == (1 if report["verdict"] == "fail" else 0)
-    assert found.stderr == ""
+    assert found.stderr.splitlines() == [
+        f"ptqbench: {user_case.model} on {ANY}: {step}"
+        for step in ("quantize", "accuracy", "noise floor", "speed", report["verdict"])
+    ]
     assert user_case.model in found.stdout

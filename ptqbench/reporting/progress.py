@@ -1,7 +1,8 @@
-"""How far a run is, on standard error, for as long as somebody watches."""
+"""How far a run is, on standard error: a bar where somebody watches, else a few lines."""
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from collections.abc import Iterator
@@ -12,18 +13,25 @@ from ptqbench.progress import Progress, silent
 _INTERVAL = 0.1
 """Seconds between two redraws."""
 
+_HEARTBEAT = 60.0
+"""Seconds after which a step that goes on is mentioned again: CI ends jobs that say nothing."""
+
 
 @contextmanager
-def progress_display() -> Iterator[Progress]:
-    """Show progress while the body of the ``with`` statement runs, then wipe it away.
+def progress_display(*, lines: bool = True) -> Iterator[Progress]:
+    """Show progress while the body of the ``with`` statement runs.
 
-    Nothing is shown where standard error is not a terminal.
+    On a terminal it is a bar, which is wiped away in the end. Elsewhere, in the log of a CI
+    job say, a line tells when a step begins, and once a minute how far it is.
+
+    Args:
+        lines: Whether to write lines where standard error is no terminal.
 
     Yields:
         What to call with a description, the steps done and how many there are.
     """
     if not sys.stderr.isatty():
-        yield silent
+        yield _lines() if lines else silent
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn
@@ -60,3 +68,26 @@ def progress_display() -> Iterator[Progress]:
 
     with bars:
         yield update
+
+
+def _lines() -> Progress:
+    """Writes a line when something new begins, and now and then while it lasts."""
+    said: set[str] = set()
+    last = time.monotonic()
+
+    def update(description: str, done: int, total: int) -> None:
+        nonlocal last
+        now = time.monotonic()
+        if description not in said:
+            said.add(description)
+            line = description
+        elif now - last >= _HEARTBEAT:
+            line = f"{description}, {done:,} of {total:,}"
+        else:
+            return
+        last = now
+        # A log that cannot be written to is no reason to lose the result.
+        with contextlib.suppress(OSError, ValueError):
+            print(f"ptqbench: {line}", file=sys.stderr, flush=True)
+
+    return update
