@@ -30,6 +30,7 @@ examples:
   ptqbench run resnet18 --weights mine.safetensors --data photos --resize 64 --crop 64
   ptqbench gate --model resnet18 --weights mine.safetensors --artifact int8.pt --data photos
   ptqbench predict photo.jpg --model resnet18 --backend x86
+  ptqbench recipe my_net --plugin my_package.quant > my_net.recipe.toml
   ptqbench list
   ptqbench show-config resnet18
 """
@@ -39,8 +40,8 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
     """The parser of the command line.
 
     Args:
-        commands: What runs ``run``, ``gate``, ``predict``, ``list`` and ``show-config``; it
-            is parsed as ``command``.
+        commands: What runs ``run``, ``gate``, ``predict``, ``recipe``, ``list`` and
+            ``show-config``; it is parsed as ``command``.
     """
     parser = _Parser(
         prog="ptqbench",
@@ -60,6 +61,7 @@ def build_parser(commands: Mapping[str, Command]) -> argparse.ArgumentParser:
             "judge an int8 TorchScript file, whoever made it",
         ),
         ("predict", _add_predict, " IMAGE --model NAME", "top-5 of one image, float32 beside int8"),
+        ("recipe", _add_recipe, " MODEL", "print the recipe of a model, to be saved and edited"),
         ("list", _add_list, "", "show models, weights, recipes and backends"),
         ("show-config", _add_show_config, " [MODEL ...]", "show every setting and who set it"),
     ):
@@ -133,6 +135,12 @@ def _add_plugins(parser: argparse.ArgumentParser) -> None:
         metavar="MODULE",
         help="import it first: it registers models of your own; repeat for several",
     )
+    parser.add_argument(
+        "--recipe",
+        action="append",
+        metavar="FILE",
+        help="use this recipe for the model that it names (see `ptqbench recipe`)",
+    )
 
 
 def _add_reporting(parser: argparse.ArgumentParser) -> None:
@@ -175,6 +183,25 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         help="default: that of the settings, or else the recipe's recommendation",
     )
     _add_sources(parser, from_settings=True, limited=False)
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="a name, or module:function of your own")
+    _add_plugins(parser)
+    parser.add_argument(
+        "--backend",
+        action="append",
+        metavar="NAME",
+        help="the one to recommend; default: the recipe's, or the fastest where it has none",
+    )
+    parser.add_argument(
+        "--keep-float",
+        type=_listed,
+        metavar="NAMES",
+        help="modules that stay float32, wildcards allowed, with commas between",
+    )
+    _add_sources(parser, from_settings=True)
+    _add_measuring(parser)
 
 
 def _add_list(parser: argparse.ArgumentParser) -> None:

@@ -1,4 +1,4 @@
-"""The command line: ``run``, ``gate``, ``predict``, ``list`` and ``show-config``.
+"""The command line: ``run``, ``gate``, ``predict``, ``recipe``, ``list``, ``show-config``.
 
 Nothing is imported at the top that takes time or brings torch along, so that ``--help``
 and every mistake that can be seen from the arguments alone are answered at once.
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "run": _run,
             "gate": _gate,
             "predict": _predict,
+            "recipe": _recipe,
             "list": _list,
             "show-config": _show_config,
         }
@@ -186,7 +187,7 @@ def _predict(args: argparse.Namespace) -> int:
     return 0
 
 
-def _one_order(args: argparse.Namespace, settings: Settings) -> Order:
+def _one_order(args: argparse.Namespace, settings: Settings, option: str = "--model") -> Order:
     """What is asked for the one model of a command that takes one.
 
     Raises:
@@ -196,8 +197,32 @@ def _one_order(args: argparse.Namespace, settings: Settings) -> Order:
 
     chosen = orders.orders_of(settings, _overrides(args), None)
     if len(chosen) > 1:
-        raise UserError(f"--model takes one name, but {args.model} is several. Name one.")
+        raise UserError(f"{option} takes one name, but {args.model} is several. Name one.")
     return chosen[0]
+
+
+def _recipe(args: argparse.Namespace) -> int:
+    _check_sources(args)
+    from ptqbench import orders
+    from ptqbench.config import DEFAULT
+
+    settings = orders.settings_of(args, [args.model])
+    order = _one_order(args, settings, "MODEL")
+    given = {n: settings.value(n, order.model).origin != DEFAULT for n in ("weights", "data")}
+    from ptqbench import proposing
+    from ptqbench.reporting import console
+    from ptqbench.reporting.progress import progress_display
+
+    with progress_display() as progress:
+        text = proposing.propose(
+            order,
+            weights=given["weights"],
+            images=given["weights"] and given["data"],
+            keep_float=args.keep_float,
+            progress=progress,
+        )
+    console.write(text, sys.stdout)
+    return 0
 
 
 def _list(args: argparse.Namespace) -> int:

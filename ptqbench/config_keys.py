@@ -65,6 +65,7 @@ KEYS: dict[str, Key] = {
     for key in (
         Key("models", values.names, (), per_model=False),
         Key("plugins", values.modules, (), per_model=False),
+        Key("recipes", values.paths, (), per_model=False),
         Key("profile", values.choice(*PROFILES), "local", per_model=False),
         *(Key(f"report.{name}", values.path, per_model=False) for name in REPORTS),
         Key("baselines", values.path, per_model=False),

@@ -75,6 +75,14 @@ def path(value: object, folder: Path) -> Path:
     return folder / Path(value).expanduser()
 
 
+def paths(value: object, folder: Path) -> tuple[Path, ...]:
+    """Paths, each once; one may stand alone."""
+    given = [value] if isinstance(value, (str, Path)) else value
+    if not isinstance(given, Sequence) or not all(isinstance(each, (str, Path)) for each in given):
+        raise ValueError("a list of paths")
+    return tuple(dict.fromkeys(path(each, folder) for each in given))
+
+
 def choice(*allowed: str) -> Parser:
     """One of some words."""
 

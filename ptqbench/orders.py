@@ -18,6 +18,7 @@ from ptqbench.registry import nearest
 
 _OPTIONS = {
     "plugin": "plugins",
+    "recipe": "recipes",
     "backend": "backends",
     "weights": "weights",
     "data": "data",

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from ptqbench.errors import UserError
 from ptqbench.faults import failure
 from ptqbench.models.own import OWN
+from ptqbench.recipe_files import read
+from ptqbench.recipes import RECIPES
 from ptqbench.registration import add_reference
 from ptqbench.registry import nearest
 
@@ -25,16 +27,18 @@ _WILDCARDS = frozenset("*?[")
 
 
 def prepare(settings: Settings) -> None:
-    """Register all models of a user's own that settings name.
+    """Register all models of a user's own that settings name, and the recipes.
 
-    Those are what the plugins register, and each ``module:function`` among the chosen models and
-    the tables of models. Modules are looked for in the working folder and beside the settings.
+    The models are what the plugins register, and each ``module:function`` among the chosen models,
+    the tables of models and the recipes. Modules are looked for in the working folder and
+    beside the settings.
 
     Args:
         settings: As loaded.
 
     Raises:
-        UserError: A module is not there or cannot be imported, or does not have the function.
+        UserError: A module is not there or cannot be imported, or does not have the function; or a
+            recipe is wrong.
     """
     folders = [Path.cwd(), *([settings.file.parent] if settings.file is not None else [])]
     plugins = settings.value("plugins")
@@ -45,6 +49,34 @@ def prepare(settings: Settings) -> None:
     for pattern, layer in settings.models:
         if is_reference(pattern):
             reference(pattern, folders, layer.origin)
+    use_recipes(settings.value("recipes").value, folders)
+
+
+def use_recipes(paths: Iterable[Path], folders: Iterable[Path] = ()) -> None:
+    """Use recipes from files for the models that they name.
+
+    Args:
+        paths: TOML, as ``ptqbench recipe`` prints it.
+        folders: Where modules are looked for besides where Python looks.
+
+    Raises:
+        UserError: One cannot be read, is wrong, or is for no model or for the model of another.
+    """
+    seen: dict[str, Path] = {}
+    for path in paths:
+        recipe = read(path)
+        reference(recipe.model, folders, str(path))
+        if recipe.model not in RECIPES:
+            raise UserError(
+                f"The recipe {path} is for the model {recipe.model!r}, which there is not. "
+                f"{nearest(recipe.model, RECIPES.names())}"
+            )
+        if recipe.model in seen:
+            raise UserError(
+                f"{seen[recipe.model]} and {path} are both recipes for {recipe.model}. Keep one."
+            )
+        seen[recipe.model] = path
+        RECIPES.replace(recipe.model, recipe)
 
 
 def load(modules: Iterable[str], folders: Iterable[Path], origin: str = "") -> None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ptqbench.errors import UserError
 from ptqbench.models.own import OWN, OwnModel
+from ptqbench.recipe_files import read
 from ptqbench.recipes import RECIPES, Recipe, Thresholds
 from ptqbench.recipes.recipe import MEASURED
 
@@ -27,7 +28,7 @@ def register_model(
     name: str,
     *,
     input_size: tuple[int, int, int] = (3, 224, 224),
-    recipe: Recipe | None = None,
+    recipe: Recipe | str | Path | None = None,
     fixed_input: bool = False,
     quantizable: Callable[..., nn.Module] | None = None,
 ) -> Callable[[Factory], Factory]:
@@ -45,7 +46,8 @@ def register_model(
         name: Letters, digits, ``_``, ``-`` and ``.``; not that of another model.
         input_size: ``(3, H, W)`` with ``H`` = ``W``, at which latency is measured and to which
             pictures are cropped unless the weights' sidecar says otherwise.
-        recipe: How it is quantized; None: found by tracing the model.
+        recipe: How it is quantized, or a file that says it (``ptqbench recipe``), relative to the
+            file with the function; None: found by tracing the model.
         fixed_input: Whether it takes no other height and width.
         quantizable: Another factory, called alike, of the same model with the same state-dict
             keys, with ``QuantStub``, ``DeQuantStub`` and ``FloatFunctional``; only a recipe with
@@ -76,7 +78,10 @@ def register_model(
             quantizable=quantizable,
         )
         _check_free(own)
-        add(own, recipe)
+        if isinstance(recipe, (str, Path)):
+            add(own, read(_folder(factory) / Path(recipe).expanduser()))
+        else:
+            add(own, recipe)
         return factory
 
     return register
@@ -185,6 +190,13 @@ def _classes(factory: Callable[..., object], name: str) -> int | None:
         )
     default = None if found is None else found.default
     return default if isinstance(default, int) and not isinstance(default, bool) else None
+
+
+def _folder(factory: Callable[..., object]) -> Path:
+    try:
+        return Path(inspect.getfile(inspect.unwrap(factory))).parent
+    except TypeError:
+        return Path()
 
 
 def _origin(factory: Callable[..., object]) -> str:

@@ -19,7 +19,7 @@ from ptqbench.models.weights import Weights, build_model, load_weights
 from ptqbench.models.zoo import MODELS
 from ptqbench.phases import Phases
 from ptqbench.progress import Progress, silent
-from ptqbench.quantization.derive import completed
+from ptqbench.quantization.derive import check_count, completed
 from ptqbench.quantization.tracing import check_classifier
 from ptqbench.recipes import Recipe
 
@@ -118,6 +118,8 @@ def open_subject(
     if complete:
         with phases.measure("complete the recipe"):
             recipe = completed(recipe, model, timing.example())
+            if spec.origin:
+                check_count(recipe, model)
     facts = source_facts(weights, data)
     folder = artifact_folder(settings.artifacts, stack)
     asked = recipe.thresholds.changed(settings.thresholds)

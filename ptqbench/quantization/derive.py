@@ -114,6 +114,32 @@ def derive(
     return replace(found, fused_groups=len(found.groups), declared=None)
 
 
+def check_count(recipe: Recipe, model: nn.Module) -> None:
+    """See that a recipe promises as many int8 layers as its model has.
+
+    Where somebody has changed ``keep_float`` or the model, the count is not true any more. A model
+    that cannot be traced is not counted.
+
+    Args:
+        recipe: Complete, of a model of a user's own.
+        model: Float32, evaluation mode.
+
+    Raises:
+        UserError: The counts differ.
+    """
+    try:
+        traced = trace(model, keep_float=recipe.keep_float)
+    except UserError:
+        return
+    count = len(int8_layers(traced, recipe.keep_float))
+    if recipe.int8_modules not in (None, count):
+        kept = f" with keep_float = [{', '.join(recipe.keep_float)}]" if recipe.keep_float else ""
+        raise UserError(
+            f"The recipe of {recipe.model} promises {recipe.int8_modules} int8 layers, but the "
+            f"model has {count}{kept}. Set int8_modules = {count} in it, or leave that out."
+        )
+
+
 def unfused(model: nn.Module, recipe: Recipe, example: Tensor) -> nn.Module:
     """The float model whose graph shows what a recipe fuses.
 

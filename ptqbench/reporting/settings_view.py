@@ -19,6 +19,8 @@ _UNSET = {
     "limit": "all images",
 }
 """What a setting means that nobody has set."""
+_NONE = {"plugins": MISSING, "recipes": MISSING}
+"""The same of a list; any other means all that there is."""
 
 
 def settings_view(settings: Settings, models: Sequence[str]) -> RenderableType:
@@ -57,5 +59,5 @@ def _shown(name: str, value: object) -> str:
     if value is None:
         return _UNSET.get(name, MISSING)
     if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "all"
+        return ", ".join(map(str, value)) or _NONE.get(name, "all")
     return str(value)
