@@ -24,10 +24,11 @@ from ptqbench.files import file_name
 from ptqbench.gating import judge_given, recipe_for
 from ptqbench.given import Given, check_model, open_given
 from ptqbench.models.preprocessing import Preprocessing
-from ptqbench.models.weights import Weights, build_model, load_weights
+from ptqbench.models.weights import Weights, build_model
 from ptqbench.models.zoo import MODELS
 from ptqbench.phases import Phases
 from ptqbench.plugins import reference
+from ptqbench.probe.opening import open_weights
 from ptqbench.progress import Progress, silent
 from ptqbench.quantization.derive import completed
 from ptqbench.quantization.tracing import check_classifier
@@ -45,7 +46,7 @@ def quantize(
     *,
     backend: str | None = None,
     recipe: Recipe | str | None = None,
-    weights: str = "fixture",
+    weights: str | None = None,
     path: str | Path | None = None,
     seed: int = 0,
     broken_share: float = BROKEN_SHARE,
@@ -61,7 +62,8 @@ def quantize(
         recipe: By default that of the named model, and for a module one that is found by
             tracing it; a Recipe or the name of an architecture.
         weights: For a named model: ``fixture``, ``probe``, ``imagenet``, a name in
-            torchvision's weights enums, or a file.
+            torchvision's weights enums, or a file; by default ``fixture`` where they ship, and
+            else ``probe``.
         path: The file to write; by default one that goes away with the process.
         seed: Of every random choice.
         broken_share: Share of a folder's pictures that may be undecodable.
@@ -78,7 +80,7 @@ def quantize(
     target = BACKENDS.get(backend or recommended(chosen))
     if isinstance(model, str):
         spec = MODELS.get(model)
-        loaded = load_weights(spec, weights, progress=progress)
+        loaded = open_weights(spec, weights, progress=progress)
         module = build_model(spec, loaded)
         if isinstance(calibration, str):
             reading = Reading(broken_share=broken_share)
@@ -106,7 +108,7 @@ def validate(
     *,
     backend: str | None = None,
     recipe: Recipe | str | None = None,
-    weights: str = "fixture",
+    weights: str | None = None,
     preprocessing: Preprocessing | None = None,
     classes: Sequence[str] | None = None,
     keep_float: Sequence[str] = (),
@@ -125,7 +127,8 @@ def validate(
         recipe: By default that of the named model, and for a module one that is found by
             tracing it; a Recipe or the name of an architecture.
         weights: For a named model: ``fixture``, ``probe``, ``imagenet``, a name in
-            torchvision's weights enums, or a file.
+            torchvision's weights enums, or a file; by default ``fixture`` where they ship, and
+            else ``probe``.
         preprocessing: For a module: how its images are prepared; default ImageNet's.
         classes: For a module: its class names in output order, if the folders of the
             data shall be matched by name.
@@ -156,7 +159,7 @@ def validate(
     with ExitStack() as stack:
         folder = artifact_folder(settings.artifacts, stack)
         timing = settings.timing(input_size)
-        asked = chosen.thresholds.changed(settings.thresholds)
+        asked = chosen.promised(loaded.source).changed(settings.thresholds)
         if given is None or given.info is not None:
             chosen = completed(chosen, module, timing.example())
         facts = source_facts(loaded, opened)
@@ -212,7 +215,7 @@ def _float_side(
     model: str | nn.Module,
     recipe: Recipe,
     data: str | Path | Data,
-    weights: str,
+    weights: str | None,
     preprocessing: Preprocessing | None,
     classes: Sequence[str] | None,
     settings: RunSettings,
@@ -221,7 +224,7 @@ def _float_side(
     """The float32 module, what is known of its weights, and its standard input ``C×H×W``."""
     if isinstance(model, str):
         spec = MODELS.get(recipe.model)
-        loaded = load_weights(spec, weights, settings.overrides, progress)
+        loaded = open_weights(spec, weights, settings.overrides, progress)
         return build_model(spec, loaded), loaded, spec.fitted(loaded.state).input_size
     module = copy.deepcopy(model).eval()
     preprocessing = preprocessing or Preprocessing()

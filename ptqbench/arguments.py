@@ -246,7 +246,8 @@ def _add_sources(
         default=fixture,
         metavar="FILE",
         help="safetensors, a state dict or a checkpoint; or fixture, probe, imagenet, or the name "
-        "of torchvision's weights such as IMAGENET1K_V2; default: the shipped fixture weights",
+        "of torchvision's weights such as IMAGENET1K_V2; default: the shipped fixture weights, and "
+        "probe for models without",
     )
     add(
         "--data",

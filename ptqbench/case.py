@@ -64,7 +64,7 @@ class Subject:
     Attributes:
         model: Float32 module in evaluation mode.
         recipe: How it is quantized.
-        weights: Where its parameters come from: ``fixture``, a path, ``given``.
+        weights: Where its parameters come from: ``fixture``, ``probe``, a path, ``given``.
         data: Calibration and evaluation images.
         timing: At which input latency is measured.
         folder: Where artifacts are written.
@@ -271,7 +271,7 @@ def unavailable(
     recipe: Recipe, backend: TorchBackend, reason: str, *, weights: str, data: str
 ) -> CaseResult:
     """The case of a backend that cannot run here: every gate is unverified, none is green."""
-    evidence = Evidence(recipe.thresholds, instruction_set(), unavailable=reason)
+    evidence = Evidence(recipe.promised(weights), instruction_set(), unavailable=reason)
     return CaseResult(
         model=recipe.model,
         weights=weights,

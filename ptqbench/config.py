@@ -29,7 +29,7 @@ from ptqbench.files import file_name
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.registry import nearest
 from ptqbench.resources import SHIPPED
-from ptqbench.sources import is_source_name
+from ptqbench.sources import default_weights, is_source_name
 
 _OWN_HINT = (
     "A model of your own is named as module:function, or registered by a module in `plugins`."
@@ -136,8 +136,12 @@ class Settings:
                 return found
             if layer is not None and name in POLICIES and (other := _policy(layer)) is not None:
                 return Value(None, other.origin)
+        if name == "weights" and model is not None:
+            return Value(default_weights(model), DEFAULT)
         recipe = RECIPES.get(model) if model is not None and model in RECIPES else None
-        return _default(name, recipe)
+        if recipe is None or not name.startswith("thresholds."):
+            return _default(name, recipe)
+        return _promised(name, recipe, self.value("weights", model).value)
 
     def _tables(self, model: str | None) -> list[Layer]:
         """Tables of a model, the one that wins first: its own name, then the later wildcard."""
@@ -207,7 +211,7 @@ class Settings:
                 continue
             found = self.value(name, model, marker)
             origins[rest] = found.origin
-            if found.origin not in (RECIPE, DEFAULT) and found.value is not None:
+            if found.origin not in (RECIPE, RECIPE_PROBE, DEFAULT) and found.value is not None:
                 thresholds[name] = found.value
         return CaseSettings(
             model=model,
@@ -232,6 +236,7 @@ def _policy(layer: Layer) -> Value | None:
 
 
 RECIPE = "recipe"
+RECIPE_PROBE = "recipe, under probe weights"
 DEFAULT = "default"
 COMMAND_LINE = "command line"
 
@@ -239,13 +244,22 @@ COMMAND_LINE = "command line"
 def _default(name: str, recipe: Recipe | None) -> Value:
     if recipe is not None and name == "backends":
         return Value((recipe.backend,), RECIPE)
-    if recipe is not None and name.startswith("thresholds."):
-        _, group, *instructions = name.split(".")
-        value = getattr(recipe.thresholds, group)
-        return Value(value.get(instructions[0]) if instructions else value, RECIPE)
     if name == "profile" and os.environ.get("CI", "").lower() not in ("", "0", "false"):
         return Value("ci", f"{DEFAULT} where CI is set in the environment")
     return Value(KEYS[name].default, DEFAULT)
+
+
+def _promised(name: str, recipe: Recipe, weights: str) -> Value:
+    """A threshold that nobody sets, as the recipe promises it under some weights."""
+    _, group, *instructions = name.split(".")
+    value, usual = (
+        found.get(instructions[0]) if instructions else found
+        for found in (
+            getattr(thresholds, group)
+            for thresholds in (recipe.promised(weights), recipe.thresholds)
+        )
+    )
+    return Value(value, RECIPE if value == usual else RECIPE_PROBE)
 
 
 def marker_layer(args: Sequence[object], values: Mapping[str, object], where: str) -> Layer:

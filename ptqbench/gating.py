@@ -69,13 +69,16 @@ def gate(
     settings = settings or RunSettings()
     phases = phases or Phases()
     name = MODELS.get(model).name
+    settings = settings.of(name)
     given = open_given(artifact)
     check_model(given, name)
     recipe = recipe_for(name, backend, given)
     target = BACKENDS.get(backend or given.backend or recommended(recipe))
     torch.set_num_threads(settings.threads or physical_cores())
     if reason := target.availability():
-        case = unavailable_given(recipe, target, given, reason, settings.weights, settings.data)
+        case = unavailable_given(
+            recipe, target, given, reason, str(settings.weights), settings.data
+        )
     else:
         with ExitStack() as stack:
             own = given.info is not None

@@ -47,7 +47,7 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         {
             "metavar": "FILE",
             "help": "safetensors, a state dict or a checkpoint; or fixture, probe, imagenet, or "
-            "a name such as IMAGENET1K_V2; default: the shipped fixture weights",
+            "a name such as IMAGENET1K_V2; default: the shipped fixture weights, else probe",
         },
     ),
     (

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ptqbench.errors import UserError
 from ptqbench.registry import nearest
+from ptqbench.resources import SHIPPED
 
 FIXTURE = "fixture"
 PROBE = "probe"
@@ -21,6 +22,15 @@ ALLOWED = (
 """What weights may come from, for messages."""
 
 _ENUM_NAME = re.compile(r"(\w+_Weights\.)?[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
+
+
+def default_weights(model: str) -> str:
+    """The source for a model whose weights nobody names.
+
+    Args:
+        model: Registered name.
+    """
+    return FIXTURE if model in SHIPPED else PROBE
 
 
 def check_weights(text: str, origin: str = "") -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,15 @@ from ptqbench.data.opening import open_source
 from ptqbench.data.reading import BROKEN_SHARE, Reading, usable_cores
 from ptqbench.data.sets import Data, check_classes, check_disjoint
 from ptqbench.errors import UserError
-from ptqbench.models.weights import Weights, build_model, load_weights
+from ptqbench.models.weights import Weights, build_model
 from ptqbench.models.zoo import MODELS
 from ptqbench.phases import Phases
+from ptqbench.probe.opening import open_weights
 from ptqbench.progress import Progress, silent
 from ptqbench.quantization.derive import check_count, completed
 from ptqbench.quantization.tracing import check_classifier
 from ptqbench.recipes import Recipe
+from ptqbench.sources import default_weights
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class RunSettings:
         broken_share: Share of the pictures that may be undecodable.
         workers: Threads that decode beside inference; None: one per usable core.
         weights: ``fixture``, ``probe``, ``imagenet``, a name in torchvision's weights enums
-            such as ``IMAGENET1K_V2``, or a file.
+            such as ``IMAGENET1K_V2``, or a file; None: ``fixture`` where they ship, and else
+            ``probe``.
         overrides: Preprocessing and classes that win over the weights' sidecar.
         input_size: Height and width for latency; None: the model's standard size.
         batch_size: Batch size for latency.
@@ -48,7 +51,7 @@ class RunSettings:
     limit: int | None = None
     broken_share: float = BROKEN_SHARE
     workers: int | None = None
-    weights: str = "fixture"
+    weights: str | None = None
     overrides: Mapping[str, object] = field(default_factory=dict)
     input_size: int | None = None
     batch_size: int = 1
@@ -64,6 +67,10 @@ class RunSettings:
             "threads": self.threads or physical_cores(),
             "workers": self.workers or usable_cores(),
         }
+
+    def of(self, model: str) -> RunSettings:
+        """These settings with the weights of a model, if nobody names any."""
+        return replace(self, weights=self.weights or default_weights(model))
 
     @property
     def reading(self) -> Reading:
@@ -94,7 +101,7 @@ def open_subject(
         recipe: Of the model.
         settings: Where weights, images and artifacts are.
         stack: Removes the temporary folder of artifacts that are not kept.
-        progress: Told while weights are downloaded and fixture images are rendered.
+        progress: Told while weights are downloaded or made and fixture images are rendered.
         phases: Where time is counted.
         complete: Whether what the recipe leaves open is found in the model, as building and
             judging an artifact of its own takes.
@@ -105,7 +112,7 @@ def open_subject(
     """
     with phases.measure("load weights"):
         spec = MODELS.get(recipe.model)
-        weights = load_weights(spec, settings.weights, settings.overrides, progress)
+        weights = open_weights(spec, settings.weights, settings.overrides, progress)
         spec = spec.fitted(weights.state)
         if settings.input_size:
             spec.check_side(settings.input_size, "the input size")
@@ -122,7 +129,7 @@ def open_subject(
                 check_count(recipe, model)
     facts = source_facts(weights, data)
     folder = artifact_folder(settings.artifacts, stack)
-    asked = recipe.thresholds.changed(settings.thresholds)
+    asked = recipe.promised(weights.source).changed(settings.thresholds)
     return Subject(model, recipe, weights.source, data, timing, folder, facts, asked)
 
 

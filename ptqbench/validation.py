@@ -17,10 +17,11 @@ from ptqbench.choosing import choose_backend, noted
 from ptqbench.data.single import load_image
 from ptqbench.errors import UserError
 from ptqbench.fresh import FreshProcess
-from ptqbench.models.weights import check_published, load_weights
+from ptqbench.models.weights import check_published
 from ptqbench.models.zoo import MODELS
 from ptqbench.orders import Order, chosen_backends
 from ptqbench.phases import Phases
+from ptqbench.probe.opening import open_weights
 from ptqbench.progress import Progress, named, silent
 from ptqbench.quantization.kept import Calibrations
 from ptqbench.recipes import RECIPES, Recipe
@@ -60,7 +61,7 @@ def run(
     chosen = tuple(dict.fromkeys(backends or ()))
     for name in chosen:
         BACKENDS.get(name)
-    if not is_source_name(settings.weights) and len(recipes) > 1:
+    if settings.weights and not is_source_name(settings.weights) and len(recipes) > 1:
         raise UserError(
             f"--weights {settings.weights} belongs to one model, but {len(recipes)} are named "
             f"({', '.join(names)}). Name the one that it is for."
@@ -94,7 +95,7 @@ def run_orders(
         (
             RECIPES.get(order.model),
             _planned(order, known),
-            RunSettings(**order.options),
+            RunSettings(**order.options).of(order.model),
         )
         for order in orders
     ]
@@ -102,7 +103,7 @@ def run_orders(
         for recipe, backends, settings in planned:
             if backends and all(backend.refusal(recipe) for backend in backends):
                 continue
-            check_published(MODELS.get(recipe.model), settings.weights, progress)
+            check_published(MODELS.get(recipe.model), str(settings.weights), progress)
     cases: list[CaseResult] = []
     spare = [fresh] if fresh else []
     for recipe, backends, settings in planned:
@@ -160,7 +161,7 @@ def _run_model(
             if reason := backend.refusal(recipe):
                 cases.append(
                     unavailable(
-                        recipe, backend, reason, weights=settings.weights, data=settings.data
+                        recipe, backend, reason, weights=str(settings.weights), data=settings.data
                     )
                 )
                 continue
@@ -200,13 +201,14 @@ def predict(image: Path, order: Order, progress: Progress = silent) -> Predictio
         raise UserError(f"The backend {target.name} cannot be used here: {reason}.")
     with ExitStack() as stack:
         subject = open_subject(recipe, settings, stack, progress, Phases())
-        loaded = load_weights(MODELS.get(order.model), settings.weights, settings.overrides)
+        loaded = open_weights(MODELS.get(order.model), settings.weights, settings.overrides)
         pixels = loaded.preprocessing.normalise(loaded.preprocessing.pixels(picture)[None])
         int8 = build_int8(subject, target, Phases()).load()
         labels = subject.data.evaluation.classes
         with torch.inference_mode():
             seen = [_top5(run(pixels)[0], labels) for run in (subject.model, int8)]
-    return Prediction(order.model, settings.weights, target.name, *seen)
+    float32, quantized = seen
+    return Prediction(order.model, loaded.source, target.name, float32, quantized, loaded.notes)
 
 
 def _one_backend(recipe: Recipe, order: Order) -> TorchBackend:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +32,8 @@ class Weights:
     """Parameters of a classifier with what is needed to use them.
 
     Attributes:
-        source: ``fixture``, ``imagenet``, a name in torchvision's enums, or the path that they
-            were read from.
+        source: ``fixture``, ``probe``, ``imagenet``, a name in torchvision's enums, or the path
+            that they were read from.
         state: State dict; floating point values are float32.
         preprocessing: How pictures are prepared for them.
         classes: Class names in output order, or None if they are not known.
@@ -45,6 +45,7 @@ class Weights:
             ImageNet's synsets, whose ``classes`` are words; or None.
         name: Full name in torchvision's enums, or None.
         published: What torchvision published about them, or None.
+        made: How they were made and what was measured then, of those that are made here.
         notes: What a reader of results should know.
     """
 
@@ -58,6 +59,7 @@ class Weights:
     folders: tuple[str, ...] | None = None
     name: str | None = None
     published: Published | None = None
+    made: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     @property
@@ -65,7 +67,7 @@ class Weights:
         """What a report tells about them."""
         told = {"weights_sha256": self.sha256, "weights_name": self.name}
         facts: dict[str, object] = {key: value for key, value in told.items() if value}
-        return facts | (self.published.facts() if self.published else {})
+        return facts | dict(self.made) | (self.published.facts() if self.published else {})
 
 
 def load_weights(
@@ -251,8 +253,8 @@ def _locate(spec: ModelSpec, source: str) -> Path:
         return _fixture(spec)
     if source == PROBE:
         raise UserError(
-            "The weights `probe` are computed from images and not read. Name another source: "
-            f"{ALLOWED}."
+            "The weights `probe` are made from images and not read: see "
+            "ptqbench.probe.opening.open_weights."
         )
     path = Path(source).expanduser()
     if path.is_dir():

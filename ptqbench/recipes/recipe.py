@@ -11,6 +11,7 @@ from typing import Any, Literal
 from ptqbench.errors import UserError
 from ptqbench.models.published import PUBLISHED, Published
 from ptqbench.registry import Registry, nearest
+from ptqbench.sources import PROBE
 
 Group = tuple[str, ...]
 """Module names that become one fused module: convolution, BatchNorm, ReLU."""
@@ -170,6 +171,14 @@ class Recipe:
         if self.fusion is None:
             raise ValueError(f"The fusion groups of {self.model} are not known yet.")
         return self.fusion
+
+    def promised(self, weights: str) -> Thresholds:
+        """What the gates ask for under weights, where nobody sets anything else.
+
+        Args:
+            weights: Source of the weights; under ``probe`` other thresholds may hold.
+        """
+        return self.thresholds.changed(self.probe) if weights == PROBE else self.thresholds
 
     @property
     def published(self) -> Mapping[str, Published]:

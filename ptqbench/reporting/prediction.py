@@ -40,7 +40,8 @@ def prediction_view(prediction: Prediction, image: str) -> RenderableType:
     title.append(
         f" · {prediction.model}, weights {short(prediction.weights)}, on {prediction.backend}"
     )
-    return Group(title, Text(), table, Text(), _agreement(prediction))
+    notes = [Text(note, style="dim") for note in prediction.notes]
+    return Group(title, Text(), table, Text(), _agreement(prediction), *notes)
 
 
 def _agreement(prediction: Prediction) -> Text:

@@ -187,6 +187,7 @@ class Prediction:
         backend: What executed int8.
         float32: Label and probability of the most likely classes, best first.
         int8: The same from the artifact.
+        notes: What a reader should know about the weights.
     """
 
     model: str
@@ -194,6 +195,7 @@ class Prediction:
     backend: str
     float32: tuple[tuple[str, float], ...]
     int8: tuple[tuple[str, float], ...]
+    notes: tuple[str, ...] = ()
 
 
 def _gate(gate: GateResult) -> dict[str, object]:

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ptqbench.config import DEFAULT, RECIPE, Settings, Value
+from ptqbench.config import DEFAULT, RECIPE, RECIPE_PROBE, Settings, Value
 from ptqbench.config_keys import KEYS
 from ptqbench.reporting.numbers import MISSING
 
@@ -49,7 +49,7 @@ def _table(title: str, values: dict[str, Value]) -> Table:
         # Thresholds for other instruction sets that nobody has set say nothing.
         if found.value is None and name.count(".") > 1:
             continue
-        by_default = found.origin in (DEFAULT, RECIPE)
+        by_default = found.origin in (DEFAULT, RECIPE, RECIPE_PROBE)
         origin = Text(found.origin, style="dim" if by_default else "cyan")
         table.add_row(Text(name), Text(_shown(name, found.value)), origin)
     return table

@@ -69,7 +69,7 @@ class SharedRunner:
             UserError: Weights or data cannot be read or do not fit.
         """
         recipe, backend = RECIPES.get(case.model), BACKENDS.get(case.backend)
-        thresholds = recipe.thresholds.changed(case.thresholds)
+        thresholds = recipe.promised(case.weights).changed(case.thresholds)
         part = needs_of(gate)
         known: dict[str, Any] = {}
         facts: dict[str, object] = {"engine": backend.engine}
@@ -120,7 +120,7 @@ class SharedRunner:
 
     def latency(self, case: CaseSettings, precision: str) -> Callable[[], object]:
         """A call of an artifact on the input for latency, under the case's thread count."""
-        bench = self._bench(case, RECIPES.get(case.model).thresholds)
+        bench = self._bench(case, RECIPES.get(case.model).promised(case.weights))
         model = (bench.int8 if precision == "int8" else bench.float32).load()
         example = bench.subject.timing.example()
         torch.set_num_threads(bench.subject.timing.threads)

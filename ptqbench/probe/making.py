@@ -1,0 +1,149 @@
+"""Make probe weights: draw, settle, and solve for the head."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ptqbench.data.cache import ShardCache, default_cache_dir
+from ptqbench.data.fixture import FixtureImages
+from ptqbench.data.manifest import Manifest, load_manifest
+from ptqbench.data.scenes import SIZE
+from ptqbench.models.preprocessing import Preprocessing
+from ptqbench.models.zoo import ModelSpec
+from ptqbench.probe.head import bias_above, solve_head
+from ptqbench.probe.initial import initial_model
+from ptqbench.probe.settling import features, head_of, settle
+from ptqbench.progress import Progress, silent
+
+ALGORITHM = 1
+"""Raised whenever the same seed would give other weights than before."""
+
+MOST_IMAGES, FEWEST_IMAGES = 2_000, 160
+"""Training images that the head is solved on; cheap networks see the most."""
+
+BUDGET = 9e12
+"""Multiply-adds that the head's images may take together: about three minutes on two cores."""
+
+_BATCH = 50
+_BITING = 0.001
+"""Share of a convolutional head's outputs that the ReLU behind it may cut off (SqueezeNet)."""
+
+_SIDES = {"inception_v3": 96}
+"""Side of the images where a network takes none as small as the fixture images."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """Probe weights.
+
+    Attributes:
+        state: State dict, float32.
+        scales: What drawn parameters were divided by, by name.
+        head: Path of the head.
+        facts: How they were made and how well the head does.
+    """
+
+    state: Mapping[str, Tensor]
+    scales: Mapping[str, float]
+    head: str
+    facts: Mapping[str, int | float] = field(default_factory=dict)
+
+
+def preprocessing_of(spec: ModelSpec) -> Preprocessing:
+    """How images are prepared for probe weights: as they are, where the network takes that."""
+    side = spec.input_size[1] if spec.fixed_input else _SIDES.get(spec.name, SIZE)
+    return Preprocessing(side, side)
+
+
+def make(
+    spec: ModelSpec,
+    seed: int,
+    *,
+    cache_dir: Path | None = None,
+    manifest: Manifest | None = None,
+    most_images: int = MOST_IMAGES,
+    progress: Progress = silent,
+) -> Made:
+    """Make the probe weights of an architecture from training images of the fixture set.
+
+    Args:
+        spec: The architecture.
+        seed: Of what is drawn.
+        cache_dir: Where the images are kept; by default that of the user.
+        manifest: What the images must be; by default what ships with the package.
+        most_images: Bound of the images that the head is solved on.
+        progress: Told how far the work is.
+
+    Raises:
+        UserError: Images have to be rendered and cannot be kept, or come out otherwise.
+    """
+    preprocessing = preprocessing_of(spec)
+    shards = ShardCache(
+        manifest or load_manifest(), "train", cache_dir or default_cache_dir(), progress
+    )
+    images = FixtureImages(shards, preprocessing, most_images)
+    model = initial_model(spec, len(images.classes), seed)
+    settling = min(images.limit, 128 if preprocessing.crop < 128 else 16)
+    what = f"probe weights of {spec.name}"
+    progress(f"{what}: settling layers", 0, 1)
+    found = settle(model, next(_batches(images, settling, settling))[0])
+    count = min(images.limit, head_images(found.macs, most_images))
+    taken, labels = _features(model, images, count, progress, f"{what}: head")
+    pooled = taken.flatten(2).mean(dim=2) if taken.ndim == 4 else taken
+    head = solve_head(pooled, labels, len(images.classes))
+    _fill(model, head.weight, head.bias, taken)
+    state = {name: value.contiguous() for name, value in model.state_dict().items()}
+    facts = {
+        "probe_seed": seed,
+        "probe_settling_images": settling,
+        "probe_head_images": count,
+        "probe_leave_one_out_top1": head.top1,
+    }
+    return Made(state, found.scales, found.head, facts)
+
+
+def head_images(macs: int, most: int = MOST_IMAGES) -> int:
+    """How many images the head is solved on: whole rounds of the classes.
+
+    Args:
+        macs: Multiply-adds of one image.
+        most: Upper bound.
+    """
+    count = min(most, max(FEWEST_IMAGES, int(BUDGET // max(macs, 1))))
+    return max(16, count // 16 * 16)
+
+
+def _batches(images: FixtureImages, count: int, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    return images.batches(0, count, size)
+
+
+def _features(
+    model: nn.Module, images: FixtureImages, count: int, progress: Progress, what: str
+) -> tuple[Tensor, Tensor]:
+    pieces, labels = [], []
+    done = 0
+    progress(what, done, count)
+    for pixels, truth in _batches(images, count, _BATCH):
+        pieces.append(features(model, pixels))
+        labels.append(truth)
+        done += len(truth)
+        progress(what, done, count)
+    return torch.cat(pieces), torch.cat(labels)
+
+
+def _fill(model: nn.Module, weight: Tensor, bias: Tensor, seen: Tensor) -> None:
+    """Put the solution into the head; behind a convolution follow a ReLU and the mean."""
+    _, layer = head_of(model)
+    if isinstance(layer, nn.Conv2d):
+        # The mean of a ReLU is that of its input as long as the ReLU cuts nothing off: the
+        # same number is added to every class, which changes no prediction.
+        places = torch.einsum("kd,ndhw->nkhw", weight.float(), seen) + bias.float()[:, None, None]
+        bias = bias + bias_above(places, _BITING)
+    assert layer.bias is not None
+    layer.weight.copy_(weight.reshape(layer.weight.shape))
+    layer.bias.copy_(bias)
