@@ -21,10 +21,11 @@ from ptqbench.errors import UserError
 from ptqbench.measurement.statistics import noise_factor
 from ptqbench.measurement.timing import Speed, measure_speed
 from ptqbench.models.skeleton import initialised
-from ptqbench.models.weights import build_model, load_weights
+from ptqbench.models.weights import build_model
 from ptqbench.models.zoo import MODELS
 from ptqbench.orders import Order, chosen_backends
 from ptqbench.phases import Phases
+from ptqbench.probe.opening import open_weights
 from ptqbench.progress import Progress, silent
 from ptqbench.quantization.derive import completed
 from ptqbench.quantization.kept import Calibrations
@@ -130,7 +131,7 @@ def _without_images(
     """A subject that shows what a model is made of and how fast it is, and no more."""
     spec = MODELS.get(recipe.model)
     if weights:
-        loaded = load_weights(spec, settings.weights, settings.overrides)
+        loaded = open_weights(spec, settings.weights, settings.overrides)
         spec, model = spec.fitted(loaded.state), build_model(spec, loaded)
     else:
         model = initialised(spec.factory, spec.num_classes or _CLASSES).eval()
