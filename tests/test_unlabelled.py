@@ -100,7 +100,7 @@ def test_run_at_the_command_line(
 
 def test_the_suite(user_case: UserCase, loose: Path, tmp_path: Path) -> None:
     case = CaseSettings(
-        MODEL, BACKEND, str(user_case.weights), str(loose), 64, threads=1,
+        MODEL, BACKEND, str(user_case.weights), str(loose), input_size=64, threads=1,
         thresholds={"agreement": 0.5, "sqnr_db": 15.0},
     )  # fmt: skip
     runner = SharedRunner(tmp_path, workers=1)
