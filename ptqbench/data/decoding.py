@@ -25,8 +25,8 @@ def batches_ahead(
 
     While the consumer works on a batch, the next ones are made; memory holds ``ahead`` + 1
     of them, however many items there are. Order and results do not depend on the number of
-    workers. Threads, because Pillow decodes without Python's lock, and because processes
-    would take longer to start than a sample takes to decode (docs/data.md has the figures).
+    workers. Threads, because Pillow decodes without Python's lock, and because each process
+    would import torch before it decodes anything (docs/data.md has what it is worth).
 
     A consumer that stops early, by an exception, Ctrl-C or ``close``, waits for the items
     that are being worked on and for nothing else.
