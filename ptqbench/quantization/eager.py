@@ -72,7 +72,8 @@ def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: boo
     if recipe.keep_float:
         raise UserError(
             f"The recipe keeps {', '.join(recipe.keep_float)} in float, but in the eager flow "
-            "nothing converts the int8 values around such a layer. Use the FX flow."
+            "nothing converts the int8 values around such a layer. Use the FX flow, with a model "
+            "without stubs."
         )
     variant = quantizable_copy(model, recipe, example)
     groups = fusable_groups(variant, recipe, saturates=saturates)

@@ -79,6 +79,7 @@ class Failure:
         code: The line itself.
         reason: What torch.fx, or the code itself, said.
         decides: Whether Python asked a stand-in for its value.
+        stubs: Whether the model was written for eager mode.
     """
 
     module: str
@@ -87,6 +88,7 @@ class Failure:
     code: str
     reason: str
     decides: bool
+    stubs: bool = False
 
     @property
     def message(self) -> str:
@@ -100,16 +102,23 @@ class Failure:
             if self.decides
             else "Rewrite the line"
         )
+        found = f"The model cannot be traced: {where}{line}{code} ({self.reason}). {rewrite}"
+        if self.stubs:
+            return (
+                f"{found}; or, because the model is written for eager mode, give it a recipe with "
+                'flow = "eager" that names all that tracing would find: fusion and int8_modules.'
+            )
         keep = (
-            f"or leave the module whole and in float32: keep_float=({self.module!r},) in the recipe"
+            "or leave the module whole and in float32, with "
+            f'keep_float = ["{self.module}"] in its recipe '
+            f"(`ptqbench recipe MODEL --keep-float {self.module}` prints one)"
             if self.module
             else "or move it into a module of its own, to be left whole and in float32 with "
-            "keep_float in the recipe"
+            "keep_float in its recipe"
         )
         return (
-            f"The model cannot be traced: {where}{line}{code} ({self.reason}). {rewrite}; {keep}; "
-            "or write the model for eager mode, with QuantStub, DeQuantStub and FloatFunctional, "
-            'and give it a recipe with flow="eager" that names its fusion groups.'
+            f"{found}; {keep}; or write the model for eager mode, with QuantStub, DeQuantStub and "
+            'FloatFunctional, and name its fusion groups in a recipe with flow = "eager".'
         )
 
 
@@ -230,7 +239,8 @@ def failure(error: Exception, model: nn.Module, module: str = "") -> Failure:
         else f"{type(error).__name__}: {text.splitlines()[0].rstrip('.')}"
     )
     found = model.get_submodule(module) if module else model
-    return Failure(module, type(found).__name__, place, code, reason, stand_in)
+    kind = type(found).__name__
+    return Failure(module, kind, place, code, reason, stand_in, stubs=has_stubs(model))
 
 
 def check_classifier(model: nn.Module, example: Tensor) -> None:
@@ -269,7 +279,11 @@ def check_output(output: object, kind: str) -> None:
         names = ", ".join(map(repr, output))
         wrong, pick = f"a dictionary of {names}", f"self.model(x)[{next(iter(output), 'out')!r}]"
     elif isinstance(output, tuple | list):
-        wrong, pick = f"{len(output)} outputs", "self.model(x)[0]"
+        count = f"{len(output)} output{'s' if len(output) != 1 else ''}"
+        wrong, pick = (
+            f"a {'list' if isinstance(output, list) else 'tuple'} of {count}",
+            "self.model(x)[0]",
+        )
     else:
         wrong, pick = f"a {type(output).__name__}", "the tensor of logits"
     raise UserError(
