@@ -45,6 +45,20 @@ class Decides(Block):
         return x
 
 
+class Loops(nn.Module):
+    """Control flow that TorchScript keeps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        if float(x.mean()) > 0.3:
+            x = x * 0.5
+        return x
+
+
 class DecidesInside(Net):
     def __init__(self, num_classes: int = 3) -> None:
         super().__init__(num_classes)

@@ -9,7 +9,7 @@ from pathlib import Path
 import odd_nets
 import pytest
 import torch
-from odd_nets import Decides, Net
+from odd_nets import Loops, Net
 from own import example, registries_unchanged, seeded
 from torch import Tensor, nn
 
@@ -86,7 +86,7 @@ def test_a_module_that_looks_at_shapes_is_kept_whole(tmp_path):
 def test_a_scripted_module_stays_float(tmp_path):
     def scripted() -> nn.Module:
         model = Net()
-        model.block = torch.jit.script(Decides())
+        model.block = torch.jit.script(Loops())
         return model
 
     model = seeded(scripted).eval()

@@ -193,7 +193,8 @@ def _watch(module: nn.Module) -> set[str]:
         child.register_forward_pre_hook(lambda *_: reached.add(name))
 
     for name, child in module.named_modules():
-        watch(name, child)
+        if not isinstance(child, torch.jit.ScriptModule):  # it takes no hooks
+            watch(name, child)
     return reached
 
 
