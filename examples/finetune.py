@@ -32,6 +32,9 @@ from ptqbench.data.single import load_image
 from ptqbench.models.weights import load_weights
 from ptqbench.models.zoo import MODELS
 
+FIRST_STEPS = 10
+"""After so many, how long an epoch takes can be told."""
+
 
 def read_folder(
     folder: Path, classes: Sequence[str], preprocessing: Preprocessing
@@ -114,7 +117,7 @@ def train(
         started, running = time.perf_counter(), 0.0
         model.train()
         order = torch.randperm(len(pixels), generator=generator)
-        for chosen in order[: steps * batch].split(batch):
+        for step, chosen in enumerate(order[: steps * batch].split(batch)):
             images = augment(normalise(pixels[chosen], preprocessing), generator)
             loss = functional.cross_entropy(model(images), labels[chosen], label_smoothing=0.05)
             optimizer.zero_grad()
@@ -123,6 +126,9 @@ def train(
             optimizer.step()
             rate.step()
             running += float(loss.detach())
+            if epoch == 0 and step == FIRST_STEPS:
+                whole = (time.perf_counter() - started) * steps / (step + 1)
+                print(f"an epoch takes about {whole:.0f} s here", flush=True)
         seconds = time.perf_counter() - started
         print(
             f"epoch {epoch + 1}/{epochs}: loss {running / steps:.3f}, {seconds:.0f} s", flush=True

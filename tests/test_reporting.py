@@ -445,6 +445,19 @@ def test_inventory_shows_weights_recipes_and_why_a_backend_is_missing(tmp_path: 
     assert matrix["resnet18", "onednn"]["measured"] == []
 
 
+def test_published_accuracies_travel_with_the_recipe(tmp_path: Path) -> None:
+    recipes = {
+        each["model"]: each for each in json.loads(make_inventory(tmp_path).to_json())["recipes"]
+    }
+    assert recipes["resnet18"]["published"]["IMAGENET1K_V1"] == {
+        "float32_top1": 69.758,
+        "int8_top1": 69.494,
+        "int8_engine": "fbgemm",
+        "method": "PTQ",
+    }
+    assert recipes["vgg11"]["published"] == {}
+
+
 def test_without_trained_weights_every_model_is_shown_in_full(tmp_path: Path) -> None:
     text = "\n".join(lines(inventory_view(make_inventory(tmp_path)), 100))
     assert text.count("not shipped") == 2

@@ -82,6 +82,8 @@ class RecipeEntry:
         keep_float: What stays float32.
         thresholds: Every threshold that is set, by name.
         probe: Those that replace them under ``probe`` weights.
+        published: What torchvision published in float32 and int8, in percent, by the name of
+            its weights.
     """
 
     model: str
@@ -97,6 +99,7 @@ class RecipeEntry:
     keep_float: tuple[str, ...] = ()
     thresholds: Mapping[str, Any] = field(default_factory=dict)
     probe: Mapping[str, Any] = field(default_factory=dict)
+    published: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,7 @@ def _recipe(recipe: Recipe) -> RecipeEntry:
         recipe.keep_float,
         {name: value for name, value in asked.items() if value not in (None, {})},
         dict(recipe.probe),
+        {name: asdict(found) for name, found in recipe.published.items()},
     )
 
 
