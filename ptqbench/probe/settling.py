@@ -15,10 +15,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ptqbench.models.torchvision_import import import_torchvision
+
+SqueezeExcitation = import_torchvision().ops.misc.SqueezeExcitation
+
 Layer = nn.Conv2d | nn.Linear
 
 _FLAT = 1e-6
 """Deviation below which an output carries nothing to be scaled."""
+
+_GATE = 0.1
+"""Deviation of what goes into the gates of squeeze-excitation: gates that swing from image to image
+multiply whatever the layers before them found by chance, and after a few blocks nothing is left."""
 
 
 @dataclass
@@ -96,6 +104,7 @@ class _Settler:
         self.head = head
         self.found = found
         self.seen: set[nn.Module] = set()
+        self.gates = {m.fc2 for m in model.modules() if isinstance(m, SqueezeExcitation)}
 
     def layer(self, module: Layer, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Settle a layer that was called, and give what it gives now."""
@@ -144,6 +153,8 @@ class _Settler:
         deviation = float(output.double().std(correction=0))
         if not deviation > _FLAT:
             return output
+        if module in self.gates:
+            deviation /= _GATE
         module.weight.div_(deviation)
         self.found.scales[f"{self.names[module]}.weight"] = deviation
         if module.bias is not None:
