@@ -16,10 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from ptqbench.models.torchvision_import import import_torchvision
+from ptqbench.probe.initial import SHIFT
 
 SqueezeExcitation = import_torchvision().ops.misc.SqueezeExcitation
 
 Layer = nn.Conv2d | nn.Linear
+
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU)
 
 _FLAT = 1e-6
 """Deviation below which an output carries nothing to be scaled."""
@@ -56,7 +59,8 @@ def settle(model: nn.Module, images: Tensor) -> Pass:
     """Settle every layer below the head, in place.
 
     A layer's weights are divided so that its output has deviation 1; where it has a bias, that
-    takes away the mean of each output channel. BatchNorm takes the mean and variance of
+    takes away the mean of each output channel, and gives all of them the same one (`SHIFT`) where
+    an activation follows. BatchNorm takes the mean and variance of
     its input as statistics.
 
     Args:
@@ -105,6 +109,7 @@ class _Settler:
         self.found = found
         self.seen: set[nn.Module] = set()
         self.gates = {m.fc2 for m in model.modules() if isinstance(m, SqueezeExcitation)}
+        self.last: tuple[Layer, Tensor] | None = None
 
     def layer(self, module: Layer, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
         """Settle a layer that was called, and give what it gives now."""
@@ -113,7 +118,16 @@ class _Settler:
         self.seen.add(module)
         positions = output.numel() // module.weight.shape[0] // len(args[0])
         self.found.macs += positions * module.weight.numel()
-        return self._scaled(module, output, channels=1 if isinstance(module, nn.Conv2d) else -1)
+        output = self._scaled(module, output, channels=1 if isinstance(module, nn.Conv2d) else -1)
+        self.last = (module, output)
+        return output
+
+    def activation(self, module: nn.Module, args: tuple[Tensor, ...]) -> Tensor | None:
+        """Shift what comes straight from a layer; behind BatchNorm, that has done it."""
+        if self.last is None or self.last[1] is not args[0] or self.last[0].bias is None:
+            return None
+        self.last[0].bias.add_(SHIFT)
+        return args[0] + SHIFT
 
     def container(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
         """Settle the last layer of a module that passes its layers' weights to a function."""
@@ -172,6 +186,8 @@ def _hooks(settler: _Settler) -> Iterator[None]:
             handles.append(module.register_forward_hook(settler.layer))
         elif isinstance(module, nn.BatchNorm2d):
             handles.append(module.register_forward_pre_hook(settler.normalisation))
+        elif isinstance(module, _ACTIVATIONS):
+            handles.append(module.register_forward_pre_hook(settler.activation))
         elif any(isinstance(child, nn.Linear) for child in module.children()):
             handles.append(module.register_forward_hook(settler.container))
     try:
