@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MOST_IMAGES = 400
-EVALUATION = (MOST_IMAGES, 40, 24)
+MOST_IMAGES = 300
+EVALUATION = (MOST_IMAGES, 32, 12)
 """Evaluation images at most, at least, and of giants."""
-CALIBRATION = (256, 32, 24)
+CALIBRATION = (128, 24, 12)
 """Calibration images likewise."""
-GIGA_MACS = 400
+GIGA_MACS = 200
 """Multiply-adds (1e9) that a pass over the images of a model may take."""
 GIANT = 50
 """1e9 multiply-adds of one image above which a model is a giant."""
