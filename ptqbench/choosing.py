@@ -20,6 +20,8 @@ from ptqbench.quantization.kept import Calibrations
 
 ROUNDS = 15
 """Calls of each candidate that are timed, in turn."""
+ALIKE = 0.02
+"""Shares of agreement that differ by no more say nothing on that many images."""
 IMAGES = 200
 """Evaluation images on which candidates have to agree with float32."""
 
@@ -73,10 +75,10 @@ class Choice:
     def _rule(self) -> str:
         if not self.images:
             return "the fastest here"
-        share = f"{self.least:.0%} of {self.images} images"
+        share = f"{100 * self.least:g}% of {self.images} images"
         if any((each.agreement or 0.0) >= self.least for each in self.tried):
             return f"the fastest here that agrees with float32 on at least {share}"
-        return f"the nearest to float32, because none agrees on {share}"
+        return f"the fastest of those nearest to float32, because none agrees on {share}"
 
 
 def choose_backend(
@@ -114,7 +116,7 @@ def choose_backend(
 
 
 def picked(tried: Sequence[Tried], least: float) -> str:
-    """The fastest that agrees often enough; if none does, the one that agrees most often.
+    """The fastest that agrees often enough; if none does, the fastest of those that come nearest.
 
     Args:
         tried: The fastest first.
@@ -123,7 +125,8 @@ def picked(tried: Sequence[Tried], least: float) -> str:
     for each in tried:
         if each.agreement is None or each.agreement >= least:
             return each.backend
-    return max(tried, key=lambda each: each.agreement or 0.0).backend
+    best = max(each.agreement or 0.0 for each in tried)
+    return next(e.backend for e in tried if (e.agreement or 0.0) >= best - ALIKE)
 
 
 def candidates(subject: Subject) -> list[TorchBackend]:

@@ -169,11 +169,12 @@ def _from_file(name: str, folders: Iterable[Path], what: str) -> ModuleType:
         raise UserError(f"{what} is not there: there is no file {name}.")
     path = path.resolve()
     _importable([path.parent])
-    loaded = sys.modules.get(path.stem)
-    if loaded is not None and Path(getattr(loaded, "__file__", None) or "").resolve() == path:
-        return loaded
+    for loaded in list(sys.modules.values()):
+        file = Path(getattr(loaded, "__file__", None) or "")
+        if file.name == path.name and file.resolve() == path:
+            return loaded
     # A module that is called like another one must not take its place.
-    key = path.stem if loaded is None else f"ptqbench_plugin_{path.stem}"
+    key = path.stem if path.stem not in sys.modules else f"ptqbench_plugin_{path.stem}"
     spec = importlib.util.spec_from_file_location(key, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

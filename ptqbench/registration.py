@@ -127,7 +127,8 @@ def add_reference(text: str, factory: object) -> None:
 def _check_free(own: OwnModel) -> None:
     if own.name in OWN:
         before = OWN.get(own.name)
-        if _place(before.factory) == _place(own.factory):
+        same_file = before.origin == own.origin  # imported under two names
+        if same_file or _place(before.factory) == _place(own.factory):
             return
         raise UserError(
             f"{own.origin} registers the model {own.name!r}, but {before.origin} already does. "

@@ -205,6 +205,17 @@ def test_a_function_is_named_by_its_module_or_file(tmp_path):
     assert len(MODELS.get("nets:plain").factory(9)(torch.zeros(1, 3, 8, 8))[0]) == 9
 
 
+def test_a_file_that_is_imported_already_is_not_imported_again(tmp_path):
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "__init__.py").touch()
+    path = module(tmp_path / "package", NETS + "made = []\n")
+    plugins.load(["package.nets"], [tmp_path])
+    plugins.reference(f"{path}:registered")
+    assert MODELS.get(f"{path}:registered").input_size == (3, 32, 32)
+    plugins.load(["nets"], [path.parent])  # the same file under another name
+    assert {own.origin for own in OWN if own.name == "registered"} == {f"{path}, line 5"}
+
+
 def test_plain_names_and_wildcards_are_no_functions():
     for text in ("resnet18", "resnet*", "mobilenet_v?", "a:b*", ":b", "a:"):
         assert not plugins.is_reference(text)
@@ -277,7 +288,7 @@ def test_commands_know_models_of_ones_own(tmp_path, monkeypatch, capsys):
     assert "registered" in capsys.readouterr().out
     assert main(["run", "my_net"]) == 2
     assert "is named as module:function" in capsys.readouterr().err
-    assert main(["run", "nets:plain"]) == 2
+    assert main(["run", "nets:plain", "--weights", "fixture"]) == 2
     assert "No weights ship for nets:plain, a model of your own (nets.py" in capsys.readouterr().err
     assert main(["run", "registered", "--weights", "imagenet"]) == 2
     assert "has no ImageNet weights for registered" in capsys.readouterr().err
