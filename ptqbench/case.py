@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -23,7 +24,7 @@ from ptqbench.measurement.conversion import Promise
 from ptqbench.measurement.inside import IMAGES, Findings, Inside, Made
 from ptqbench.measurement.macs import CountedModel, Macs
 from ptqbench.measurement.size import measure_size
-from ptqbench.measurement.timing import measure_speed, pick_fastest
+from ptqbench.measurement.timing import measure_speed, pick_fastest, that_run
 from ptqbench.measurement.types import Model
 from ptqbench.phases import Phases
 from ptqbench.progress import Progress, silent
@@ -114,9 +115,10 @@ class FloatSide:
     def times_ms(self) -> dict[str, float]:
         """Median time of a call in ms of each lowering, and of the module itself (``eager``)."""
         timing = self._subject.timing
-        candidates: dict[str, Model] = {**self._lowerings, "eager": self._counted}
+        example = timing.example()
         with self._phases.measure("choose the float32 lowering", forward=True):
-            _, times = pick_fastest(candidates, timing.example(), threads=timing.threads, rounds=5)
+            candidates = {**that_run(self._lowerings, example), "eager": self._counted}
+            _, times = pick_fastest(candidates, example, threads=timing.threads, rounds=5)
         return times
 
     @cached_property
@@ -133,12 +135,19 @@ class FloatSide:
     @property
     def lowering(self) -> str:
         """Name of the fastest lowering; the module itself is not one that ships."""
-        return min(self._lowerings, key=self.times_ms.__getitem__)
+        return min(self._lowerings, key=lambda name: self.times_ms.get(name, math.inf))
 
     @property
     def fastest(self) -> Model:
         """The fastest lowering, which int8 has to beat."""
         return self._lowerings[self.lowering]
+
+    @cached_property
+    def predicting(self) -> Model:
+        """The fastest lowering that can run the images, whose size is not that of the latency."""
+        image = inspection_images(self._subject)[:1]
+        able = that_run({self.lowering: self.fastest}, image)
+        return able.get(self.lowering, self._lowerings["frozen"])
 
 
 def calibration_batches(data: Data, recipe: Recipe) -> Iterator[Tensor]:
@@ -202,7 +211,7 @@ def judge(
     with phases.measure("load int8"):
         int8 = artifact.load()
     accuracy = measure_accuracy(
-        float_side.fastest,
+        float_side.predicting,
         int8,
         subject.data.evaluation,
         batch_size=BATCH_SIZE,

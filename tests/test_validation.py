@@ -21,7 +21,7 @@ from ptqbench import validation
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.engine import BACKENDS, TorchBackend
 from ptqbench.backends.graph import read_module
-from ptqbench.case import Subject, Timing, judge
+from ptqbench.case import FloatSide, Subject, Timing, judge
 from ptqbench.data.sets import Data
 from ptqbench.data.shapes import CLASSES
 from ptqbench.errors import UserError
@@ -31,6 +31,7 @@ from ptqbench.models.weights import load_weights
 from ptqbench.models.zoo import MODELS
 from ptqbench.orders import Order
 from ptqbench.phases import Phases
+from ptqbench.quantization.derive import derive
 from ptqbench.recipes import RECIPES
 from ptqbench.reporting.json_report import schema
 from ptqbench.reporting.result import METRICS, Report
@@ -261,11 +262,30 @@ class Ready:
     lowering = "frozen"
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
-        self.fastest = model
+        self.fastest = self.predicting = model
         self.graph = read_module(model, example)
         self.times_ms = {"frozen": 1.0, "eager": 1.0}
         self.macs = count_macs(model, example)
         self.artifact = Artifact(Path(__file__), None)
+
+
+def test_a_lowering_that_cannot_run_the_images_does_not_judge_them(tmp_path: Path) -> None:
+    # oneDNN's layouts know no adaptive pooling from 32 to 6 pixels, as AlexNet's of small pictures.
+    pooled = nn.Sequential(nn.Conv2d(3, 8, 1), nn.AdaptiveAvgPool2d(6), nn.Flatten())
+    model = nn.Sequential(pooled, nn.Linear(288, 16)).eval()
+    images = Streamed(8, seed=1)
+    pixels, _ = next(images.batches(0, 8, 8))
+    recipe = derive("small", model, pixels[:1])
+    timing = Timing((1, 3, 12, 12), threads=1)
+    data = Data("few", images, images)
+    subject = Subject(model, recipe, "given", data, timing, tmp_path, {})
+    side = FloatSide(subject, BACKENDS.get(AVAILABLE[0]), Phases())
+    side.times_ms = {"optimized": 1.0, "frozen": 2.0, "eager": 3.0}
+    assert side.lowering == "optimized"
+    side.fastest(timing.example())
+    with pytest.raises(RuntimeError, match="not divisible"):
+        side.fastest(pixels)
+    assert torch.allclose(side.predicting(pixels), model(pixels), atol=1e-5)
 
 
 # Mistakes

@@ -13,7 +13,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from statistics import median
 
@@ -180,6 +180,24 @@ def pick_fastest(
             order.append(order.pop(0))
     medians = {name: median(samples) for name, samples in times.items()}
     return min(medians, key=medians.__getitem__), medians
+
+
+def that_run(models: Mapping[str, Model], example: Tensor) -> dict[str, Model]:
+    """The models that can run an input at all.
+
+    oneDNN's layouts know no adaptive pooling to a size that does not divide its input's, and
+    what is lowered to them can run one input size and fail on another.
+
+    Args:
+        models: By name.
+        example: Input, N x 3 x H x W, float32.
+    """
+    able = {}
+    for name, model in models.items():
+        with suppress(RuntimeError), torch.inference_mode():
+            model(example)
+            able[name] = model
+    return able
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from ptqbench.gates import GATES, Evidence, Thresholds, accuracy_settled
 from ptqbench.measurement.accuracy import Accuracy, measure_accuracy
 from ptqbench.measurement.inside import Inside
 from ptqbench.measurement.size import Size, measure_size
-from ptqbench.measurement.timing import Speed, measure_speed, pick_fastest
+from ptqbench.measurement.timing import Speed, measure_speed, pick_fastest, that_run
 from ptqbench.measurement.types import Model
 from ptqbench.registry import Registry
 from ptqbench.testing.shared import SharedFolder, SharedLogits
@@ -114,7 +114,7 @@ def measure_pairs(bench: Bench) -> Speed:
     timing = bench.subject.timing
     example = timing.example()
     here = instruction_set()
-    lowerings = bench.backend.float_lowerings(bench.float32)
+    lowerings = that_run(bench.backend.float_lowerings(bench.float32), example)
     candidates: dict[str, Model] = {**lowerings, "eager": bench.subject.model}
     _, times = pick_fastest(candidates, example, threads=timing.threads, rounds=5)
     fastest = min(lowerings, key=times.__getitem__)
