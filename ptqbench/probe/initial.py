@@ -17,7 +17,7 @@ from ptqbench.models.zoo import ModelSpec
 _BATCH_NORMS = (nn.modules.batchnorm._NormBase,)
 _NORMALS = (*_BATCH_NORMS, nn.LayerNorm, nn.GroupNorm)
 
-SHIFT = 2.0
+SHIFT = 1.5
 """Mean that goes into an activation, in deviations.
 
 Behind centred inputs a ReLU forgets half of what it sees, and after dozens of random layers all
