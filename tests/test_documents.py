@@ -22,6 +22,8 @@ BLOCKS = {
     "README.md": ("output", "results", "latency"),
     "docs/fixtures.md": ("weights", "discrimination"),
     "docs/performance.md": ("overhead", "batch"),
+    "docs/data.md": ("decoding",),
+    "docs/gate-foreign.md": ("gate",),
 }
 
 
@@ -128,6 +130,23 @@ def test_the_table_is_made_from_results_that_are_written(script, tmp_path):
     assert len(lines[0].split("|")) == len(module.HEADING) + 2
     assert lines[2].startswith("| resnet18 | **onednn** | – | – | – | – | – | – | unverified: size")
     assert "A (avx2, 2 physical cores)" in lines[4]
+
+
+def test_decoding_without_and_with_workers_gives_the_same_batches(script, tmp_path):
+    module = script("benchmarks.decoding")
+    files = module.write_pictures(tmp_path, 3)
+    none, two = (list(module.batches(files, workers)) for workers in (0, 2))
+    assert [tuple(batch.shape) for batch in none] == [(3, 3, 224, 224)]
+    assert all(torch.equal(a, b) for a, b in zip(none, two, strict=True))
+    lines = module.block({0: 20.0, 1: 30.0, 2: 36.0}, 100.0, 3).splitlines()
+    assert lines[2:5] == ["| 0 | 20 | 1.00× |", "| 1 | 30 | 1.50× |", "| 2 | 36 | 1.80× |"]
+
+
+def test_of_a_gates_output_the_table_is_left_out(script):
+    module = script("benchmarks.gate_output")
+    rest = "✗ fail accuracy: why.\n\nA note.\n\nA CPU\n1 case"
+    printed = f"ptqbench 0.1\n\n  Model\n✗ row\n\n{rest}\n"
+    assert module.without_table(printed) == rest
 
 
 def test_forward_passes_are_told_from_other_phases(script):
