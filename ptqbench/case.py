@@ -11,9 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ptqbench.backends.artifact import Artifact
+from ptqbench.backends.artifact import Artifact, trace
 from ptqbench.backends.engine import TorchBackend
-from ptqbench.backends.graph import Graph, read_module
+from ptqbench.backends.graph import Graph, read_script
 from ptqbench.backends.isa import instruction_set
 from ptqbench.data.sets import Data, ImageSet, broken_in
 from ptqbench.files import file_name
@@ -105,7 +105,9 @@ class FloatSide:
         with phases.measure("lower float32"):
             example = next(calibration_batches(subject.data, subject.recipe))[:1]
             path = subject.folder / f"{file_name(subject.recipe.model)}.float32.pt"
-            self.artifact = backend.build_float(subject.model, subject.recipe.model, example, path)
+            # Traced once: the file is made from it, and the graph read in it.
+            self._traced = trace(subject.model.eval(), example)
+            self.artifact = backend.build_float(self._traced, subject.recipe.model, example, path)
             self._lowerings = backend.float_lowerings(self.artifact)
         self._subject = subject
         self._phases = phases
@@ -126,7 +128,7 @@ class FloatSide:
     def graph(self) -> Graph:
         """The float model's own graph, with module paths."""
         with self._phases.measure("read the float graph"):
-            return read_module(self._subject.model, inspection_images(self._subject)[:1])
+            return read_script(self._traced)
 
     @cached_property
     def macs(self) -> Macs:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 
@@ -36,11 +37,22 @@ class FreshProcess:
             self._process.stdout.readline()
         self._ready = True
 
-    def ask(self, job: str, timeout: float) -> tuple[int, str, str]:
-        """Give it its only job, and wait for the end.
+    def give(self, job: str) -> None:
+        """Give it its only job, which it does while this process does something else.
 
         Args:
             job: A line of JSON.
+        """
+        self.ready()
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and its answer says why
+            self._process.stdin.write(f"{job}\n")
+            self._process.stdin.flush()
+
+    def answer(self, timeout: float) -> tuple[int, str, str]:
+        """Wait for the end of the job.
+
+        Args:
             timeout: In s.
 
         Returns:
@@ -49,9 +61,8 @@ class FreshProcess:
         Raises:
             TimeoutError: It did not end in time.
         """
-        self.ready()
         try:
-            stdout, stderr = self._process.communicate(job, timeout)
+            stdout, stderr = self._process.communicate(timeout=timeout)
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"it did not end within {timeout:g} s") from None
         self._ended = True

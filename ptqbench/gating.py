@@ -22,7 +22,7 @@ from ptqbench.gates import Evidence, evaluate
 from ptqbench.given import Given, check_model, open_given, told
 from ptqbench.measurement.conversion import Promise
 from ptqbench.measurement.engines import measure_engines
-from ptqbench.measurement.fidelity import Fidelity, run_afresh
+from ptqbench.measurement.fidelity import Fidelity, Replay
 from ptqbench.measurement.inside import Findings, Inside, Made
 from ptqbench.measurement.size import measure_size
 from ptqbench.models.zoo import MODELS
@@ -271,7 +271,7 @@ def _not_running(
 def _infidelity(made: Made, images: Tensor, reason: str, runs: Sequence[str]) -> Fidelity:
     """What a fresh process says to a file that does not run here."""
     with FreshProcess() as process:
-        _, fresh, error = run_afresh(process, made.path, images[:1], made.engine)
+        _, fresh, error = Replay(process, made.path, images[:1], made.engine).result()
     # What was found out here says more than what the fresh process ends with.
     error = reason if error else f"this process cannot ({reason}), a fresh one can"
     if made.recorded_engine:

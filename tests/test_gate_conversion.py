@@ -14,8 +14,7 @@ from torch import nn
 from ptqbench.backends.graph import read_module, read_script
 from ptqbench.gates import GateResult, Verdict
 from ptqbench.measurement.conversion import Promise, measure_conversion
-from ptqbench.measurement.inspection import Inspection
-from ptqbench.measurement.layers import match_layers
+from ptqbench.measurement.inspection import inspect_script
 from ptqbench.quantization import eager
 from ptqbench.recipes import RECIPES
 
@@ -126,7 +125,7 @@ def test_reads_files_that_others_made(how: str) -> None:
         torch.backends.quantized.engine = before
     graph, reference = read_script(script), read_module(model, noise()[:1])
     assert tuple(layer.path for layer in graph.int8_layers) == LAYERS
-    inspection = Inspection(graph, reference, match_layers(graph, reference))
+    inspection = inspect_script(script, reference)
     result = judge("conversion", conversion=measure_conversion(inspection, Promise(), None))
     assert result.verdict is Verdict.PASS, result.detail
     assert result.observed == result.threshold == 5

@@ -10,7 +10,7 @@ from inspected import CLEAN, Built, build, judge, shipped, small
 
 from ptqbench.fresh import FreshProcess
 from ptqbench.gates import GateResult, Verdict
-from ptqbench.measurement.fidelity import measure_fidelity, run_afresh
+from ptqbench.measurement.fidelity import Replay, measure_fidelity
 from ptqbench.measurement.types import Model
 
 
@@ -76,7 +76,7 @@ def test_a_process_that_was_started_early_runs_the_file(tmp_path: Path) -> None:
     images, engine = built.images[:2], built.artifact.info.engine
     with FreshProcess() as fresh:
         fresh.ready()
-        logits, ran_under, error = run_afresh(fresh, built.artifact.path, images, engine)
+        logits, ran_under, error = Replay(fresh, built.artifact.path, images, engine).result()
     assert (ran_under, error) == (engine, "")
     assert logits is not None
     assert logits.tolist() == built.artifact.load()(images).tolist()

@@ -27,9 +27,8 @@ KINDS = {"stem.0": "convolution", "depthwise": "depthwise convolution", "fc": "l
 def measure(built: Built) -> Saturation:
     backend = BACKENDS.get(built.artifact.info.backend)
     return measure_saturation(
-        built.artifact.path,
+        built.inspection,
         backend.engine,
-        built.reference,
         built.images[:2],
         saturates_elsewhere=bool(backend.sums_in_16_bits),
     )

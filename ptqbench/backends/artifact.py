@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.jit._trace import TopLevelTracedModule
 
 from ptqbench.backends.container import check_torchscript, extra_file
 from ptqbench.errors import UserError
@@ -148,8 +149,8 @@ class EngineBound:
         return logits
 
 
-def trace_and_freeze(module: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
-    """Lower a module to frozen TorchScript.
+def trace(module: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
+    """Trace a module.
 
     Args:
         module: In evaluation mode.
@@ -157,8 +158,23 @@ def trace_and_freeze(module: nn.Module, example: Tensor) -> torch.jit.ScriptModu
     """
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # tracer warnings about shapes that do not vary
-        traced = torch.jit.trace(module.eval(), example, check_trace=False)
-        frozen: torch.jit.ScriptModule = torch.jit.freeze(traced.eval())
+        traced: torch.jit.ScriptModule = torch.jit.trace(module, example, check_trace=False)
+    return traced
+
+
+def trace_and_freeze(module: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
+    """Lower a module to frozen TorchScript.
+
+    Args:
+        module: In evaluation mode; one that is traced already is not traced again, and not
+            changed.
+        example: See :func:`trace`.
+    """
+    if not isinstance(module, TopLevelTracedModule):
+        module = trace(module.eval(), example)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        frozen: torch.jit.ScriptModule = torch.jit.freeze(module.eval())
     return frozen
 
 

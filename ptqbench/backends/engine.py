@@ -154,7 +154,7 @@ class TorchBackend:
         """Save the float32 model in the same container: frozen TorchScript.
 
         Args:
-            model: Float32, evaluation mode.
+            model: Float32, evaluation mode, or traced by ``artifact.trace``.
             name: Architecture.
             example: One input, ``N×C×H×W`` float32.
             path: The file to write.

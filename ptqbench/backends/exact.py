@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ptqbench.backends.engine import engine_set
-from ptqbench.backends.graph import read_script
+from ptqbench.backends.graph import Graph
 from ptqbench.backends.operators import Operator
 from ptqbench.backends.packed import PackedWeights
 
@@ -44,7 +44,9 @@ def frozen(script: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     return made
 
 
-def traffic(script: torch.jit.ScriptModule, images: Tensor, engine: str) -> list[Traffic]:
+def traffic(
+    script: torch.jit.ScriptModule, graph: Graph, images: Tensor, engine: str
+) -> list[Traffic]:
     """Run a frozen module once and keep inputs and outputs of its int8 layers.
 
     The graph itself runs, with its own kernels; it only returns more than before. Layers
@@ -52,6 +54,7 @@ def traffic(script: torch.jit.ScriptModule, images: Tensor, engine: str) -> list
 
     Args:
         script: Frozen (see :func:`frozen`).
+        graph: What was read in it.
         images: ``N×C×H×W`` float32; all inputs and outputs are held in memory.
         engine: torch quantized engine.
 
@@ -59,20 +62,20 @@ def traffic(script: torch.jit.ScriptModule, images: Tensor, engine: str) -> list
         RuntimeError: The graph cannot be run apart from its module.
     """
     original = script.inlined_graph
-    by_value = {o.value: o for o in read_script(script).int8_layers}
+    by_value = {o.value: o for o in graph.int8_layers}
     names = [node.output().debugName() for node in original.nodes() if node.kind() in _CHECKED]
-    graph: Any = original.copy()
-    for node in list(graph.nodes()):
+    wider: Any = original.copy()
+    for node in list(wider.nodes()):
         if node.kind() in _CHECKED:
-            source, output = _copy(graph, node.inputsAt(0)), _copy(graph, node.output())
+            source, output = _copy(wider, node.inputsAt(0)), _copy(wider, node.output())
             source.insertBefore(node)
             output.insertAfter(node)
-            graph.registerOutput(source.output())
-            graph.registerOutput(output.output())
-    graph.makeMultiOutputIntoTuple()
-    graph.eraseInput(0)
+            wider.registerOutput(source.output())
+            wider.registerOutput(output.output())
+    wider.makeMultiOutputIntoTuple()
+    wider.eraseInput(0)
     with engine_set(engine), torch.inference_mode():
-        values = torch._C._create_function_from_graph("traffic", graph)(images)[1:]
+        values = torch._C._create_function_from_graph("traffic", wider)(images)[1:]
     return [
         Traffic(by_value[name], values[2 * i], values[2 * i + 1]) for i, name in enumerate(names)
     ]
@@ -131,17 +134,20 @@ def leaves_int16(packed: PackedWeights, highest: Tensor | float = 255.0) -> bool
         packed: Weights of the layer.
         highest: The largest input there can be, as u8; or one per input channel.
     """
-    weights = packed.integers.double()
+    # float32 is exact here: two products stay below 2¹⁷.
+    weights = packed.integers.float()
     outputs, channels = weights.shape[:2]
-    values = torch.as_tensor(highest, dtype=torch.float64).expand(channels * packed.groups)
+    values = torch.as_tensor(highest, dtype=torch.float32).expand(channels * packed.groups)
     own = values.view(packed.groups, channels).repeat_interleave(outputs // packed.groups, 0)
     products = weights * own.view(outputs, channels, *(1,) * (weights.dim() - 2))
     flat = products.movedim(1, -1).flatten(1)
     if flat.shape[1] < 2:
         return False
-    most = flat.clamp(min=0).unfold(1, 2, 1).sum(-1).max()
-    least = flat.clamp(max=0).unfold(1, 2, 1).sum(-1).min()
-    return bool(most > _INT16[1] or least < _INT16[0])
+    most, least = flat.clamp(min=0), flat.clamp(max=0)
+    return bool(
+        (most[:, 1:] + most[:, :-1]).max() > _INT16[1]
+        or (least[:, 1:] + least[:, :-1]).min() < _INT16[0]
+    )
 
 
 def highest_inputs(layer: Operator, source: Tensor) -> Tensor:

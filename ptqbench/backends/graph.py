@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptqbench.backends.artifact import load_script
+from ptqbench.backends.artifact import load_script, trace
 from ptqbench.backends.operators import FLOAT_LAYERS, PRODUCTS, Operator
 from ptqbench.backends.packed import unpack
 
@@ -85,9 +85,7 @@ def read_module(model: nn.Module, example: Tensor) -> Graph:
         model: Evaluation mode.
         example: One input, ``N×C×H×W`` float32.
     """
-    with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # tracer warnings about shapes that do not vary
-        return read_script(torch.jit.trace(model, example, check_trace=False))
+    return read_script(trace(model, example))
 
 
 def read_script(script: torch.jit.ScriptModule) -> Graph:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -41,33 +42,39 @@ class Fidelity:
     error: str = ""
 
 
-def run_afresh(
-    process: FreshProcess, path: Path, images: Tensor, engine: str
-) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None, str, str]:
-    """Run a file in a fresh process.
+class Replay:
+    """A file that a fresh process runs while this one does something else.
 
     Args:
         process: Has had no job yet.
         path: The TorchScript file.
         images: ``N×C×H×W`` float32.
         engine: torch quantized engine to load and run it under.
-
-    Returns:
-        Logits ``N×K``, the engine that they were computed under, and what went wrong.
     """
-    with tempfile.TemporaryDirectory(prefix="ptqbench-") as folder:
-        given, made = Path(folder) / "images.npy", Path(folder) / "logits.npy"
+
+    def __init__(self, process: FreshProcess, path: Path, images: Tensor, engine: str) -> None:
+        self._process = process
+        self._folder = tempfile.TemporaryDirectory(prefix="ptqbench-")
+        given, self._made = (Path(self._folder.name) / f for f in ("images.npy", "logits.npy"))
         np.save(given, images.numpy())
-        files = (str(path.resolve()), str(given), str(made))
-        job = Job(*files, engine, torch.get_num_threads())
-        try:
-            code, stdout, stderr = process.ask(json.dumps(asdict(job)), TIMEOUT_S)
-        except TimeoutError as error:
-            return None, "", str(error)
-        if code or not made.exists():
-            lines = [line for line in stderr.splitlines() if line.strip()]
-            return None, "", lines[-1] if lines else f"it ended with code {code}"
-        return np.load(made), str(json.loads(stdout.splitlines()[-1])["engine"]), ""
+        files = (str(path.resolve()), str(given), str(self._made))
+        process.give(json.dumps(asdict(Job(*files, engine, torch.get_num_threads()))))
+
+    def result(self) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None, str, str]:
+        """Wait for the process to end.
+
+        Returns:
+            Logits ``N×K``, the engine that they were computed under, and what went wrong.
+        """
+        with self._folder:
+            try:
+                code, stdout, stderr = self._process.answer(TIMEOUT_S)
+            except TimeoutError as error:
+                return None, "", str(error)
+            if code or not self._made.exists():
+                lines = [line for line in stderr.splitlines() if line.strip()]
+                return None, "", lines[-1] if lines else f"it ended with code {code}"
+            return np.load(self._made), str(json.loads(stdout.splitlines()[-1])["engine"]), ""
 
 
 def measure_fidelity(
@@ -77,7 +84,7 @@ def measure_fidelity(
     *,
     measured_engine: str,
     recorded_engine: str,
-    fresh: FreshProcess | None = None,
+    replay: Replay | None = None,
 ) -> Fidelity:
     """Compare the logits of a loaded artifact with those of a fresh process.
 
@@ -91,12 +98,16 @@ def measure_fidelity(
         measured_engine: Engine under which ``measured`` runs.
         recorded_engine: Engine that the file records; empty for a file that records none,
             which is loaded under ``measured_engine``.
-        fresh: A process that has run nothing yet; by default one is started now.
+        replay: Of that file under that engine with these images, if it was started before;
+            by default it is now.
     """
-    with torch.inference_mode():
-        here = measured(images).numpy()
-    with fresh or FreshProcess() as process:
-        there, engine, error = run_afresh(process, path, images, recorded_engine or measured_engine)
+    with ExitStack() as stack:
+        if replay is None:
+            process = stack.enter_context(FreshProcess())
+            replay = Replay(process, path, images, recorded_engine or measured_engine)
+        with torch.inference_mode():
+            here = measured(images).numpy()
+        there, engine, error = replay.result()
     same, difference = 0, None
     if there is not None and there.shape == here.shape:
         equal = here.view(np.uint32) == there.view(np.uint32)

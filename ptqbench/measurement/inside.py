@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,7 +15,7 @@ from ptqbench.backends.artifact import reason_of
 from ptqbench.backends.graph import Graph, read_file
 from ptqbench.fresh import FreshProcess
 from ptqbench.measurement.conversion import Conversion, Promise, measure_conversion
-from ptqbench.measurement.fidelity import Fidelity, measure_fidelity
+from ptqbench.measurement.fidelity import Fidelity, Replay, measure_fidelity
 from ptqbench.measurement.folding import measure_folding
 from ptqbench.measurement.fusion import Fusion, measure_fusion
 from ptqbench.measurement.inspection import Inspection, inspect
@@ -90,6 +91,7 @@ class Inside:
         self._reference = reference
         self._images = images
         self._fresh = fresh
+        self._replay: Replay | None = None
 
     def findings(self, names: Iterable[str] = LOOKED_AT, *, forgiving: bool = False) -> Findings:
         """Make measurements.
@@ -101,15 +103,25 @@ class Inside:
         """
         found: dict[str, Any] = {}
         missing: dict[str, str] = {}
-        for name in names:
-            try:
-                found[name] = getattr(self, name)
-            except Exception as error:
-                if not forgiving:
-                    raise
-                reason = f"{type(error).__name__}: {reason_of(error)}"
-                missing[name] = f"The {name} could not be measured in this file ({reason})."
+        names = tuple(names)
+        with self._fresh or FreshProcess() if "fidelity" in names else nullcontext() as process:
+            if process is not None:
+                self._replay = self._replayed(process)
+            # The fresh process runs the file meanwhile.
+            for name in sorted(names, key="fidelity".__eq__):
+                try:
+                    found[name] = getattr(self, name)
+                except Exception as error:
+                    if not forgiving:
+                        raise
+                    reason = f"{type(error).__name__}: {reason_of(error)}"
+                    missing[name] = f"The {name} could not be measured in this file ({reason})."
         return Findings(found, missing)
+
+    def _replayed(self, process: FreshProcess) -> Replay:
+        made = self._made
+        images = self._images[:IMAGES]
+        return Replay(process, made.path, images, made.recorded_engine or made.engine)
 
     @cached_property
     def _inspection(self) -> Inspection:
@@ -139,16 +151,15 @@ class Inside:
             self._images[:IMAGES],
             measured_engine=self._made.engine,
             recorded_engine=self._made.recorded_engine,
-            fresh=self._fresh,
+            replay=self._replay,
         )
 
     @cached_property
     def saturation(self) -> Saturation:
         """Whether int8 layers compute what integers would."""
         return measure_saturation(
-            self._made.path,
+            self._inspection,
             self._made.engine,
-            self._reference,
             self._images[: IMAGES // 2],
             saturates_elsewhere=self._made.saturates_elsewhere,
         )

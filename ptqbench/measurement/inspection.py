@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptqbench.backends.graph import Graph, read_file
+import torch
+
+from ptqbench.backends.artifact import load_script
+from ptqbench.backends.graph import Graph, read_script
 from ptqbench.measurement.layers import Match, match_layers
 
 
@@ -14,11 +17,13 @@ class Inspection:
     """An artifact's graph beside that of the float model.
 
     Attributes:
+        script: The artifact as it was loaded.
         graph: Of the artifact, as its file has it.
         reference: Of the float model, with module paths.
         matches: Which layer of the float model each layer of the artifact is.
     """
 
+    script: torch.jit.ScriptModule
     graph: Graph
     reference: Graph
     matches: tuple[Match, ...]
@@ -33,5 +38,10 @@ def inspect(path: Path, engine: str, reference: Graph) -> Inspection:
         reference: ``backends.graph.read_module`` of the float model; the same for all
             backends.
     """
-    graph = read_file(path, engine)
-    return Inspection(graph, reference, match_layers(graph, reference))
+    return inspect_script(load_script(path, engine), reference)
+
+
+def inspect_script(script: torch.jit.ScriptModule, reference: Graph) -> Inspection:
+    """Read a loaded module; see :func:`inspect`."""
+    graph = read_script(script)
+    return Inspection(script, graph, reference, match_layers(graph, reference))

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ptqbench.backends.artifact import load_script
 from ptqbench.backends.exact import (
     Traffic,
     exact_output,
@@ -23,9 +21,8 @@ from ptqbench.backends.exact import (
     leaves_int16,
     traffic,
 )
-from ptqbench.backends.graph import Graph, read_script
 from ptqbench.backends.probe import probe_engine
-from ptqbench.measurement.layers import match_layers
+from ptqbench.measurement.inspection import Inspection, inspect_script
 
 STEP = 1.0
 """Engines round once more or less than the exact reference: one output step is no error."""
@@ -86,23 +83,24 @@ class Saturation:
 
 
 def measure_saturation(
-    path: Path, engine: str, reference: Graph, images: Tensor, *, saturates_elsewhere: bool
+    inspection: Inspection, engine: str, images: Tensor, *, saturates_elsewhere: bool
 ) -> Saturation:
     """Probe the engine, and compare the artifact's layers with exact integer arithmetic.
 
     Args:
-        path: The int8 TorchScript file.
+        inspection: The artifact beside the float model, which has the names of layers.
         engine: torch quantized engine that it runs under.
-        reference: Graph of the float model, for the names of layers.
         images: A few, ``N×C×H×W`` float32; two of 64×64 take well under a second.
         saturates_elsewhere: Whether the engine adds in 16 bits on CPUs without VNNI.
     """
-    script = frozen(load_script(path, engine))
-    graph = read_script(script)
-    names = {m.layer.value: m.name for m in match_layers(graph, reference)}
+    script = frozen(inspection.script)
+    if script is not inspection.script:
+        inspection = inspect_script(script, inspection.reference)
+    graph = inspection.graph
+    names = {m.layer.value: m.name for m in inspection.matches}
     error = ""
     try:
-        seen = {t.layer.value: t for t in traffic(script, images, engine)}
+        seen = {t.layer.value: t for t in traffic(script, graph, images, engine)}
     except RuntimeError as failure:
         seen, error = {}, str(failure).strip().splitlines()[-1]
     layers = []

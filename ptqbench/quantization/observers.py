@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.ao.quantization import (
-    HistogramObserver,
     MinMaxObserver,
     PerChannelMinMaxObserver,
     QConfig,
 )
 
+from ptqbench.quantization.histogram import QuickHistogramObserver
 from ptqbench.recipes import Recipe
 
 RELU6_CAP = 6.0
@@ -21,7 +21,7 @@ _SEVEN_BITS: dict[str, Any] = {"quant_min": -64, "quant_max": 63}
 """255 · 64 · 2 < 2¹⁵: two products of an AVX2 ``vpmaddubsw`` cannot saturate."""
 
 
-class CappedHistogramObserver(HistogramObserver):
+class CappedHistogramObserver(QuickHistogramObserver):
     """Histogram observer after a ReLU that stands for a ReLU6.
 
     The fused kernels know ReLU only. Values are capped at 6 before they are counted and
@@ -57,7 +57,7 @@ def make_qconfig(recipe: Recipe, *, saturates: bool, relu6: bool = False) -> QCo
         symmetric weights (7 bits if these do).
     """
     observers: dict[tuple[str, bool], Any] = {
-        ("histogram", False): HistogramObserver,
+        ("histogram", False): QuickHistogramObserver,
         ("histogram", True): CappedHistogramObserver,
         ("minmax", False): MinMaxObserver,
         ("minmax", True): CappedMinMaxObserver,

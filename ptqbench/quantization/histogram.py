@@ -1,0 +1,116 @@
+"""torch's histogram observer, with the search for its range done in a fraction of the time.
+
+torch narrows a range step by step and asks after each what the quantization error would be;
+it reads the cumulative histogram one 0-dimensional tensor at a time and computes one error
+from two dozen small operators. Which steps are tried does not depend on the errors: only
+where the search ends does. So the steps are found in plain numbers, and the errors of many
+are computed together, by the same operators in the same order: the ranges are the same to
+the last bit.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.ao.quantization import HistogramObserver
+
+_STEP = 1e-5
+"""Share of the values that a step leaves out on one side."""
+_FIRST, _MOST = 8, 64
+"""Steps whose errors are computed together, at first and later."""
+
+
+class QuickHistogramObserver(HistogramObserver):
+    """``HistogramObserver`` that finds the same ranges sooner."""
+
+    def _non_linear_param_search(self) -> tuple[Tensor, Tensor]:
+        """The range with the least squared error, as torch searches for it."""
+        width = (self.max_val.item() - self.min_val.item()) / self.bins
+        if not width / self.dst_nbins > 0.0 or len(self.histogram) != self.bins:
+            found: tuple[Tensor, Tensor] = super()._non_linear_param_search()
+            return found
+        start, end = self._best(width)
+        step = (self.max_val - self.min_val) / self.bins
+        return self.min_val + step * start, self.min_val + step * (end + 1)
+
+    def _best(self, width: float) -> tuple[int, int]:
+        """First and last bin of the best range."""
+        best, least = (0, self.bins - 1), float("inf")
+        steps = steps_of(self.histogram)
+        size = _FIRST
+        while block := list(itertools.islice(steps, size)):
+            errors = quantization_errors(self.histogram, width, block, self.dst_nbins)
+            for bins, error in zip(block, errors, strict=True):
+                if error > least:
+                    return best
+                best, least = bins, error
+            size = min(2 * size, _MOST)
+        return best
+
+
+def steps_of(histogram: Tensor) -> Iterator[tuple[int, int]]:
+    """Ever narrower ranges: each leaves out more of the values on the side where that saves more.
+
+    Args:
+        histogram: Counts of the bins, float32.
+
+    Yields:
+        First and last bin.
+    """
+    total = torch.sum(histogram).item()
+    below: list[float] = torch.cumsum(histogram, dim=0).tolist()
+    # float32, as torch compares a tensor with a number.
+    low, high = 0.0, 1.0
+    start, end = 0, len(below) - 1
+    while low < high:
+        next_low, next_high = low + _STEP, high - _STEP
+        least, most = np.float32(next_low * total), np.float32(next_high * total)
+        left, right = start, end
+        while left < end and below[left] < least:
+            left += 1
+        while right > start and below[right] > most:
+            right -= 1
+        before = start, end
+        if left - start > end - right:
+            start, low = left, next_low
+        else:
+            end, high = right, next_high
+        if (start, end) != before:
+            yield start, end
+
+
+def quantization_errors(
+    histogram: Tensor, width: float, ranges: Sequence[tuple[int, int]], levels: int
+) -> list[float]:
+    """Squared errors that quantizing to ranges makes, by ``HistogramObserver``'s own formula.
+
+    Args:
+        histogram: Counts of the bins, float32.
+        width: Of a bin.
+        ranges: First and last bin of each.
+        levels: Number of quantized values.
+    """
+    bins = torch.arange(len(histogram))
+    first = torch.tensor([start for start, _ in ranges])[:, None]
+    steps = [width * (end - start + 1) / levels for start, end in ranges]
+    step = torch.tensor(steps)[:, None]
+    half = torch.tensor([each / 2 for each in steps])[:, None]
+    density = histogram / width
+    begin = (bins - first) * width
+    end = begin + width
+    level_of_begin = torch.div(begin, step, rounding_mode="floor").clamp_(0, levels - 1)
+    level_of_end = torch.div(end, step, rounding_mode="floor").clamp_(0, levels - 1)
+    errors = _between(begin - (level_of_begin + 0.5) * step, half, density)
+    errors += (level_of_end - level_of_begin - 1) * _between(-half, half, density)
+    errors += _between(-half, end - (level_of_end * step + half), density)
+    # One by one: sums of a whole block could be rounded otherwise.
+    return [error.sum().item() for error in errors]
+
+
+def _between(begin: Tensor, end: Tensor, density: Tensor) -> Tensor:
+    """Integral of the squared distance between two distances from a level, times the density."""
+    return density * ((end * end * end - begin * begin * begin) / 3)
