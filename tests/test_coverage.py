@@ -13,9 +13,11 @@ from typing import Any
 
 import pytest
 
+from ptqbench.backends.engine import BACKENDS
 from ptqbench.models.zoo import MODELS
 from ptqbench.recipes import RECIPES, Thresholds
 from ptqbench.recipes.families import FAMILIES, family
+from ptqbench.reporting.inventory import inventory
 
 ROOT = Path(__file__).parent.parent
 Script = Callable[[str], ModuleType]
@@ -200,6 +202,10 @@ def test_a_stored_result_is_measured_again_only_if_something_changed(
     artifact.touch()
     assert sweep.missing(job, stored, tmp_path) == ("fbgemm",)
     assert sweep.untimed(stored) == ("x86",)
+    eager = sweep.Job("vgg11", "probe", ("eager",), key, "native", recommended="onednn")
+    assert sweep.missing(eager, {**result(eager=case()), "key": key}, tmp_path) == ("eager",)
+    there = {**result(eager=case(backend="onednn")), "key": key}
+    assert sweep.missing(eager, there, tmp_path) == ()
 
     changed = keys.replace(VGG, keep_float=("classifier",))
     judged = keys.replace(VGG, thresholds=Thresholds(agreement=0.5), probe={"agreement": 0.4})
@@ -276,8 +282,9 @@ def test_costly_models_get_fewer_images_and_pairs(script: Script) -> None:
     module = script("plan")
     cheap, middle, giant = (module.plan(giga * 1e9, 224) for giga in (0.1, 4, 167))
     assert cheap.evaluation_images == 300 and cheap.calibration_images == 128
-    assert middle.evaluation_images == middle.calibration_images == 100
-    assert giant.evaluation_images == 24
+    assert middle.evaluation_images == middle.calibration_images == 50
+    assert giant.evaluation_images == giant.calibration_images == 12
+    assert module.plan(1.5e8, 64, trained=True).evaluation_images == 2000
     assert module.plan(1e9, 600).batch_size < cheap.batch_size == 50
     pairs = [module.timing_plan(giga * 1e9).pairs for giga in (1, 20, 40, 167)]
     assert pairs == [20, 10, 6, 4]
@@ -289,12 +296,16 @@ def small_record(script: Script) -> dict[str, Any]:
         "fbgemm": case(backend="fbgemm", agreed=200, sqnr_db=4.0),
         "qnnpack": {"status": "refused", "reason": "scale ratio must be small"},
     }
-    return script("results").record({"vgg11": VGG}, {"avx2": {"vgg11": result(**cases)}})
+    expected = {"vgg11": ("x86", "onednn"), "alexnet": ("x86",)}
+    recipes = {name: RECIPES.get(name) for name in expected}
+    results = {"avx2": {"vgg11": result(**cases)}}
+    return script("results").record(recipes, results, expected)
 
 
 def test_the_record_judges_by_what_recipes_ask_for_now(script: Script) -> None:
     content = small_record(script)
-    by_name = {entry["case"]: entry for entry in content["runs"]["avx2"]["cases"]}
+    entries = content["runs"]["avx2"]["cases"]
+    by_name = {entry["case"]: entry for entry in entries if entry["model"] == "vgg11"}
     assert by_name["fbgemm"]["gates"]["agreement"] == "fail"
     assert by_name["fbgemm"]["verdict"] == "fail"
     assert by_name["qnnpack"]["verdict"] == "unverified"
@@ -303,9 +314,29 @@ def test_the_record_judges_by_what_recipes_ask_for_now(script: Script) -> None:
     assert json.loads(text) == json.loads(json.dumps(content))
 
 
+def test_what_was_not_measured_is_in_the_record_and_never_green(script: Script) -> None:
+    content = small_record(script)
+    entries = {(e["model"], e["case"]): e for e in content["runs"]["avx2"]["cases"]}
+    for place in (("vgg11", "onednn"), ("alexnet", "x86")):
+        assert (entries[place]["status"], entries[place]["verdict"]) == ("missing", "unverified")
+    text = script("document").document(content, {})
+    assert "unverified: not measured yet" in text
+
+
+def test_a_record_gives_the_results_back_that_it_was_made_of(script: Script) -> None:
+    module, content = script("results"), small_record(script)
+    results = module.results_of(json.loads(module.render(content)))
+    assert set(results["avx2"]) == {"vgg11"}
+    assert results["avx2"]["vgg11"]["method"] == script("keys").method(VGG)
+    expected = {"vgg11": ("x86", "onednn"), "alexnet": ("x86",)}
+    recipes = {name: RECIPES.get(name) for name in expected}
+    assert module.render(module.record(recipes, results, expected)) == module.render(content)
+
+
 def test_the_document_shows_numbers_verdicts_and_reasons(script: Script) -> None:
     text = script("document").document(small_record(script), {"vgg11": "x86"})
-    rows = [line for line in text.splitlines() if line.startswith("| vgg11 ")]
+    lines = [line for line in text.splitlines() if line.startswith("| vgg11 ")]
+    rows = [next(line for line in lines if f"| {b}" in line) for b in ("**x86", "fbgemm", "qnn")]
     assert rows[0].startswith(
         "| vgg11 | **x86** | probe | 20/20 | 99.0 | 99.0 (97–100) | 30.0 dB | 4.00× | "
         "2.00× (1.90–2.10) |"
@@ -321,3 +352,78 @@ def test_every_model_belongs_to_a_family() -> None:
     assert set(families.values()) == set(FAMILIES)
     assert families["resnext50_32x4d"] == families["wide_resnet50_2"] == families["resnet18"]
     assert family("my_own") == "Other"
+
+
+# What is committed.
+
+COMMITTED = ROOT / "fixtures" / "coverage.json"
+
+
+@pytest.fixture(scope="module")
+def committed() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(COMMITTED.read_text("utf-8"))
+    return content
+
+
+def test_the_record_has_every_model_on_every_backend(committed: dict[str, Any]) -> None:
+    for run in committed["runs"].values():
+        there = {(entry["model"], entry["case"]) for entry in run["cases"]}
+        quantizable = {m.name for m in MODELS if m.quantizable and RECIPES.get(m.name).flow == "fx"}
+        assert there == {
+            *((model, backend) for model in MODELS.names() for backend in BACKENDS.names()),
+            *((model, "eager") for model in quantizable),
+        }
+
+
+def test_the_record_belongs_to_the_recipes_that_ship(
+    script: Script, committed: dict[str, Any]
+) -> None:
+    keys, results = script("keys"), script("results")
+    for run in committed["runs"].values():
+        for entry in run["cases"]:
+            recipe = RECIPES.get(entry["model"])
+            carried_out = keys.eager(recipe) if entry["case"] == "eager" else recipe
+            assert entry["recipe"] == carried_out.hash, entry["model"]
+            assert entry["method"] == keys.method(carried_out), entry["model"]
+            if entry["status"] != "measured":
+                continue
+            model = run["models"][entry["model"]]
+            asked = recipe.promised(model["weights"])
+            gates = script("records").judge_again(entry, asked, model["input_shape"])
+            assert {gate.name: gate.verdict.value for gate in gates} == entry["gates"]
+            assert results.numbers(entry)["metrics"] == entry["metrics"]
+
+
+def test_reasons_in_recipes_are_those_of_the_record(committed: dict[str, Any]) -> None:
+    run = next(iter(committed["runs"].values()))
+    refused = {
+        (entry["model"], entry["case"]): entry["reason"]
+        for entry in run["cases"]
+        if entry["status"] == "refused" and entry["case"] != "eager"
+    }
+    promised = {
+        (recipe.model, backend): reason
+        for recipe in RECIPES
+        for backend, reason in recipe.unsupported.items()
+    }
+    assert promised == refused
+
+
+def test_the_document_is_what_the_command_makes(script: Script, committed: dict[str, Any]) -> None:
+    recommended = {recipe.model: recipe.backend for recipe in RECIPES}
+    made = script("document").document(committed, recommended)
+    assert (ROOT / "docs" / "coverage.md").read_text("utf-8") == made
+
+
+def test_the_list_tells_the_whole_matrix() -> None:
+    found = inventory()
+    matrix = {(entry.model, entry.backend): entry for entry in found.matrix}
+    assert set(matrix) == {(m, b) for m in MODELS.names() for b in BACKENDS.names()}
+    for (model, backend), entry in matrix.items():
+        recipe = RECIPES.get(model)
+        assert entry.recommended == (recipe.backend == backend)
+        assert entry.unsupported == recipe.unsupported.get(backend)
+        assert entry.measured and all("verdict" in record for record in entry.measured)
+    sources = {model.name: model.sources for model in found.models}
+    assert sources["resnet18"] == ("fixture", "probe", "IMAGENET1K_V1")
+    assert "IMAGENET1K_V2" in sources["resnet50"] and "fixture" not in sources["resnet50"]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import signal
 import subprocess
 import sys
 import time
@@ -31,6 +32,8 @@ from ptqbench.recipes.measured import FILE as MEASURED
 from ptqbench.recipes.measured import load
 from ptqbench.recipes.measured import render as render_measured
 
+MAIN = "native"
+"""What the document begins with, and recipes recommend a backend by."""
 RESULTS = ROOT / "fixtures" / "coverage.json"
 DOCUMENT = ROOT / "docs" / "coverage.md"
 BACKENDS = ("x86", "fbgemm", "onednn", "qnnpack")
@@ -55,12 +58,18 @@ def jobs(
     code = keys.code_hash()
     found = []
     for name in sorted(models, key=giga_macs):
-        source = weights or keys.weights_of(name)
-        key = keys.key(RECIPES.get(name), source, code, cpu)
-        job = sweep.Job(
-            name, source, cases_of(name, asked), key, cpu, keys.method(RECIPES.get(name))
+        recipe = RECIPES.get(name)
+        found.append(
+            sweep.Job(
+                name,
+                source := weights or keys.weights_of(name),
+                cases_of(name, asked),
+                keys.key(recipe, source, code, cpu),
+                cpu,
+                keys.method(recipe),
+                recipe.backend,
+            )
         )
-        found.append(job)
     return found
 
 
@@ -70,20 +79,24 @@ def measure(given: argparse.Namespace) -> None:
     starting = sweep.Starting(
         tuple(shlex.split(given.build_with)), tuple(shlex.split(given.time_with)), given.limit
     )
+    begun = time.perf_counter()
     for job in jobs(models, given.backend, given.cpu, given.weights):
         started = time.perf_counter()
+        if given.minutes is not None and started - begun > 60 * given.minutes:
+            print("The time is over; the same command goes on from here.", flush=True)
+            sys.exit(2)
         result = sweep.stored(folder, job.model)
         did = ""
         if "build" in given.steps and sweep.missing(job, result, folder, given.again):
             result = sweep.build(job, folder, given.again, starting)
             did = "built"
-        if "time" in given.steps and result.get("key") == job.key and sweep.untimed(result):
+        if "time" in given.steps and sweep.untimed(result):
             result = sweep.time(job, folder, starting)
             did += " timed"
         if did:
             print(f"{job.model}: {did}, {time.perf_counter() - started:.0f} s", flush=True)
-            for name in job.cases:
-                print(f"  {name:8} {line(result['cases'][name])}", flush=True)
+            for name, case in result["cases"].items():
+                print(f"  {name:8} {line(case)}", flush=True)
 
 
 def line(case: sweep.Json) -> str:
@@ -101,12 +114,17 @@ def line(case: sweep.Json) -> str:
 
 
 def all_results() -> dict[str, dict[str, sweep.Json]]:
-    """Results by how the CPU was restricted and by model, of today's way to quantize."""
+    """Results by how the CPU was restricted and by model, of today's way to quantize.
+
+    What was not measured here comes from the committed record.
+    """
+    kept = results.results_of(json.loads(RESULTS.read_text("utf-8"))) if RESULTS.exists() else {}
     found: dict[str, dict[str, sweep.Json]] = {}
-    for cpu in sweep.RESTRICTED:
+    for cpu in sorted({*sweep.RESTRICTED}, key=MAIN.__ne__):
         for model in MODELS.names():
-            result = sweep.stored(sweep.RESULTS / cpu, model)
-            if not result or sweep.untimed(result):
+            here = sweep.stored(sweep.RESULTS / cpu, model)
+            result = here or kept.get(cpu, {}).get(model)
+            if not result:
                 continue
             if result["method"] != keys.method(RECIPES.get(model)):
                 print(f"{model} ({cpu}): the recipe has changed since; measure it again")
@@ -129,7 +147,8 @@ def write_recipes() -> None:
 def write_results() -> None:
     """The record of the matrix, judged by today's recipes."""
     recipes = {recipe.model: recipe for recipe in RECIPES}
-    _write(RESULTS, results.render(results.record(recipes, all_results())))
+    expected = {model: cases_of(model, [*BACKENDS, keys.EAGER]) for model in RECIPES.names()}
+    _write(RESULTS, results.render(results.record(recipes, all_results(), expected)))
 
 
 def write_docs() -> None:
@@ -175,6 +194,7 @@ def main() -> None:
     parser.add_argument(
         "--time-with", default="", metavar="CMD", help="put in front of what times, e.g. a lock"
     )
+    parser.add_argument("--minutes", type=float, help="begin no model after that; exit with 2")
     parser.add_argument("--limit", type=float, default=sweep.LIMIT_S, help="s for each step")
     parser.add_argument("--write-recipes", action="store_true", help=f"{_place(MEASURED)}")
     parser.add_argument("--write-results", action="store_true", help=f"{_place(RESULTS)}")
@@ -192,6 +212,7 @@ def main() -> None:
     if given.write_docs:
         write_docs()
     if not (given.write_results or given.write_docs):
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # children end with it
         measure(given)
 
 

@@ -9,13 +9,15 @@ case with it that it was at.
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import resource
 import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +26,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.coverage.keys import EAGER, eager, open_recipe
-from benchmarks.coverage.plan import MOST_IMAGES, plan, timing_plan
+from benchmarks.coverage.plan import MOST_IMAGES, TRAINED_IMAGES, plan, timing_plan
 from benchmarks.coverage.records import encode, encode_speed
 from benchmarks.coverage.remembered import Remembered
 from ptqbench.backends.artifact import Artifact, reason_of
@@ -46,6 +48,7 @@ from ptqbench.quantization.kept import Calibrations
 from ptqbench.recipes import RECIPES, Thresholds
 from ptqbench.reporting.machine import machine_facts
 from ptqbench.reporting.result import plain
+from ptqbench.sources import PROBE
 from ptqbench.subjects import RunSettings, open_subject
 
 FLOAT = "float32"
@@ -98,7 +101,8 @@ def build(model: str, weights: str, cases: Sequence[str], folder: Path, journal:
     torch.set_num_threads(1)
     recipe = open_recipe(RECIPES.get(model))
     with ExitStack() as stack:
-        settings = RunSettings(weights=weights, limit=MOST_IMAGES, threads=1, artifacts=str(folder))
+        limit = MOST_IMAGES if weights == PROBE else TRAINED_IMAGES
+        settings = RunSettings(weights=weights, limit=limit, threads=1, artifacts=str(folder))
         opened = open_subject(recipe, settings, stack, silent, Phases())
         macs = count_macs(opened.model, opened.timing.example())
         subject, facts = smaller(opened, macs)
@@ -115,7 +119,8 @@ def smaller(subject: Subject, macs: Macs) -> tuple[Subject, dict[str, Any]]:
     data = subject.data
     side = next(data.calibration.batches(0, 1, 1))[0].shape[-1]
     full = subject.timing.input_shape[-1]
-    chosen = plan(macs.total * (side / full) ** 2, side)
+    cost = macs.total * (side / full) ** 2
+    chosen = plan(cost, side, trained=subject.weights != PROBE)
     calibration = min(chosen.calibration_images, subject.recipe.calibration_images)
     images = replace(
         data,
@@ -157,6 +162,14 @@ def settle(journal: Journal, kind: str, name: str, make: Callable[[], dict[str, 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
     seconds = round(time.perf_counter() - begun, 1)
     journal.write(kind, case=name, seconds=seconds, peak_mb=peak, **found)
+    give_back_memory()
+
+
+def give_back_memory() -> None:
+    """Return what is free to the system: the largest models leave little for the next case."""
+    gc.collect()
+    with suppress(OSError, AttributeError):  # another C library keeps it
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def built(name: str, subject: Subject, side: Side, kept: Calibrations | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.blocks import table
 from benchmarks.coverage import thresholds as rules
-from benchmarks.coverage.plan import CALIBRATION, EVALUATION, GIANT, PAIRS
+from benchmarks.coverage.plan import CALIBRATION, EVALUATION, GIANT, PAIRS, TRAINED_IMAGES
 from benchmarks.coverage.records import accuracy_of
 from ptqbench.recipes.families import FAMILIES, OTHER
 from ptqbench.reporting.numbers import MISSING, decibel, percent, significant, span, times
@@ -103,8 +103,9 @@ too long takes one case with it, which is then recorded as such.
 
 - Sample sizes follow the cost of a model: at most {EVALUATION[0]} evaluation images and
   {CALIBRATION[0]} for calibration, at least {EVALUATION[1]} and {CALIBRATION[1]}, above {GIANT}
-  GMACs {EVALUATION[2]} and {CALIBRATION[2]}. Pairs: {pairs}. So few images make wide intervals,
-  and the thresholds follow their lower limits; the tables give the sizes.
+  GMACs {EVALUATION[2]} and {CALIBRATION[2]}; {TRAINED_IMAGES:,} images where the weights are
+  trained. Pairs: {pairs}. So few images make wide intervals, and the thresholds follow their
+  lower limits; the tables give the sizes.
 - Speedup thresholds: {rules.SPEED_SHARE:.0%} of the lower limit of the interval on the
   recommended backend, by instruction set, rounded down. A value below 1 says that int8 is slower
   there.
@@ -113,8 +114,11 @@ too long takes one case with it, which is then recorded as such.
   all backends reach them. Where one does not, the lowest limit of the intervals less {
         100 * rules.SHARE_MARGIN:.0f} point is asked for, and with it the lowest SQNR less
   {rules.SQNR_MARGIN_DB:.0f} dB.
-- A collapse gets no threshold: an SQNR below {rules.LEAST_SQNR_DB:.0f} dB, an agreement below
-  {rules.LEAST_AGREEMENT:.0%}, or less than {rules.LEAST_KEPT:.0%} of top-1 kept.
+- A collapse gets no threshold: an SQNR below {rules.LEAST_SQNR_DB:.0f} dB, an agreement surely
+  below {rules.LEAST_AGREEMENT:.0%}, or surely less than {rules.LEAST_KEPT:.0%} of top-1 kept. No
+  threshold is below {rules.LOWEST["accuracy"]:.0%} of top-1 kept or an agreement of
+  {rules.LOWEST["agreement"]:.0%}: where the images are too few for that, the verdict is
+  inconclusive.
 - Backends without a verdict: the reason is what torch said when it was tried."""
 
 
@@ -137,8 +141,8 @@ def _machine(cpu: str, run: Json) -> str:
         told = " ".join(f"{name}={value}" for name, value in run["environment"].items())
         text += (
             f" The CPU knows newer instructions, which its libraries were told to leave alone "
-            f"(`--cpu {cpu}`: `{told}`): the kernels are those of such a CPU, and saturate where "
-            "its kernels do."
+            f"(`--cpu {cpu}`: `{told}`). That makes no older CPU of it: the engine x86 chooses its "
+            "kernels by what the CPU could do."
         )
     return text
 
@@ -239,7 +243,8 @@ def _case_row(case: Json, model: Json, recommended: Mapping[str, str]) -> tuple[
 
 
 def _status(case: Json) -> str:
-    return {"refused": "torch refuses", "died": "not finished"}.get(case["status"], case["status"])
+    said = {"refused": "torch refuses", "died": "not finished", "missing": "not measured yet"}
+    return said.get(case["status"], case["status"])
 
 
 def verdict(case: Json) -> str:
@@ -256,12 +261,11 @@ def _reasons(run: Json) -> str:
     """What torch said, and which cases it said it of."""
     said: dict[tuple[str, str], list[str]] = {}
     for case in run["cases"]:
-        if case["status"] != "measured":
-            said.setdefault((_status(case), case["reason"]), []).append(
-                f"{case['model']} on {case['backend']}"
-            )
+        if case["status"] not in ("measured", "missing"):
+            place = (_status(case), case["reason"])
+            said.setdefault(place, []).append(f"{case['model']} on {case['backend']}")
     if not said:
-        return "### Not quantized\n\nEvery model was quantized for every backend."
+        return ""
     lines = [
         f"- {', '.join(names)}: {status}: `{reason}`" for (status, reason), names in said.items()
     ]

@@ -84,7 +84,7 @@ def judge_again(case: Json, thresholds: Thresholds, input_shape: list[int]) -> l
         size=Size(*case["size"]),
         speed=speed_of(case, input_shape),
         kernels_for=tuple(case["kernels_for"]),
-        missing={"speed": f"It was not timed: {case.get('speed_reason', 'unknown')}."},
+        missing={"speed": _untimed(case)},
     )
     kept = [
         GateResult(name, Verdict(verdict), None, None, None, None, case["details"].get(name, ""))
@@ -92,6 +92,11 @@ def judge_again(case: Json, thresholds: Thresholds, input_shape: list[int]) -> l
         if name not in JUDGED_AGAIN
     ]
     return [*kept, *evaluate(evidence, JUDGED_AGAIN)]
+
+
+def _untimed(case: Json) -> str:
+    reason = case.get("speed_reason")
+    return f"It could not be timed: {reason}." if reason else "It has not been timed yet."
 
 
 def accuracy_of(case: Json) -> Accuracy:

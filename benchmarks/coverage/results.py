@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.coverage import keys
@@ -12,7 +12,7 @@ from benchmarks.coverage.records import accuracy_of, judge_again, verdicts
 from benchmarks.coverage.sweep import RESTRICTED
 from ptqbench.gates.accuracy import is_guessing, share_kept
 from ptqbench.gates.base import Verdict
-from ptqbench.recipes import Recipe, Thresholds
+from ptqbench.recipes import Recipe
 from ptqbench.recipes.families import family
 from ptqbench.reporting.result import worst
 
@@ -44,11 +44,6 @@ _OF_CASE = (
 Json = Mapping[str, Any]
 
 
-def thresholds_of(recipe: Recipe, weights: str) -> Thresholds:
-    """What the gates ask of a recipe under weights of that source."""
-    return recipe.thresholds.changed(recipe.probe if weights == "probe" else {})
-
-
 def case_record(recipe: Recipe, name: str, result: Json) -> dict[str, Any]:
     """A stored case, judged by what its recipe asks for now."""
     case = result["cases"][name]
@@ -64,7 +59,7 @@ def case_record(recipe: Recipe, name: str, result: Json) -> dict[str, Any]:
     }
     if case["status"] != "measured":
         return {**record, "reason": case["reason"], "verdict": Verdict.UNVERIFIED.value}
-    asked = thresholds_of(recipe, result["weights"])
+    asked = recipe.promised(result["weights"])
     gates = judge_again(case, asked, result["input_shape"])
     return {
         **record,
@@ -110,33 +105,65 @@ def _rounded(value: Any) -> Any:
     return float(f"{value:.5g}") if math.isfinite(value) else None
 
 
-def record(recipes: Mapping[str, Recipe], results: Mapping[str, Mapping[str, Json]]) -> Json:
+def record(
+    recipes: Mapping[str, Recipe],
+    results: Mapping[str, Mapping[str, Json]],
+    expected: Mapping[str, Sequence[str]],
+) -> Json:
     """Everything that is committed.
 
     Args:
         recipes: By model.
         results: Of each model, by how the CPU was restricted.
+        expected: The cases of every model; the first run has an entry for each, measured or not.
     """
     runs = {}
     for cpu, by_model in results.items():
         machines = [result["machine"] for result in by_model.values() if "machine" in result]
+        wanted = expected if not runs else {model: () for model in by_model}
+        models = {model: by_model.get(model, {}) for model in wanted}
         runs[cpu] = {
             "machine": machines[0] if machines else {},
             "environment": RESTRICTED[cpu],
-            "models": {
-                model: {
-                    "family": family(model),
-                    **{field: result[field] for field in _OF_MODEL if field in result},
-                }
-                for model, result in by_model.items()
-            },
+            "models": {model: _model(model, result) for model, result in models.items()},
             "cases": [
-                case_record(recipes[model], name, result)
-                for model, result in by_model.items()
-                for name in result["cases"]
+                case_record(recipes[model], name, _with(result, name))
+                for model, result in models.items()
+                for name in dict.fromkeys((*wanted[model], *result.get("cases", ())))
             ],
         }
     return {"schema_version": SCHEMA_VERSION, "runs": runs}
+
+
+def _model(model: str, result: Json) -> dict[str, Any]:
+    known = {field: result[field] for field in _OF_MODEL if field in result}
+    return {"family": family(model), "weights": keys.weights_of(model), **known}
+
+
+def _with(result: Json, name: str) -> Json:
+    """The result, with a case that says so where there is none."""
+    cases = result.get("cases", {})
+    return result if name in cases else {**result, "cases": {**cases, name: UNMEASURED}}
+
+
+UNMEASURED = {"status": "missing", "reason": "it has not been measured yet"}
+
+
+def results_of(content: Json) -> dict[str, dict[str, dict[str, Any]]]:
+    """The results that a record was made of, by how the CPU was restricted and by model."""
+    found: dict[str, dict[str, dict[str, Any]]] = {}
+    for cpu, run in content["runs"].items():
+        for case in run["cases"]:
+            if case["status"] == UNMEASURED["status"]:
+                continue
+            model = case["model"]
+            if model not in found.setdefault(cpu, {}):
+                shared = {**run["models"][model], "machine": run["machine"], "cases": {}}
+                found[cpu][model] = shared
+            found[cpu][model]["cases"][case["case"]] = case
+            if case["case"] != keys.EAGER:
+                found[cpu][model]["method"] = case["method"]
+    return found
 
 
 def render(content: Json) -> str:

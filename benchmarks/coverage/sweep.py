@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.blocks import BUILD, ROOT
+from benchmarks.coverage.keys import EAGER
 from ptqbench.files import atomic_path
 
 RESULTS = BUILD / "coverage"
@@ -31,8 +32,8 @@ RESTRICTED: dict[str, dict[str, str]] = {
 }
 """What tells torch and the libraries below it to leave newer instructions alone.
 
-FBGEMM asks the CPU itself, whatever torch is told. That its kernels then saturate, as those
-of a CPU without VNNI do, is what the gate saturation probes.
+It makes no older CPU of this one: the engine x86 chooses between FBGEMM and oneDNN by what the
+CPU can do, whatever the libraries are told.
 """
 
 Json = Mapping[str, Any]
@@ -49,6 +50,7 @@ class Job:
         key: What the result belongs to.
         cpu: A name in `RESTRICTED`.
         method: Hash of how the recipe quantizes.
+        recommended: The backend that eager mode is measured on.
     """
 
     model: str
@@ -57,6 +59,7 @@ class Job:
     key: str
     cpu: str
     method: str = ""
+    recommended: str = ""
 
 
 @dataclass(frozen=True)
@@ -100,13 +103,16 @@ def untimed(result: Json) -> tuple[str, ...]:
 def missing(job: Job, result: Json, folder: Path, again: bool = False) -> tuple[str, ...]:
     """The cases of a job that have to be built.
 
-    All of them if the result belongs to something else; else those that it lacks, and those
-    that were not timed and whose artifacts are gone.
+    All of them if the result belongs to something else; else those that it lacks, those
+    that were not timed and whose artifacts are gone, and eager mode if it was on a backend that is
+    not the recommended one any more.
     """
     if again or result.get("key") != job.key:
         return job.cases
     artifacts = artifacts_of(folder, job.model)
     gone = {name for name in untimed(result) if not (artifacts / f"{name}.pt").is_file()}
+    if result["cases"].get(EAGER, {}).get("backend", job.recommended) != job.recommended:
+        gone.add(EAGER)
     return tuple(name for name in job.cases if name not in result["cases"] or name in gone)
 
 
