@@ -22,6 +22,7 @@ BLOCKS = {
     "README.md": ("output", "results", "latency"),
     "docs/fixtures.md": ("weights", "discrimination"),
     "docs/performance.md": ("overhead", "batch"),
+    "docs/own-models.md": ("run", "recipe"),
     "docs/data.md": ("decoding",),
     "docs/gate-foreign.md": ("gate",),
 }
