@@ -12,9 +12,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
+from torch import nn
 
 from ptqbench.backends.engine import BACKENDS
+from ptqbench.models.skeleton import initialised
 from ptqbench.models.zoo import MODELS
+from ptqbench.quantization.derive import completed
 from ptqbench.recipes import RECIPES, Thresholds
 from ptqbench.recipes.families import FAMILIES, family
 from ptqbench.reporting.inventory import inventory
@@ -288,6 +292,17 @@ def test_costly_models_get_fewer_images_and_pairs(script: Script) -> None:
     assert module.plan(1e9, 600).batch_size < cheap.batch_size == 50
     pairs = [module.timing_plan(giga * 1e9).pairs for giga in (1, 20, 40, 167)]
     assert pairs == [20, 10, 6, 4]
+
+
+def test_eager_mode_finds_groups_of_its_own(script: Script) -> None:
+    keys = script("keys")
+    recipe = keys.eager(keys.open_recipe(RECIPES.get("googlenet")))
+    assert (recipe.flow, recipe.fusion, recipe.int8_modules) == ("eager", None, None)
+    spec = MODELS.get("googlenet")
+    model = initialised(spec.factory, 16).eval()
+    found = completed(recipe, model, torch.zeros(1, 3, 64, 64))
+    assert len(found.groups) == sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
+    assert all("<" not in name for group in found.groups for name in group)
 
 
 def small_record(script: Script) -> dict[str, Any]:

@@ -109,6 +109,7 @@ def build(model: str, weights: str, cases: Sequence[str], folder: Path, journal:
         del opened
         journal.write("model", **facts)
         side = float_side(subject, macs)
+        give_back_memory()
         kept = Calibrations() if len(cases) > 1 else None
         for name in cases:
             settle(journal, "case", name, lambda name=name: built(name, subject, side, kept))
@@ -179,8 +180,11 @@ def built(name: str, subject: Subject, side: Side, kept: Calibrations | None) ->
     stage = "refused"
     try:
         if name == EAGER:
-            recipe = completed(eager(recipe), subject.model, subject.timing.example())
-            backend = BACKENDS.get(RECIPES.get(recipe.model).backend)
+            declared = RECIPES.get(recipe.model)
+            backend = BACKENDS.get(declared.backend)
+            # Not what was completed already: the variant calls modules where FX found functions.
+            declared = eager(open_recipe(declared))
+            recipe = completed(declared, subject.model, subject.timing.example())
         subject = replace(subject, recipe=recipe)
         found = {
             "backend": backend.name,
