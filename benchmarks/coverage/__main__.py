@@ -77,7 +77,10 @@ def measure(given: argparse.Namespace) -> None:
     models = MODELS.match(*given.models) if given.models else MODELS.names()
     folder = sweep.RESULTS / given.cpu
     starting = sweep.Starting(
-        tuple(shlex.split(given.build_with)), tuple(shlex.split(given.time_with)), given.limit
+        tuple(shlex.split(given.build_with)),
+        tuple(shlex.split(given.time_with)),
+        given.limit,
+        given.images,
     )
     begun = time.perf_counter()
     for job in jobs(models, given.backend, given.cpu, given.weights):
@@ -195,6 +198,7 @@ def main() -> None:
         "--time-with", default="", metavar="CMD", help="put in front of what times, e.g. a lock"
     )
     parser.add_argument("--minutes", type=float, help="begin no model after that; exit with 2")
+    parser.add_argument("--images", type=int, help="evaluation images, instead of the plan's")
     parser.add_argument("--limit", type=float, default=sweep.LIMIT_S, help="s for each step")
     parser.add_argument("--write-recipes", action="store_true", help=f"{_place(MEASURED)}")
     parser.add_argument("--write-results", action="store_true", help=f"{_place(RESULTS)}")

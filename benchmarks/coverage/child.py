@@ -9,15 +9,10 @@ case with it that it was at.
 from __future__ import annotations
 
 import argparse
-import ctypes
-import gc
-import json
-import resource
 import sys
-import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,11 +20,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.coverage.journal import Journal, give_back_memory, said, settle
 from benchmarks.coverage.keys import EAGER, eager, open_recipe
 from benchmarks.coverage.plan import MOST_IMAGES, TRAINED_IMAGES, plan, timing_plan
 from benchmarks.coverage.records import encode, encode_speed
 from benchmarks.coverage.remembered import Remembered
-from ptqbench.backends.artifact import Artifact, reason_of
+from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.engine import BACKENDS, TorchBackend
 from ptqbench.backends.graph import Graph, read_module
 from ptqbench.backends.isa import instruction_set, physical_cores
@@ -75,17 +71,6 @@ class Fewer:
         return self.images.content_hashes(start, stop)
 
 
-class Journal:
-    """A file that records are appended to, each whole and at once."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def write(self, kind: str, **record: Any) -> None:
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"kind": kind, **record}) + "\n")
-
-
 @dataclass
 class Side:
     """The float32 side of a model: what int8 is compared with."""
@@ -96,16 +81,32 @@ class Side:
     macs: Macs
 
 
-def build(model: str, weights: str, cases: Sequence[str], folder: Path, journal: Journal) -> None:
-    """Quantize, evaluate and look inside: backends by name, and ``eager``."""
+def build(
+    model: str,
+    weights: str,
+    cases: Sequence[str],
+    folder: Path,
+    journal: Journal,
+    images: int | None = None,
+) -> None:
+    """Quantize, evaluate and look inside: backends by name, and ``eager``.
+
+    Args:
+        model: Registered name.
+        weights: Name of their source.
+        cases: What to build.
+        folder: Where artifacts are left.
+        journal: Where it is written down.
+        images: Evaluation images; None: as the plan says.
+    """
     torch.set_num_threads(1)
     recipe = open_recipe(RECIPES.get(model))
     with ExitStack() as stack:
-        limit = MOST_IMAGES if weights == PROBE else TRAINED_IMAGES
+        limit = images or (MOST_IMAGES if weights == PROBE else TRAINED_IMAGES)
         settings = RunSettings(weights=weights, limit=limit, threads=1, artifacts=str(folder))
         opened = open_subject(recipe, settings, stack, silent, Phases())
         macs = count_macs(opened.model, opened.timing.example())
-        subject, facts = smaller(opened, macs)
+        subject, facts = smaller(opened, macs, images)
         del opened
         journal.write("model", **facts)
         side = float_side(subject, macs)
@@ -115,18 +116,19 @@ def build(model: str, weights: str, cases: Sequence[str], folder: Path, journal:
             settle(journal, "case", name, lambda name=name: built(name, subject, side, kept))
 
 
-def smaller(subject: Subject, macs: Macs) -> tuple[Subject, dict[str, Any]]:
+def smaller(subject: Subject, macs: Macs, images: int | None) -> tuple[Subject, dict[str, Any]]:
     """The subject with as many images as its cost allows, and what its cases share."""
     data = subject.data
     side = next(data.calibration.batches(0, 1, 1))[0].shape[-1]
     full = subject.timing.input_shape[-1]
     cost = macs.total * (side / full) ** 2
     chosen = plan(cost, side, trained=subject.weights != PROBE)
+    evaluated = images or chosen.evaluation_images
     calibration = min(chosen.calibration_images, subject.recipe.calibration_images)
-    images = replace(
+    fewer = replace(
         data,
         calibration=Fewer(data.calibration, calibration, chosen.batch_size),
-        evaluation=Fewer(data.evaluation, chosen.evaluation_images, chosen.batch_size),
+        evaluation=Fewer(data.evaluation, evaluated, chosen.batch_size),
     )
     facts = {
         "weights": subject.weights,
@@ -134,7 +136,7 @@ def smaller(subject: Subject, macs: Macs) -> tuple[Subject, dict[str, Any]]:
         "parameters": sum(p.numel() for p in subject.model.parameters()),
         "macs": macs.total,
         "evaluation_side": side,
-        "evaluation_images": chosen.evaluation_images,
+        "evaluation_images": evaluated,
         "calibration_images": calibration,
         "input_shape": subject.timing.input_shape,
         "fused_groups": len(subject.recipe.groups),
@@ -143,7 +145,7 @@ def smaller(subject: Subject, macs: Macs) -> tuple[Subject, dict[str, Any]]:
         "machine": machine_facts(),
     }
     shared = {name: plain(value) for name, value in facts.items()}
-    return replace(subject, data=images), shared
+    return replace(subject, data=fewer), shared
 
 
 def float_side(subject: Subject, macs: Macs) -> Side:
@@ -153,24 +155,6 @@ def float_side(subject: Subject, macs: Macs) -> Side:
     artifact = BACKENDS.get("x86").build_float(subject.model, subject.recipe.model, example, path)
     graph = read_module(subject.model, inspection_images(subject)[:1])
     return Side(artifact, Remembered(artifact.load()), graph, macs)
-
-
-def settle(journal: Journal, kind: str, name: str, make: Callable[[], dict[str, Any]]) -> None:
-    """Do one case, whatever comes of it, and write it down."""
-    journal.write("begin", case=name)
-    begun = time.perf_counter()
-    found = make()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
-    seconds = round(time.perf_counter() - begun, 1)
-    journal.write(kind, case=name, seconds=seconds, peak_mb=peak, **found)
-    give_back_memory()
-
-
-def give_back_memory() -> None:
-    """Return what is free to the system: the largest models leave little for the next case."""
-    gc.collect()
-    with suppress(OSError, AttributeError):  # another C library keeps it
-        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def built(name: str, subject: Subject, side: Side, kept: Calibrations | None) -> dict[str, Any]:
@@ -269,14 +253,6 @@ def timed(
         settle(journal, "speed", name, lambda name=name: speed(name))
 
 
-def said(error: Exception) -> str:
-    """The first line of what was raised, with its kind where that says more."""
-    reason = reason_of(error)
-    lines = [line.strip() for line in reason.splitlines() if line.strip()]
-    first = lines[0] if lines else type(error).__name__
-    return first if isinstance(error, RuntimeError) else f"{type(error).__name__}: {first}"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("step", choices=["build", "time"])
@@ -285,6 +261,7 @@ def main() -> None:
     parser.add_argument("--cases", nargs="+", required=True)
     parser.add_argument("--journal", type=Path, required=True)
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--images", type=int)
     parser.add_argument("--shape", nargs=4, type=int, help="N C H W of the latency")
     parser.add_argument("--macs", type=int)
     given = parser.parse_args()
@@ -292,7 +269,7 @@ def main() -> None:
     journal = Journal(given.journal)
     try:
         if given.step == "build":
-            build(given.model, given.weights, given.cases, given.folder, journal)
+            build(given.model, given.weights, given.cases, given.folder, journal, given.images)
         else:
             timed(given.folder, given.cases, tuple(given.shape), given.macs, journal)
     except Exception as error:

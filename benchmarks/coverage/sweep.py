@@ -70,11 +70,13 @@ class Starting:
         build: A command that is put in front of the step ``build``.
         time: The same for the step ``time``: one that waits until the machine is quiet.
         limit_s: How long a step may take.
+        images: Evaluation images; None: as the plan says.
     """
 
     build: tuple[str, ...] = ()
     time: tuple[str, ...] = ()
     limit_s: float = LIMIT_S
+    images: int | None = None
 
 
 DIRECTLY = Starting()
@@ -157,6 +159,7 @@ def _steps(
         command += ["--journal", str(journal), "--folder", str(artifacts), "--cases", *todo]
         if step == "build":
             command += ["--weights", job.weights]
+            command += ["--images", str(how.images)] if how.images else []
         else:
             command += ["--shape", *map(str, result["input_shape"]), "--macs", str(result["macs"])]
         prefix = how.build if step == "build" else how.time
