@@ -35,7 +35,7 @@ class Head:
     top1: float
 
 
-def solve_head(features: Tensor, labels: Tensor, classes: int) -> Head:
+def solve_head(features: Tensor, labels: Tensor, classes: int, *, with_bias: bool = True) -> Head:
     """Solve for the head.
 
     The penalty is the one with the least squared leave-one-out error, which ridge regression has
@@ -47,8 +47,11 @@ def solve_head(features: Tensor, labels: Tensor, classes: int) -> Head:
         features: ``N×D``, any floating point type; computed in float64.
         labels: ``N`` int64.
         classes: Number of classes ``K``.
+        with_bias: Whether the head has a bias. Without one the features are not centred: as long
+            as all classes have as many images, their bias is then the same number, and leaving it
+            out changes no prediction.
     """
-    mean = features.double().mean(dim=0)
+    mean = features.double().mean(dim=0) * with_bias
     centred = features.double() - mean
     targets = torch.nn.functional.one_hot(labels, classes).double()
     shares = targets.mean(dim=0)
@@ -59,7 +62,7 @@ def solve_head(features: Tensor, labels: Tensor, classes: int) -> Head:
         penalty = float(share * values.max())
         damped = 1 / (values + penalty)
         fitted = shares + projected @ (damped[:, None] * moments)
-        leverage = 1 / len(labels) + (projected.square() @ damped)
+        leverage = with_bias / len(labels) + (projected.square() @ damped)
         left_out = targets - (targets - fitted) / (1 - leverage.clamp(max=1 - 1e-9))[:, None]
         error = float((targets - left_out).square().mean())
         if best is None or error < best[0]:

@@ -95,7 +95,8 @@ def make(
     count = min(images.limit, head_images(found.macs, most_images))
     taken, labels = _features(model, images, count, progress, f"{what}: head")
     pooled = taken.flatten(2).mean(dim=2) if taken.ndim == 4 else taken
-    head = solve_head(pooled, labels, len(images.classes))
+    with_bias = head_of(model)[1].bias is not None
+    head = solve_head(pooled, labels, len(images.classes), with_bias=with_bias)
     _fill(model, head.weight, head.bias, taken)
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     facts = {
@@ -144,6 +145,6 @@ def _fill(model: nn.Module, weight: Tensor, bias: Tensor, seen: Tensor) -> None:
         # same number is added to every class, which changes no prediction.
         places = torch.einsum("kd,ndhw->nkhw", weight.float(), seen) + bias.float()[:, None, None]
         bias = bias + bias_above(places, _BITING)
-    assert layer.bias is not None
     layer.weight.copy_(weight.reshape(layer.weight.shape))
-    layer.bias.copy_(bias)
+    if layer.bias is not None:
+        layer.bias.copy_(bias)
