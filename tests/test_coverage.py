@@ -117,6 +117,15 @@ def test_the_fastest_backend_that_passes_is_recommended_with_a_margin(script: Sc
     assert found.unsupported == {}
 
 
+def test_noise_is_taken_off_a_promised_speedup(script: Script) -> None:
+    noisy = case()
+    noisy["speed"]["noise"] = [1.0, 0.8, 1.1]
+    found = script("thresholds").measured_of(VGG, {"avx2": result(x86=noisy)})
+    assert found.speedup == {"avx2": 1.29}  # 0.85 × 1.9 × 0.8
+    gates = script("records").judge_again(noisy, Thresholds(speedup=found.speedup), [1, 3, 8, 8])
+    assert {gate.name: gate.verdict.value for gate in gates}["speedup"] == "pass"
+
+
 def test_a_speedup_below_one_stays_what_it_is(script: Script) -> None:
     slow = {"avx2": result(x86=case(speedup=(0.9, 0.8, 1.0)))}
     assert script("thresholds").measured_of(VGG, slow).speedup == {"avx2": 0.68}

@@ -107,8 +107,8 @@ too long takes one case with it, which is then recorded as such.
   trained. Pairs: {pairs}. So few images make wide intervals, and the thresholds follow their
   lower limits; the tables give the sizes.
 - Speedup thresholds: {rules.SPEED_SHARE:.0%} of the lower limit of the interval on the
-  recommended backend, by instruction set, rounded down. A value below 1 says that int8 is slower
-  there.
+  recommended backend, widened by the noise floor where that is off by more than 5 %, by
+  instruction set, rounded down. A value below 1 says that int8 is slower there.
 - Size thresholds: {rules.SIZE_SHARE:.0%} of the worst backend's ratio.
 - Under probe weights the general thresholds (99 % of top-1 kept, agreement of 95 %) hold where
   all backends reach them. Where one does not, the lowest limit of the intervals less {

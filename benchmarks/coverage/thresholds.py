@@ -12,11 +12,12 @@ from ptqbench.gates import accuracy as accuracy_gate
 from ptqbench.gates import agreement as agreement_gate
 from ptqbench.gates.base import Verdict
 from ptqbench.measurement.accuracy import Accuracy
+from ptqbench.measurement.statistics import Estimate, noise_factor
 from ptqbench.recipes import Recipe, Thresholds
 from ptqbench.recipes.measured import Measured
 
 SPEED_SHARE = 0.85
-"""Part of the lower limit of the speedup that is promised."""
+"""Part of the lower limit of the speedup, noise taken off as the gate does, that is promised."""
 SIZE_SHARE = 0.97
 """Part of the worst size ratio that is promised."""
 SHARE_MARGIN = 0.01
@@ -154,10 +155,16 @@ def speedups(backend: str | None, results: Iterable[Json]) -> dict[str, float]:
     for result in results:
         for case in result["cases"].values():
             if promised(case) and case["backend"] == backend:
-                value = down(SPEED_SHARE * case["speed"]["speedup"][1], 2)
+                value = down(SPEED_SHARE * surely(case), 2)
                 known = found.get(case["instruction_set"], math.inf)
                 found[case["instruction_set"]] = min(value, known)
     return found
+
+
+def surely(case: Json) -> float:
+    """The speedup that was reached at least: what noise could explain is taken off as well."""
+    noise = Estimate(*case["speed"]["noise"], case["speed"]["pairs"])
+    return float(case["speed"]["speedup"][1] / noise_factor(noise))
 
 
 def down(value: float, digits: int) -> float:

@@ -50,7 +50,7 @@ register(
         backend="x86",
         fusion=v2_groups(),
         int8_modules=53,
-        thresholds=Thresholds(size_ratio=3.2, speedup={"avx2": 1.3}),
+        thresholds=Thresholds(size_ratio=3.2, speedup={"avx2": 1.3, "avx512_vnni": 1.7}),
     )
 )
 register(
@@ -59,7 +59,7 @@ register(
         backend="onednn",
         fusion=v3_large_groups(),
         int8_modules=64,
-        thresholds=Thresholds(size_ratio=3.4, speedup={"avx2": 1.5}),
+        thresholds=Thresholds(size_ratio=3.4, speedup={"avx2": 1.5, "avx512_vnni": 1.8}),
     )
 )
 

@@ -29,7 +29,7 @@ register(
         backend="onednn",
         fusion=basic_block_groups((2, 2, 2, 2)),
         int8_modules=21,
-        thresholds=Thresholds(size_ratio=3.8, speedup={"avx2": 1.7}),
+        thresholds=Thresholds(size_ratio=3.8, speedup={"avx2": 1.7, "avx512_vnni": 2.5}),
     )
 )
 

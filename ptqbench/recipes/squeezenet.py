@@ -26,7 +26,7 @@ register(
         backend="onednn",
         fusion=v1_1_groups(),
         int8_modules=26,
-        thresholds=Thresholds(size_ratio=3.4, speedup={"avx2": 2.0}),
+        thresholds=Thresholds(size_ratio=3.4, speedup={"avx2": 2.0, "avx512_vnni": 3.3}),
     )
 )
 
