@@ -46,14 +46,14 @@ def measure(name: str, backends: list[str], images: int) -> Iterator[tuple[str, 
         subject = open_subject(name, images, Path(folder), BACKENDS.get(backends[0]))
         for backend in backends:
             for label, variant in variants(recipe):
-                accuracy, ratio = compare(subject, variant, BACKENDS.get(backend))
+                accuracy = compare(subject, variant, BACKENDS.get(backend))
                 yield (
                     name,
                     backend,
                     label,
                     f"{percent(accuracy.float32_top1)} → {percent(accuracy.int8_top1)}",
                     percent(accuracy.agreement.value),
-                    f"{ratio.value:.1f}",
+                    f"{accuracy.sqnr_db:.1f}",
                 )
 
 

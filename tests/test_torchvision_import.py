@@ -59,6 +59,25 @@ print("imported")
 """
 
 
+DATASETS = """
+import sys
+from ptqbench.models.torchvision_import import import_torchvision
+
+torchvision = import_torchvision()
+assert not any(name.startswith("torchvision.datasets.") for name in sys.modules)
+{asked}
+assert torchvision.datasets is sys.modules["torchvision.datasets"]
+assert torchvision.datasets.__file__
+print("imported")
+"""
+ASKED = (
+    "torchvision.datasets.CIFAR10",
+    "from torchvision.datasets import CIFAR10",
+    "from torchvision.datasets import *; CIFAR10",
+    "import torchvision.datasets.cifar; torchvision.datasets.cifar.CIFAR10",
+)
+
+
 def run(script: str, *path: Path) -> str:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (*path, ROOT)))}
     done = subprocess.run(
@@ -95,6 +114,13 @@ def test_nothing_is_declared_where_the_operators_load(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_compiler_is_imported_at_first_use_only() -> None:
     assert run(DEFERRED) == "imported"
+
+
+@pytest.mark.parametrize(
+    "asked", [ASKED[0], *(pytest.param(each, marks=pytest.mark.slow) for each in ASKED[1:])]
+)
+def test_datasets_are_imported_at_first_use_only(asked: str) -> None:
+    assert run(DATASETS.format(asked=asked)) == "imported"
 
 
 def test_a_library_that_loads_is_noticed(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ is declared.
 
 ``torchvision.ops`` also imports torch's compiler for one predicate, which takes longer
 than everything else that a run imports together. A stand-in defers that to its first call.
+``torchvision.datasets`` is deferred likewise: it brings readers of videos and archives along.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import torch
 
@@ -29,6 +31,7 @@ _SCHEMAS = {
     for name in ("nms", "qnms")
 }
 """The operators that ``torchvision._meta_registrations`` looks up when imported."""
+_DATASETS = "torchvision.datasets"
 
 
 @functools.cache
@@ -91,6 +94,18 @@ def compiler_import_deferred() -> Iterator[None]:
             sys.modules.pop(name, None)
 
 
+class Deferred(ModuleType):
+    """Stands for a module until something in it is asked for, and then imports it."""
+
+    def __getattr__(self, name: str) -> Any:
+        # Whoever looks through all modules asks for `__file__` and the like, and wants no import.
+        if name.startswith("__") and name not in ("__path__", "__all__"):
+            raise AttributeError(name)
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        return getattr(importlib.import_module(self.__name__), name)
+
+
 @functools.cache
 def import_torchvision() -> ModuleType:
     """Import torchvision, declaring the schemas of its operators if they cannot load.
@@ -108,6 +123,8 @@ def import_torchvision() -> ModuleType:
         declare_missing_schemas()
     try:
         with compiler_import_deferred():
+            if "torchvision" not in sys.modules:
+                sys.modules[_DATASETS] = Deferred(_DATASETS)
             return importlib.import_module("torchvision")
     except (AttributeError, ImportError):
         # A torchvision that wants more of the compiler than the stand-in has.
