@@ -243,7 +243,7 @@ def judge(
         with phases.measure("look inside"):
             made = made_by(subject.recipe, backend, artifact)
             images = inspection_images(subject)
-            looked = Inside(made, int8, graph, images, fresh).findings()
+            looked = Inside(made, int8, graph, images, fresh, phases).findings()
     evidence = Evidence(
         thresholds,
         here,

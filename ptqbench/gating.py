@@ -153,7 +153,7 @@ def judge_given(
         return told(case, given, keep_float=keep_float)
     seen = images[:1] if file.one_at_a_time else images
     with phases.measure("look inside"):
-        inside = Inside(made, file.load(), float_side.graph, seen)
+        inside = Inside(made, file.load(), float_side.graph, seen, phases=phases)
         looked = _applicable(inside.findings(forgiving=True))
         engines = measure_engines(file, subject.model, seen, _others(backend))
     case = judge(subject, backend, file, float_side, progress, phases, looked)

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+INSPECTION = "inspection images"
+"""The forward passes of what looks inside a build and its file, and nothing else of it."""
+
 
 @dataclass(frozen=True)
 class Phase:
@@ -24,19 +27,27 @@ class Phase:
 
 
 class Phases:
-    """Adds up wall time by name; phases do not nest."""
+    """Adds up wall time by name; what a phase inside another takes is not counted twice."""
 
     def __init__(self) -> None:
         self._phases: dict[str, Phase] = {}
+        self._inside: list[float] = []
 
     @contextmanager
     def measure(self, name: str, forward: bool = False) -> Iterator[None]:
-        """Time the body of a ``with`` statement under ``name``."""
+        """Time the body of a ``with`` statement under ``name``.
+
+        A phase that is measured inside takes its time away from this one.
+        """
+        self._inside.append(0.0)
         started = time.perf_counter()
         try:
             yield
         finally:
-            self.add(name, time.perf_counter() - started, forward)
+            seconds = time.perf_counter() - started
+            self.add(name, seconds - self._inside.pop(), forward)
+            if self._inside:
+                self._inside[-1] += seconds
 
     def add(self, name: str, seconds: float, forward: bool = False) -> None:
         """Add ``seconds`` to the phase called ``name``."""

@@ -25,6 +25,19 @@ def test_time_is_added_up_by_name_in_order_of_first_use(clock: list[float]) -> N
     assert phases.records() == (Phase("convert", 5.5, False), Phase("predict", 2.0, True))
 
 
+def test_what_is_measured_inside_is_taken_out(clock: list[float]) -> None:
+    phases = Phases()
+    clock += [0.0, 1.0, 2.0, 2.5, 3.5, 10.0]
+    inner = phases.measure("waiting")
+    with phases.measure("look inside"), phases.measure("images", forward=True), inner:
+        pass
+    assert phases.records() == (
+        Phase("waiting", 0.5, False),
+        Phase("images", 2.0, True),
+        Phase("look inside", 7.5, False),
+    )
+
+
 def test_a_failure_counts_too_and_is_passed_on(clock: list[float]) -> None:
     phases = Phases()
     clock += [2.0, 2.5]

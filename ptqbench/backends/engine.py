@@ -196,6 +196,7 @@ def _calibrated(
             first[:_INSPECTED],
             unfused=unfused(model, recipe, first[:1]),
             promised=recipe.fused_groups,
+            phases=phases,
         )
     return Calibrated(prepared, seen, record)
 

@@ -18,6 +18,7 @@ from ptqbench.backends.engine import engine_set
 from ptqbench.backends.graph import Graph
 from ptqbench.backends.operators import Operator
 from ptqbench.backends.packed import PackedWeights
+from ptqbench.phases import INSPECTION, Phases
 
 _CHECKED = frozenset(
     f"quantized::{name}" for name in ("conv2d", "conv2d_relu", "linear", "linear_relu")
@@ -45,7 +46,11 @@ def frozen(script: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
 
 
 def traffic(
-    script: torch.jit.ScriptModule, graph: Graph, images: Tensor, engine: str
+    script: torch.jit.ScriptModule,
+    graph: Graph,
+    images: Tensor,
+    engine: str,
+    phases: Phases | None = None,
 ) -> list[Traffic]:
     """Run a frozen module once and keep inputs and outputs of its int8 layers.
 
@@ -57,6 +62,7 @@ def traffic(
         graph: What was read in it.
         images: ``N×C×H×W`` float32; all inputs and outputs are held in memory.
         engine: torch quantized engine.
+        phases: Where the forward pass is counted.
 
     Raises:
         RuntimeError: The graph cannot be run apart from its module.
@@ -75,7 +81,9 @@ def traffic(
     wider.makeMultiOutputIntoTuple()
     wider.eraseInput(0)
     with engine_set(engine), torch.inference_mode():
-        values = torch._C._create_function_from_graph("traffic", wider)(images)[1:]
+        run = torch._C._create_function_from_graph("traffic", wider)
+        with (phases or Phases()).measure(INSPECTION, forward=True):
+            values = run(images)[1:]
     return [
         Traffic(by_value[name], values[2 * i], values[2 * i + 1]) for i, name in enumerate(names)
     ]

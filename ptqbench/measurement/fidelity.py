@@ -15,6 +15,7 @@ from torch import Tensor
 from ptqbench.backends.replay import Job
 from ptqbench.fresh import FreshProcess
 from ptqbench.measurement.types import Model
+from ptqbench.phases import INSPECTION, Phases
 
 TIMEOUT_S = 600
 
@@ -85,6 +86,7 @@ def measure_fidelity(
     measured_engine: str,
     recorded_engine: str,
     replay: Replay | None = None,
+    phases: Phases | None = None,
 ) -> Fidelity:
     """Compare the logits of a loaded artifact with those of a fresh process.
 
@@ -100,12 +102,14 @@ def measure_fidelity(
             which is loaded under ``measured_engine``.
         replay: Of that file under that engine with these images, if it was started before;
             by default it is now.
+        phases: Where the forward pass is counted.
     """
     with ExitStack() as stack:
         if replay is None:
             process = stack.enter_context(FreshProcess())
             replay = Replay(process, path, images, recorded_engine or measured_engine)
-        with torch.inference_mode():
+        forward = (phases or Phases()).measure(INSPECTION, forward=True)
+        with torch.inference_mode(), forward:
             here = measured(images).numpy()
         there, engine, error = replay.result()
     same, difference = 0, None

@@ -21,6 +21,7 @@ from ptqbench.measurement.fusion import Fusion, measure_fusion
 from ptqbench.measurement.inspection import Inspection, inspect
 from ptqbench.measurement.saturation import Saturation, measure_saturation
 from ptqbench.measurement.types import Model
+from ptqbench.phases import Phases
 from ptqbench.quantization.inspection import BuildRecord
 
 IMAGES = 4
@@ -76,6 +77,7 @@ class Inside:
             backends.
         images: At least :data:`IMAGES`, ``N×C×H×W`` float32.
         fresh: A process for fidelity that was started before; by default one is when needed.
+        phases: Where forward passes are counted.
     """
 
     def __init__(
@@ -85,12 +87,14 @@ class Inside:
         reference: Graph,
         images: Tensor,
         fresh: FreshProcess | None = None,
+        phases: Phases | None = None,
     ) -> None:
         self._made = made
         self._int8 = int8
         self._reference = reference
         self._images = images
         self._fresh = fresh
+        self._phases = phases
         self._replay: Replay | None = None
 
     def findings(self, names: Iterable[str] = LOOKED_AT, *, forgiving: bool = False) -> Findings:
@@ -152,6 +156,7 @@ class Inside:
             measured_engine=self._made.engine,
             recorded_engine=self._made.recorded_engine,
             replay=self._replay,
+            phases=self._phases,
         )
 
     @cached_property
@@ -162,4 +167,5 @@ class Inside:
             self._made.engine,
             self._images[: IMAGES // 2],
             saturates_elsewhere=self._made.saturates_elsewhere,
+            phases=self._phases,
         )

@@ -23,6 +23,7 @@ from ptqbench.backends.exact import (
 )
 from ptqbench.backends.probe import probe_engine
 from ptqbench.measurement.inspection import Inspection, inspect_script
+from ptqbench.phases import Phases
 
 STEP = 1.0
 """Engines round once more or less than the exact reference: one output step is no error."""
@@ -83,7 +84,12 @@ class Saturation:
 
 
 def measure_saturation(
-    inspection: Inspection, engine: str, images: Tensor, *, saturates_elsewhere: bool
+    inspection: Inspection,
+    engine: str,
+    images: Tensor,
+    *,
+    saturates_elsewhere: bool,
+    phases: Phases | None = None,
 ) -> Saturation:
     """Probe the engine, and compare the artifact's layers with exact integer arithmetic.
 
@@ -92,6 +98,7 @@ def measure_saturation(
         engine: torch quantized engine that it runs under.
         images: A few, ``N×C×H×W`` float32; two of 64×64 take well under a second.
         saturates_elsewhere: Whether the engine adds in 16 bits on CPUs without VNNI.
+        phases: Where the forward pass is counted.
     """
     script = frozen(inspection.script)
     if script is not inspection.script:
@@ -100,7 +107,7 @@ def measure_saturation(
     names = {m.layer.value: m.name for m in inspection.matches}
     error = ""
     try:
-        seen = {t.layer.value: t for t in traffic(script, graph, images, engine)}
+        seen = {t.layer.value: t for t in traffic(script, graph, images, engine, phases)}
     except RuntimeError as failure:
         seen, error = {}, str(failure).strip().splitlines()[-1]
     layers = []

@@ -17,6 +17,7 @@ from torch.ao.nn import intrinsic
 from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 from torch.ao.quantization.observer import FixedQParamsObserver, PlaceholderObserver
 
+from ptqbench.phases import INSPECTION, Phases
 from ptqbench.quantization.fusion import is_function
 from ptqbench.quantization.patterns import Pattern, fusable
 from ptqbench.recipes.recipe import Group
@@ -94,6 +95,7 @@ def inspect_build(
     *,
     unfused: nn.Module | None = None,
     promised: int | None = None,
+    phases: Phases | None = None,
 ) -> BuildRecord:
     """Look at a prepared and calibrated model beside its float original.
 
@@ -105,12 +107,14 @@ def inspect_build(
         unfused: The float model whose graph shows the groups, where that is another one than
             ``model``: the quantizable variant of the eager flow.
         promised: How many groups the recipe promises.
+        phases: Where the forward passes are counted.
     """
     declared = tuple(groups)
     seen = {name: _saw_data(observer) for name, observer in _observers(prepared)}
     probe = copy.deepcopy(prepared)
     reached = _watch(probe)
-    with torch.inference_mode():
+    phases = phases or Phases()
+    with torch.inference_mode(), phases.measure(INSPECTION, forward=True):
         expected, fused = model(images), probe(images)
     scale = float(expected.abs().max())
     error = float((expected - fused).abs().max()) / scale if scale else 0.0
