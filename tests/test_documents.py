@@ -20,6 +20,7 @@ ROOT = Path(__file__).parent.parent
 BLOCKS = {
     "README.md": ("output", "results", "latency"),
     "docs/fixtures.md": ("weights", "discrimination"),
+    "docs/weights.md": ("probe",),
     "docs/performance.md": ("overhead", "batch"),
     "docs/own-models.md": ("run", "recipe"),
     "docs/data.md": ("decoding",),

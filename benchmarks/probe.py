@@ -1,0 +1,138 @@
+"""Make the probe weights of models, see how well they classify, and write docs/weights.md.
+
+``python -m benchmarks.probe`` measures every model that has no result yet for the present
+weights, the cheapest first, keeps a file for each in ``build/probe/``, and writes the table of
+all results. ``--models 'resnet*'`` names some, ``--most-gmacs 5`` leaves the expensive ones out,
+``--table`` only writes the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from benchmarks.blocks import BUILD, ROOT, rewrite, table
+from ptqbench.files import atomic_path
+from ptqbench.models.torchvision_import import import_torchvision
+from ptqbench.models.zoo import MODELS, ModelSpec
+from ptqbench.probe.making import ALGORITHM, make, preprocessing_of
+
+RESULTS = BUILD / "probe"
+IMAGES, BATCH = 500, 50
+HEADING = ("Model", "Side", "GMAC", "Head images", "Leave-one-out %", "Top-1 % (95 %)", "Made in s")
+
+Json = Mapping[str, Any]
+
+
+def giga_macs(spec: ModelSpec) -> float:
+    """What a picture costs at the side of the probe, from torchvision's figures, in 1e9."""
+    found = import_torchvision().models.get_model_weights(spec.name)
+    cheapest = min(found, key=lambda each: float(each.meta["_ops"]))
+    share = (preprocessing_of(spec).crop / int(cheapest.transforms().crop_size[0])) ** 2
+    return float(cheapest.meta["_ops"]) * share
+
+
+def measure(spec: ModelSpec) -> dict[str, Any]:
+    """Make the weights of a model, and count what they get right."""
+    import torch
+
+    from ptqbench.data.fixture import open_fixture
+    from ptqbench.data.shapes import CLASSES
+    from ptqbench.models.weights import Weights, build_model
+    from ptqbench.probe.store import state_hash
+    from ptqbench.reporting.progress import progress_display
+
+    with progress_display() as progress:
+        began = time.perf_counter()
+        made = make(spec, 0, progress=progress)
+        seconds = time.perf_counter() - began
+    preprocessing, sha256 = preprocessing_of(spec), state_hash(made.state)
+    weights = Weights("probe", made.state, preprocessing, CLASSES, len(CLASSES), sha256)
+    model, facts = build_model(spec, weights), dict(made.facts)
+    del made, weights
+    right = 0
+    with torch.inference_mode():
+        for pixels, labels in open_fixture(preprocessing).evaluation.batches(0, IMAGES, BATCH):
+            right += int((model(pixels).argmax(dim=1) == labels).sum())
+    return {
+        "model": spec.name,
+        "algorithm": ALGORITHM,
+        "sha256": sha256,
+        "side": preprocessing.crop,
+        "giga_macs": giga_macs(spec),
+        "images": IMAGES,
+        "right": right,
+        "seconds": seconds,
+        "threads": torch.get_num_threads(),
+        **facts,
+    }
+
+
+def stored(model: str) -> Json | None:
+    """The result of a model, if it is of the present algorithm."""
+    try:
+        found: Json = json.loads((RESULTS / f"{model}.json").read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if found.get("algorithm") == ALGORITHM else None
+
+
+def keep(result: Json) -> None:
+    """Write the result of a model."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    with atomic_path(RESULTS / f"{result['model']}.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=1), "utf-8")
+
+
+def body(results: Iterable[Json]) -> str:
+    """The table, the cheapest model first, and what it says."""
+    from ptqbench.measurement.statistics import proportion
+
+    rows, shares = [], []
+    for each in sorted(results, key=lambda result: float(result["giga_macs"])):
+        share = proportion(each["right"], each["images"])
+        shares.append(share.value)
+        rows.append(
+            (
+                each["model"],
+                str(each["side"]),
+                f"{each['giga_macs']:.2f}",
+                f"{each['probe_head_images']:,}",
+                f"{100 * each['probe_leave_one_out_top1']:.1f}",
+                f"{100 * shares[-1]:.1f} ({100 * share.low:.0f}–{100 * share.high:.0f})",
+                f"{each['seconds']:.0f}",
+            )
+        )
+    if not rows:
+        return "Nothing has been measured yet."
+    said = (
+        f"Float32 top-1 on {IMAGES} evaluation images, sixteen classes, chance 6.25 %: "
+        f"{100 * min(shares):.1f} to {100 * max(shares):.1f} % over {len(rows)} models. Seconds "
+        "were taken on a machine that did other work, and say what to expect and no more."
+    )
+    return f"{said}\n\n{table(HEADING, rows, right=range(1, len(HEADING)))}"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Measure and write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.probe", description=__doc__)
+    parser.add_argument("--models", nargs="+", default=["*"], metavar="NAME")
+    parser.add_argument("--most-gmacs", type=float, default=float("inf"), metavar="N")
+    parser.add_argument("--table", action="store_true", help="write the table and measure nothing")
+    args = parser.parse_args(argv)
+    specs = sorted((MODELS.get(name) for name in MODELS.match(*args.models)), key=giga_macs)
+    for spec in [] if args.table else specs:
+        if giga_macs(spec) <= args.most_gmacs and stored(spec.name) is None:
+            keep(result := measure(spec))
+            print(f"{spec.name}: {result['right']} of {IMAGES} right", file=sys.stderr, flush=True)
+    results = [found for name in MODELS.names() if (found := stored(name)) is not None]
+    rewrite(ROOT / "docs" / "weights.md", "probe", body(results))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
