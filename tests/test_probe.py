@@ -16,7 +16,9 @@ from torchvision.models.vision_transformer import VisionTransformer
 from ptqbench.data.cache import ShardCache, default_cache_dir
 from ptqbench.data.fixture import FixtureImages
 from ptqbench.data.manifest import load_manifest
+from ptqbench.measurement.macs import count_macs
 from ptqbench.models.preprocessing import Preprocessing
+from ptqbench.models.skeleton import shapes_of, skeleton
 from ptqbench.models.weights import Weights, build_model, build_quantizable
 from ptqbench.models.zoo import MODELS, ModelSpec
 from ptqbench.probe import opening, store
@@ -92,12 +94,9 @@ def test_layer_scales_and_embeddings_do_not_vanish() -> None:
     ["alexnet", "squeezenet1_0", "densenet121", "googlenet", "regnet_y_400mf", "swin_t", "vgg11"],
 )
 def test_the_head_is_the_layer_that_gives_the_classes(model: str) -> None:
-    spec = MODELS.get(model)
-    sizes = [
-        {k: tuple(v.shape) for k, v in initial_model(spec, n, 0).state_dict().items()}
-        for n in (CLASSES, CLASSES + 1)
-    ]
-    path, _ = head_of(initial_model(spec, CLASSES, 0))
+    factory = MODELS.get(model).factory
+    sizes = [shapes_of(factory, n) for n in (CLASSES, CLASSES + 1)]
+    path, _ = head_of(skeleton(factory, CLASSES))
     changed = {key for key in sizes[0] if sizes[0][key] != sizes[1][key]}
     assert changed == {f"{path}.weight", f"{path}.bias"}
 
@@ -147,8 +146,9 @@ def test_layers_with_a_bias_give_one_deviation_around_the_mean_of_activations() 
     for value in seen.values():
         assert float(value.std(correction=0)) == pytest.approx(1, abs=1e-3)
         assert value.mean(dim=(0, 2, 3)).numpy() == pytest.approx(SHIFT, abs=1e-3)
-    macs = 739e6 * (64 / 224) ** 2  # torchvision: 0.82e9 for 224 pixels, the head's 81e6 included
-    assert found.macs == pytest.approx(macs, rel=0.15)
+    counted = dict(count_macs(model, images[:1]).layers)
+    del counted[found.head]
+    assert found.macs == sum(counted.values())
 
 
 def test_attention_and_embeddings_reach_the_head_of_a_transformer() -> None:
@@ -220,28 +220,29 @@ def test_dear_networks_see_fewer_images() -> None:
 
 def test_two_makes_give_the_same_bytes() -> None:
     torch.manual_seed(123)
-    again = make(MODELS.get(SMALL), 0, most_images=320)
-    assert store.state_hash(again.state) == store.state_hash(made(SMALL).state)
-    assert again.facts == made(SMALL).facts
+    again = make(MODELS.get(SMALL), 0, most_images=96)
+    assert store.state_hash(again.state) == store.state_hash(made(SMALL, 96).state)
+    assert again.facts == made(SMALL, 96).facts
 
 
 @pytest.mark.parametrize("model", ["resnet18", "squeezenet1_0", SMALL, "alexnet"])
 def test_it_classifies_well_above_chance(model: str) -> None:
     count = 640 if model == SMALL else 320
     pixels, labels = evaluation()
-    logits = build_model(MODELS.get(model), weights(model, count))(pixels)
+    with torch.no_grad():
+        logits = build_model(MODELS.get(model), weights(model, count))(pixels)
     right = int((logits.argmax(dim=1) == labels).sum())
     # Twice what guessing gives is 4 standard deviations of it away, of 256 images.
     assert right / len(labels) > 2 * CHANCE
     assert float(made(model, count).facts["probe_leave_one_out_top1"]) > 2 * CHANCE
-    assert float(logits.softmax(dim=1).max()) < 1
 
 
 @pytest.mark.slow
 def test_a_network_without_batchnorm_and_with_layer_scales_classifies_too() -> None:
     pixels, labels = evaluation(128)
     found = weights("convnext_tiny", 480)
-    logits = build_model(MODELS.get("convnext_tiny"), found)(pixels)
+    with torch.no_grad():
+        logits = build_model(MODELS.get("convnext_tiny"), found)(pixels)
     assert float((logits.argmax(dim=1) == labels).float().mean()) > 2 * CHANCE
 
 
@@ -262,7 +263,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     images = default_cache_dir() / "fixture"
     images.mkdir(parents=True, exist_ok=True)
     (tmp_path / "fixture").symlink_to(images)
-    monkeypatch.setattr(opening, "make", partial(make, most_images=160))
+    monkeypatch.setattr(opening, "make", partial(make, most_images=96))
     return tmp_path
 
 
@@ -284,21 +285,21 @@ def test_what_was_made_is_kept(directory: Path, monkeypatch: pytest.MonkeyPatch)
     again = opening.probe_weights(spec, cache_dir=directory)
     assert again.sha256 == first.sha256 == store.state_hash(again.state)
     assert all(torch.equal(first.state[key], again.state[key]) for key in first.state)
-    assert again.facts == first.facts and first.facts["probe_head_images"] == 160
+    assert again.facts == first.facts and first.facts["probe_head_images"] == 96
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "changed"])
-def test_a_damaged_file_is_made_anew(directory: Path, damage: str) -> None:
+def test_a_damaged_file_is_noticed_and_made_anew(directory: Path) -> None:
     spec = MODELS.get(SMALL)
     first = opening.probe_weights(spec, cache_dir=directory)
     (file,) = (directory / "probe").iterdir()
-    content = bytearray(file.read_bytes())
-    if damage == "changed":
-        content[-5] ^= 0x10
-    file.write_bytes({"cut": content[:-100], "text": b"no tensors"}.get(damage, bytes(content)))
-    assert store.restore(file, spec, CLASSES, opening.SEED) is None
+    whole = file.read_bytes()
+    changed = bytearray(whole)
+    changed[-5] ^= 0x10
+    for content in (whole[:-100], b"no tensors", bytes(changed)):
+        file.write_bytes(content)
+        assert store.restore(file, spec, CLASSES, opening.SEED) is None
     assert opening.probe_weights(spec, cache_dir=directory).sha256 == first.sha256
-    assert store.restore(file, spec, CLASSES, opening.SEED) is not None
+    assert file.read_bytes() == whole
 
 
 def test_the_file_of_another_seed_or_of_other_images_is_another() -> None:

@@ -35,12 +35,19 @@ from ptqbench.sources import default_weights
 from ptqbench.subjects import RunSettings, source_facts
 
 MODEL, SHIPPED = "mnasnet0_5", "resnet18"
+MACHINE = {
+    "cpu": "a CPU",
+    "instruction_set": "avx2",
+    "physical_cores": 2,
+    "python": "3.11",
+    "torch": "2.13",
+}
 
 
 @pytest.fixture
 def few_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Heads of few images, and files of weights that go away."""
-    monkeypatch.setattr(opening, "make", partial(opening.make, most_images=160))
+    monkeypatch.setattr(opening, "make", partial(opening.make, most_images=96))
     monkeypatch.setattr(opening.store, "path_of", lambda *_: tmp_path / "probe.safetensors")
 
 
@@ -130,7 +137,7 @@ def test_every_report_says_what_they_are(few_images: None) -> None:
     facts = {"engine": "x86", **source_facts(weights, Data("fixture", None, None))}  # type: ignore[arg-type]
     gate = GateResult("size", Verdict.PASS, 3.9, 3.0, None, None, "Smaller.")
     case = CaseResult(MODEL, weights.source, "x86", "fixture", "ab", {}, (gate,), facts)
-    report = Report({}, (case,))
+    report = Report(MACHINE, (case,))
     prediction = Prediction(MODEL, "probe", "x86", (("cat", 0.9),), (("cat", 0.8),), weights.notes)
     texts = {
         "terminal": console.render(report_view(report, 100), 100),
@@ -145,7 +152,7 @@ def test_every_report_says_what_they_are(few_images: None) -> None:
     jsonschema.validate(content, schema())
     told = content["cases"][0]["facts"]
     assert content["cases"][0]["weights"] == "probe"
-    assert told["weights_sha256"] == weights.sha256 and told["probe_head_images"] == 160
+    assert told["weights_sha256"] == weights.sha256 and told["probe_head_images"] == 96
     assert 0 < told["probe_leave_one_out_top1"] <= 1 and told["probe_seed"] == 0
 
 
