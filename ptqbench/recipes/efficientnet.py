@@ -26,7 +26,7 @@ register(
         backend="onednn",
         fusion=b0_groups(),
         int8_modules=82,
-        thresholds=Thresholds(size_ratio=3.2, speedup={"avx2": 1.15, "avx512_vnni": 1.7}),
+        thresholds=Thresholds(size_ratio=3.2, speedup={"avx2": 1.15, "avx512_vnni": 1.25}),
     )
 )
 
