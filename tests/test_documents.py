@@ -206,3 +206,23 @@ def test_the_contact_sheet_shows_every_class_and_is_small(script, tmp_path):
     first = np.asarray(sheet.convert("RGB"))[module.LABEL : module.LABEL + 64, :64].astype(int)
     scene = ptqbench.data.scenes.render(0, 2, 0, 0).astype(int)
     assert np.abs(first - scene).mean() < 12
+
+
+def test_what_probe_weights_classify_comes_from_results_and_record(script):
+    module = script("benchmarks.probe")
+    facts = {"probe_head_images": 992, "probe_leave_one_out_top1": 0.25}
+    entry = {"weights": "probe", "evaluation_side": 64, "weights_facts": facts}
+    cases = [
+        {"model": "alexnet", "accuracy": {"top1": [60, 15, 5, 220]}},
+        {"model": "resnet18", "accuracy": {"top1": [300, 0, 0, 0]}},
+        {"model": "vgg11", "accuracy": None},
+    ]
+    models = {"alexnet": entry, "vgg11": entry, "resnet18": entry | {"weights": "fixture"}}
+    found = module.recorded({"runs": {"native": {"models": models, "cases": cases}}})
+    assert list(found) == ["alexnet"]
+    text = module.body(found.values())
+    assert "25.0 to 25.0 % over 1 models" in text
+    assert "| alexnet | 64 | 58 | 300 | 992 | 25.0 | 25.0 (20–30) | – |" in text
+    timed = found["alexnet"] | {"seconds": 12.3}
+    assert "| 12 |" in module.body([timed])
+    assert module.body([]) == "Nothing has been measured yet."
