@@ -360,13 +360,18 @@ def test_lines_about_progress_are_few(monkeypatch: pytest.MonkeyPatch, said: Say
 
 
 def test_a_log_that_is_gone_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
     class Gone(io.StringIO):
         def write(self, text: str) -> int:
+            tried.append(text)
             raise BrokenPipeError
 
     monkeypatch.setattr(sys, "stderr", Gone())
     with progress.progress_display() as update:
         update("accuracy", 1, 2)
+        update("speed", 1, 2)
+    assert tried == ["ptqbench: accuracy", "ptqbench: speed"]
 
 
 def test_progress_leaves_nothing_and_starts_no_thread(

@@ -340,7 +340,9 @@ def test_a_reader_who_left_is_no_error() -> None:
         def flush(self) -> None:
             raise BrokenPipeError
 
-    console.write("text", Closed())
+    stream = Closed()
+    console.write("text", stream)
+    assert stream.getvalue() == "text"
 
 
 def test_numbers() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ptqbench.models.skeleton import skeleton
+from ptqbench.models.skeleton import initialised, skeleton, unfilled
 from ptqbench.models.zoo import ModelSpec
 
 _BATCH_NORMS = (nn.modules.batchnorm._NormBase,)
@@ -55,7 +55,13 @@ def initial_model(spec: ModelSpec, num_classes: int, seed: int) -> nn.Module:
         num_classes: Number of outputs.
         seed: Each tensor is drawn from it and from its own name.
     """
-    model = skeleton(spec.factory, num_classes)
+    model = _filled(skeleton(spec.factory, num_classes), seed)
+    if unfilled(model):  # it keeps tensors beside its parameters, which its constructor fills
+        model = _filled(initialised(spec.factory, num_classes), seed)
+    return model.eval().requires_grad_(False)
+
+
+def _filled(model: nn.Module, seed: int) -> nn.Module:
     state: OrderedDict[str, Tensor] = OrderedDict()
     # The versions of the modules, without which MNASNet refuses a state dict.
     state._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
@@ -68,7 +74,7 @@ def initial_model(spec: ModelSpec, num_classes: int, seed: int) -> nn.Module:
             state.update(_statistics(path, module.num_features))
     # Other buffers hold what a constructor computed, and keep it.
     model.load_state_dict(state, strict=False, assign=True)
-    return model.eval().requires_grad_(False)
+    return model
 
 
 def is_drawn(shape: torch.Size) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,11 +14,13 @@ from ptqbench.data.cache import ShardCache, default_cache_dir
 from ptqbench.data.fixture import FixtureImages
 from ptqbench.data.manifest import Manifest, load_manifest
 from ptqbench.data.scenes import SIZE
+from ptqbench.errors import UserError
+from ptqbench.faults import failure
 from ptqbench.models.preprocessing import Preprocessing
 from ptqbench.models.zoo import ModelSpec
 from ptqbench.probe.head import bias_above, solve_head
 from ptqbench.probe.initial import initial_model
-from ptqbench.probe.settling import features, head_of, settle
+from ptqbench.probe.settling import Pass, features, head_of, layers_of, settle
 from ptqbench.progress import Progress, silent
 
 ALGORITHM = 5
@@ -55,8 +58,12 @@ class Made:
 
 
 def preprocessing_of(spec: ModelSpec) -> Preprocessing:
-    """How images are prepared for probe weights: as they are, where the network takes that."""
-    side = spec.input_size[1] if spec.fixed_input else _SIDES.get(spec.name, SIZE)
+    """How images are prepared for probe weights: as they are, where the network takes that.
+
+    Of a user's own network nobody knows what it takes beside the input that it is registered with.
+    """
+    only = spec.fixed_input or spec.origin
+    side = spec.input_size[1] if only else _SIDES.get(spec.name, SIZE)
     return Preprocessing(side, side)
 
 
@@ -80,18 +87,33 @@ def make(
         progress: Told how far the work is.
 
     Raises:
-        UserError: Images have to be rendered and cannot be kept, or come out otherwise.
+        UserError: Images have to be rendered and cannot be kept, or come out otherwise; or a
+            user's own network does not run, or has no head that can be solved for.
     """
+    with _own_code(spec):
+        return _made(spec, seed, cache_dir, manifest, most_images, progress)
+
+
+def _made(
+    spec: ModelSpec,
+    seed: int,
+    cache_dir: Path | None,
+    manifest: Manifest | None,
+    most_images: int,
+    progress: Progress,
+) -> Made:
     preprocessing = preprocessing_of(spec)
     shards = ShardCache(
         manifest or load_manifest(), "train", cache_dir or default_cache_dir(), progress
     )
     images = FixtureImages(shards, preprocessing, most_images)
     model = initial_model(spec, len(images.classes), seed)
+    _check_head(spec, model, len(images.classes))
     settling = min(images.limit, 128 if preprocessing.crop < 128 else 16)
     what = f"probe weights of {spec.name}"
     progress(f"{what}: settling layers", 0, 1)
     found = settle(model, next(_batches(images, settling, settling))[0])
+    _check_features(spec, found)
     count = min(images.limit, head_images(found.macs, most_images))
     taken, labels = _features(model, images, count, progress, f"{what}: head")
     pooled = taken.flatten(2).mean(dim=2) if taken.ndim == 4 else taken
@@ -106,6 +128,53 @@ def make(
         "probe_leave_one_out_top1": head.top1,
     }
     return Made(state, found.scales, found.head, facts)
+
+
+@contextmanager
+def _own_code(spec: ModelSpec) -> Iterator[None]:
+    """What a user's own network raises is said in a sentence."""
+    try:
+        yield
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        if not spec.origin:
+            raise
+        raise _refusal(spec, failure(error)) from error
+
+
+def _check_head(spec: ModelSpec, model: nn.Module, classes: int) -> None:
+    """See that the last layer can be solved for."""
+    if not layers_of(model):
+        raise _refusal(spec, "it has no convolution or linear layer")
+    path, layer = head_of(model)
+    if len(layer.weight) != classes:
+        raise _refusal(
+            spec,
+            f"its last layer, {path}, gives {len(layer.weight)} numbers instead of one for each of "
+            f"the {classes} fixture classes",
+        )
+    if isinstance(layer, nn.Conv2d) and layer.weight.shape[2:].numel() > 1:
+        raise _refusal(spec, f"its last layer, {path}, is a convolution of more than 1×1")
+
+
+def _check_features(spec: ModelSpec, found: Pass) -> None:
+    """See that the last layer is called, and what it is given."""
+    if found.features is None:
+        raise _refusal(
+            spec, f"its last layer, {found.head}, is not called on the way to the logits"
+        )
+    if found.features.ndim not in (2, 4):
+        shape = "×".join(["N", *map(str, found.features.shape[1:])])
+        raise _refusal(spec, f"its last layer, {found.head}, is given {shape} values, not N×D")
+
+
+def _refusal(spec: ModelSpec, why: str) -> UserError:
+    place = f" ({spec.origin})" if spec.origin else ""
+    return UserError(
+        f"Probe weights cannot be made for {spec.name}{place}: {why}. Pass the file of its state "
+        "dict with --weights, or set `weights` in its table of the settings."
+    )
 
 
 def head_images(macs: int, most: int = MOST_IMAGES) -> int:

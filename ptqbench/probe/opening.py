@@ -52,7 +52,7 @@ def probe_weights(
     cache_dir: Path | None = None,
     progress: Progress = silent,
 ) -> Weights:
-    """Probe weights of an architecture, from the cache or made anew.
+    """Probe weights of an architecture, from the cache or made anew (a user's own always are).
 
     Args:
         spec: The architecture.
@@ -74,13 +74,15 @@ def probe_weights(
         )
     directory = cache_dir or default_cache_dir()
     manifest = load_manifest()
-    path = store.path_of(directory, spec, SEED, manifest)
-    found = store.restore(path, spec, len(CLASSES), SEED)
+    # A user's own code may have changed since: its weights are made anew each time.
+    path = None if spec.origin else store.path_of(directory, spec, SEED, manifest)
+    found = store.restore(path, spec, len(CLASSES), SEED) if path else None
     if found is None:
         made = make(spec, SEED, cache_dir=directory, manifest=manifest, progress=progress)
         found = made, store.state_hash(made.state)
         with suppress(OSError):  # made once more the next time
-            store.save(path, *found)
+            if path:
+                store.save(path, *found)
     made, sha256 = found
     return Weights(
         PROBE,

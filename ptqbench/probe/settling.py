@@ -49,10 +49,14 @@ class Pass:
     scales: dict[str, float] = field(default_factory=dict)
 
 
+def layers_of(model: nn.Module) -> list[tuple[str, Layer]]:
+    """Paths and modules of all convolutions and linear layers, in the model's order."""
+    return [(path, module) for path, module in model.named_modules() if isinstance(module, Layer)]
+
+
 def head_of(model: nn.Module) -> tuple[str, Layer]:
     """Path and module of the last layer, which gives the logits (or what becomes them)."""
-    layers = [(path, module) for path, module in model.named_modules() if isinstance(module, Layer)]
-    return layers[-1]
+    return layers_of(model)[-1]
 
 
 def settle(model: nn.Module, images: Tensor) -> Pass:
@@ -60,8 +64,7 @@ def settle(model: nn.Module, images: Tensor) -> Pass:
 
     A layer's weights are divided so that its output has deviation 1; where it has a bias, that
     takes away the mean of each output channel, and gives all of them the same one (`SHIFT`) where
-    an activation follows. BatchNorm takes the mean and variance of
-    its input as statistics.
+    an activation follows. BatchNorm takes the mean and variance of its input as statistics.
 
     Args:
         model: Evaluation mode.
