@@ -31,6 +31,8 @@ STARTS = {
     "`import ptqbench`": ("-c", "import ptqbench"),
     "`ptqbench --help`": ("-m", "ptqbench", "--help"),
 }
+FLOOR = "benchmarks.floor"
+"""Quantizes with torch's own functions, and does nothing else."""
 COMMAND = "python -m benchmarks.overhead"
 
 
@@ -131,6 +133,7 @@ def main() -> int:
     process, report = judge_once(folder / "second.json")
     forward = forward_seconds(report)
     ratio = process.seconds / forward
+    floor = start_seconds(("-m", FLOOR), rounds=3)
     starts = {name: start_seconds(command) for name, command in STARTS.items()}
     memory: dict[int, float] = {}
     if not arguments.skip_memory:
@@ -148,6 +151,8 @@ def main() -> int:
         f"**{ratio:.2f} times** (at most {MOST_OVERHEAD}); the process itself counts "
         f"{report['wall_seconds']:.2f} s. Peak memory of that run {process.peak_mb:.0f} MB.",
         "",
+        f"- Everything but the forward passes: {process.seconds - forward:.2f} s. torch's own "
+        f"functions, without images, gates and report (`python -m {FLOOR}`): {floor:.2f} s.",
         *(f"- Evaluating {n:,} images: peak memory {mb:.0f} MB." for n, mb in memory.items()),
         *(f"- {name}: {seconds:.3f} s (at most {MOST_START})." for name, seconds in starts.items()),
         "",
