@@ -11,6 +11,7 @@ from typing import Any
 
 import jsonschema
 import pytest
+from reported import MACHINE
 
 from ptqbench import api, orders
 from ptqbench.arguments import build_parser
@@ -35,13 +36,6 @@ from ptqbench.sources import default_weights
 from ptqbench.subjects import RunSettings, source_facts
 
 MODEL, SHIPPED = "mnasnet0_5", "resnet18"
-MACHINE = {
-    "cpu": "a CPU",
-    "instruction_set": "avx2",
-    "physical_cores": 2,
-    "python": "3.11",
-    "torch": "2.13",
-}
 
 
 @pytest.fixture
