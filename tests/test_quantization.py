@@ -318,6 +318,33 @@ def test_layers_can_be_kept_in_float(tiny: nn.Module, images: Tensor) -> None:
         assert decibels(tiny(images), converted(images)) > 25
 
 
+class Branches(nn.Module):
+    """Two branches of very different range, concatenated; a LayerNorm that is a function."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.narrow, self.wide = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
+        self.wide.weight.data *= 8
+        self.merge, self.fc = nn.Conv2d(16, 8, 3), nn.Linear(8, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.merge(torch.cat([self.narrow(x), self.wide(x)], dim=1))
+        return self.fc(nn.functional.layer_norm(x, (8, 8, 8)).mean((2, 3)))
+
+
+@pytest.mark.parametrize("keep", [(), ("<cat>",)])
+def test_functions_that_stay_in_float(images: Tensor, keep: tuple[str, ...]) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Branches().eval()
+    converted = quantized(model, images, saturates=False, fusion=(), keep_float=keep)
+    assert isinstance(converted, torch.fx.GraphModule)
+    called = {str(node.target) for node in converted.graph.nodes}
+    assert not [target for target in called if "quantized.layer_norm" in target]
+    with engine_set(ANY), torch.inference_mode():
+        assert decibels(model(images), converted(images)) > 25
+
+
 @pytest.mark.parametrize("spare_bit", ["weights", "activations"])
 def test_relu6_holds_for_values_that_calibration_never_saw(
     tiny: nn.Module, images: Tensor, spare_bit: str

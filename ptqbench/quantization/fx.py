@@ -9,10 +9,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.ao.quantization import QConfigMapping, get_default_qconfig_mapping
+from torch.ao.quantization import (
+    FakeQuantizeBase,
+    ObserverBase,
+    QConfigMapping,
+    get_default_qconfig_mapping,
+)
 from torch.ao.quantization.fx.custom_config import PrepareCustomConfig
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
-from torch.fx import GraphModule
+from torch.fx import GraphModule, Node
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
@@ -42,6 +47,14 @@ _FLOAT_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     kind: type(f"Float{kind.__name__}", (kind,), {"__doc__": f"{kind.__name__} in float32."})
     for kind in _LOWERED_ANYWAY
 }
+
+
+def _float_cat(*args: Any, **kwargs: Any) -> Tensor:
+    return torch.cat(*args, **kwargs)
+
+
+def _float_layer_norm(*args: Any, **kwargs: Any) -> Tensor:
+    return F.layer_norm(*args, **kwargs)
 
 
 def qconfig_mapping(recipe: Recipe, relu6: frozenset[str], *, saturates: bool) -> QConfigMapping:
@@ -101,7 +114,8 @@ def _prepare(
 ) -> nn.Module:
     custom = PrepareCustomConfig()
     custom.set_non_traceable_module_names(list(whole))
-    prepared: nn.Module = prepare_fx(model, mapping, (example,), custom)
+    prepared: GraphModule = prepare_fx(model, mapping, (example,), custom)
+    hide_float_functions(prepared)
     return prepared
 
 
@@ -153,6 +167,28 @@ def hide_float_modules(model: nn.Module, recipe: Recipe) -> tuple[str, ...]:
         elif isinstance(module, nn.LayerNorm | torch.jit.ScriptModule):
             hidden.append(name)
     return tuple(hidden)
+
+
+def hide_float_functions(prepared: GraphModule) -> None:
+    """Call functions that stay float32 by names that torch.ao does not know, in the graph itself.
+
+    Its lowering makes them int8 wherever int8 values surround them. A concatenation takes its
+    first input's scale for all then, and so it may only become int8 where one observer gives all
+    inputs and the output the same.
+    """
+    for node in prepared.graph.nodes:
+        if node.target is F.layer_norm:
+            node.target = _float_layer_norm
+        elif node.target is torch.cat and len(_observers(prepared, node)) > 1:
+            node.target = _float_cat
+    prepared.recompile()
+
+
+def _observers(prepared: GraphModule, node: Node) -> set[nn.Module]:
+    """Those that look at the inputs and the output of a node."""
+    around = [each for each in (*node.all_input_nodes, *node.users) if each.op == "call_module"]
+    modules = {prepared.get_submodule(str(each.target)) for each in around}
+    return {module for module in modules if isinstance(module, ObserverBase | FakeQuantizeBase)}
 
 
 @contextmanager
