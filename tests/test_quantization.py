@@ -321,28 +321,43 @@ def test_layers_can_be_kept_in_float(tiny: nn.Module, images: Tensor) -> None:
 class Branches(nn.Module):
     """Two branches of very different range, concatenated; a LayerNorm that is a function."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: nn.Module | None = None) -> None:
         super().__init__()
         self.narrow, self.wide = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
+        self.first = first or nn.Identity()
         self.wide.weight.data *= 8
         self.merge, self.fc = nn.Conv2d(16, 8, 3), nn.Linear(8, 4)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.merge(torch.cat([self.narrow(x), self.wide(x)], dim=1))
+        x = self.merge(torch.cat([self.first(self.narrow(x)), self.wide(x)], dim=1))
         return self.fc(nn.functional.layer_norm(x, (8, 8, 8)).mean((2, 3)))
+
+
+def branches(first: nn.Module | None = None) -> nn.Module:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Branches(first).eval()
 
 
 @pytest.mark.parametrize("keep", [(), ("<cat>",)])
 def test_functions_that_stay_in_float(images: Tensor, keep: tuple[str, ...]) -> None:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = Branches().eval()
+    model = branches()
     converted = quantized(model, images, saturates=False, fusion=(), keep_float=keep)
     assert isinstance(converted, torch.fx.GraphModule)
     called = {str(node.target) for node in converted.graph.nodes}
     assert not [target for target in called if "quantized.layer_norm" in target]
     with engine_set(ANY), torch.inference_mode():
         assert decibels(model(images), converted(images)) > 25
+
+
+@pytest.mark.parametrize("first", [nn.Sigmoid(), nn.Tanh(), nn.Hardsigmoid()])
+def test_a_fixed_range_is_not_forced_on_what_is_concatenated(
+    images: Tensor, first: nn.Module
+) -> None:
+    model = branches(first)
+    converted = quantized(model, images, saturates=False, fusion=())
+    with engine_set(ANY), torch.inference_mode():
+        assert decibels(model(images), converted(images)) > 20
 
 
 @pytest.mark.parametrize("spare_bit", ["weights", "activations"])

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.ao.quantization import (
     FakeQuantizeBase,
+    FixedQParamsObserver,
     ObserverBase,
     QConfigMapping,
     get_default_qconfig_mapping,
@@ -100,22 +101,26 @@ def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: boo
     with known_deprecations_ignored(), _no_stack_traces():
         mapping = qconfig_mapping(recipe, relu6, saturates=saturates)
         try:
-            return _prepare(fold_linear(model, groups, whole), mapping, example, whole)
+            prepared = _prepare(fold_linear(model, groups, whole), mapping, example, whole)
         except Exception:  # FX raises whatever the traced code does with a stand-in
             leaves = untraceable_leaves(model, recipe.keep_float)
             if not leaves:
                 raise
             whole = (*whole, *leaves)
-            return _prepare(fold_linear(model, groups, whole), mapping, example, whole)
+            prepared = _prepare(fold_linear(model, groups, whole), mapping, example, whole)
+        if clips(prepared):
+            mapping.set_object_type(torch.cat, None)
+            prepared = _prepare(fold_linear(model, groups, whole), mapping, example, whole)
+        hide_float_functions(prepared)
+        return prepared
 
 
 def _prepare(
     model: nn.Module, mapping: QConfigMapping, example: Tensor, whole: Iterable[str]
-) -> nn.Module:
+) -> GraphModule:
     custom = PrepareCustomConfig()
     custom.set_non_traceable_module_names(list(whole))
     prepared: GraphModule = prepare_fx(model, mapping, (example,), custom)
-    hide_float_functions(prepared)
     return prepared
 
 
@@ -167,6 +172,19 @@ def hide_float_modules(model: nn.Module, recipe: Recipe) -> tuple[str, ...]:
         elif isinstance(module, nn.LayerNorm | torch.jit.ScriptModule):
             hidden.append(name)
     return tuple(hidden)
+
+
+def clips(prepared: GraphModule) -> bool:
+    """Whether a concatenation would force a fixed range on inputs of another one.
+
+    All inputs share the first one's observer, and that of a sigmoid or tanh is 0 to 1 or -1 to 1,
+    whatever the others hold.
+    """
+    return any(
+        node.target is torch.cat
+        and any(isinstance(o, FixedQParamsObserver) for o in _observers(prepared, node))
+        for node in prepared.graph.nodes
+    )
 
 
 def hide_float_functions(prepared: GraphModule) -> None:
