@@ -165,6 +165,24 @@ class StubbedLate(Stubbed):
         return self.dequant(self.head(self.pool(self.sum.add(x, self.second(x))).flatten(1)))
 
 
+class StubbedPReLU(Stubbed):
+    """An activation whose int8 kernel is wrong."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
+        self.second.relu = nn.PReLU()
+
+
+class StubbedFloatPReLU(Stubbed):
+    """The same, with float32 around it."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
+        activation = nn.PReLU()
+        activation.qconfig = None
+        self.second.relu = nn.Sequential(DeQuantStub(), activation, QuantStub())
+
+
 class StubbedDecides(Stubbed):
     """Python that looks at a shape, in eager mode."""
 

@@ -149,6 +149,16 @@ def test_what_eager_mode_cannot_run_is_named(name, line, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_prelu_is_refused_in_eager_mode_unless_it_stays_in_float(tmp_path):
+    model = seeded(odd_nets.StubbedPReLU).eval()
+    build = BACKENDS.get(ANY).build
+    said = error_of(build, model, found("StubbedPReLU"), [images()], tmp_path / "x.pt")
+    assert said.startswith("second.relu is a PReLU, and torch's int8 kernel for it is wrong")
+    assert "second.relu.qconfig = None" in said
+    recipe = found("StubbedFloatPReLU")
+    check_artifact(seeded(odd_nets.StubbedFloatPReLU).eval(), recipe, tmp_path)
+
+
 def test_stubs_and_the_fx_flow_do_not_go_together():
     recipe = Recipe("Stubbed", ANY, (), 3, Thresholds())
     said = error_of(completed, recipe, seeded(odd_nets.Stubbed).eval(), images()[:1])

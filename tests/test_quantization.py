@@ -360,6 +360,19 @@ def test_a_fixed_range_is_not_forced_on_what_is_concatenated(
         assert decibels(model(images), converted(images)) > 20
 
 
+def test_a_prelu_is_right(images: Tensor) -> None:
+    """torch's int8 kernel multiplies positive values too."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            *(nn.Conv2d(3, 16, 3), nn.PReLU(16), nn.Conv2d(16, 8, 3)),
+            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
+        ).eval()
+    converted = quantized(model, images, saturates=False, fusion=())
+    with engine_set(ANY), torch.inference_mode():
+        assert decibels(model(images), converted(images)) > 25
+
+
 @pytest.mark.parametrize("spare_bit", ["weights", "activations"])
 def test_relu6_holds_for_values_that_calibration_never_saw(
     tiny: nn.Module, images: Tensor, spare_bit: str

@@ -66,8 +66,8 @@ def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: boo
         The prepared module, ready for calibration.
 
     Raises:
-        UserError: No quantizable variant, groups that the model does not have, or layers
-            to keep in float.
+        UserError: No quantizable variant, groups that the model does not have, layers to keep
+            in float, or one whose int8 kernel is wrong.
     """
     if recipe.keep_float:
         raise UserError(
@@ -76,6 +76,7 @@ def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: boo
             "without stubs."
         )
     variant = quantizable_copy(model, recipe, example)
+    _check_prelu(variant)
     groups = fusable_groups(variant, recipe, saturates=saturates)
     relu6 = relu6_outputs(variant, groups)
     replace_relu6(variant, groups)
@@ -87,6 +88,17 @@ def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: boo
     with known_deprecations_ignored():
         prepared: nn.Module = prepare_eager(fused)
     return prepared
+
+
+def _check_prelu(model: nn.Module) -> None:
+    """Refuse PReLU in int8: its kernel multiplies positive values too (torch 2.13)."""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.PReLU) and getattr(module, "qconfig", True) is not None:
+            raise UserError(
+                f"{name} is a PReLU, and torch's int8 kernel for it is wrong: it multiplies "
+                f"positive values too. Put a DeQuantStub and a QuantStub around it and set "
+                f"{name}.qconfig = None, or use the FX flow, which does that by itself."
+            )
 
 
 def check_runs(converted: nn.Module, example: Tensor) -> None:

@@ -36,8 +36,9 @@ from ptqbench.quantization.tracing import Tracer, untraceable_leaves
 from ptqbench.recipes import Recipe
 from ptqbench.recipes.recipe import Group
 
-_FLOAT: tuple[Any, ...] = (nn.LayerNorm, F.layer_norm)
-"""Run in float32 always: their int8 kernels lose more than the conversions around them cost."""
+_FLOAT: tuple[Any, ...] = (nn.LayerNorm, F.layer_norm, nn.PReLU)
+"""Run in float32 always: the int8 kernels of LayerNorm lose more than the conversions around them
+cost, and that of PReLU multiplies positive values too (torch 2.13)."""
 _LOWERED_ANYWAY = (
     *(nn.LayerNorm, nn.BatchNorm2d, nn.BatchNorm3d, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.PReLU),
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
@@ -166,7 +167,7 @@ def hide_float_modules(model: nn.Module, recipe: Recipe) -> tuple[str, ...]:
     for name, module in model.named_modules():
         kind = type(module)
         kept = name not in fused and within(name, recipe.keep_float)
-        if kind in _FLOAT_CLASSES and (kept or kind is nn.LayerNorm):
+        if kind in _FLOAT_CLASSES and (kept or kind in _FLOAT):
             module.__class__ = _FLOAT_CLASSES[kind]
             hidden.append(name)
         elif isinstance(module, nn.LayerNorm | torch.jit.ScriptModule):
