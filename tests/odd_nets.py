@@ -165,6 +165,24 @@ class StubbedLate(Stubbed):
         return self.dequant(self.head(self.pool(self.sum.add(x, self.second(x))).flatten(1)))
 
 
+class Swaps(Block):
+    """Hands on a list of tensors without taking them apart."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.cat(super().forward(x).chunk(2, 1)[::-1], 1)
+
+
+class HandsOnLists(Net):
+    """A block that does so inside, and another layer behind it."""
+
+    def __init__(self, num_classes: int = 3) -> None:
+        super().__init__(num_classes)
+        self.block, self.last = Swaps(), Block(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.logits(self.last(self.block(x)))
+
+
 class StubbedPReLU(Stubbed):
     """An activation whose int8 kernel is wrong."""
 

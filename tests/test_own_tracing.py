@@ -206,6 +206,14 @@ def test_a_line_that_cannot_be_traced_is_named(name, where, line, todo):
     assert "write the model for eager mode, with QuantStub" in said
 
 
+def test_a_list_that_is_handed_on_whole_is_refused(tmp_path):
+    model = seeded(odd_nets.HandsOnLists).eval()
+    build = BACKENDS.get(ANY).build
+    said = error_of(build, model, found("HandsOnLists"), [images()], tmp_path / "x.pt")
+    assert said.startswith("HandsOnLists hands on what chunk() gives as a whole")
+    check_artifact(model, found("HandsOnLists", "block"), tmp_path)
+
+
 def test_a_module_that_decides_by_value_is_not_kept_whole():
     said = error_of(found, "DecidesInside", "block")
     assert said.startswith("block decides by value what it computes")

@@ -10,15 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.ao.quantization import (
-    FakeQuantizeBase,
-    FixedQParamsObserver,
-    ObserverBase,
     QConfigMapping,
     get_default_qconfig_mapping,
 )
 from torch.ao.quantization.fx.custom_config import PrepareCustomConfig
 from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
-from torch.fx import GraphModule, Node
+from torch.fx import GraphModule
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
@@ -31,6 +28,7 @@ from ptqbench.quantization.fusion import (
     replace_relu6,
     within,
 )
+from ptqbench.quantization.observed import check_lists, clips, hide_float_functions
 from ptqbench.quantization.observers import make_qconfig
 from ptqbench.quantization.tracing import Tracer, untraceable_leaves
 from ptqbench.recipes import Recipe
@@ -49,14 +47,6 @@ _FLOAT_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     kind: type(f"Float{kind.__name__}", (kind,), {"__doc__": f"{kind.__name__} in float32."})
     for kind in _LOWERED_ANYWAY
 }
-
-
-def _float_cat(*args: Any, **kwargs: Any) -> Tensor:
-    return torch.cat(*args, **kwargs)
-
-
-def _float_layer_norm(*args: Any, **kwargs: Any) -> Tensor:
-    return F.layer_norm(*args, **kwargs)
 
 
 def qconfig_mapping(recipe: Recipe, relu6: frozenset[str], *, saturates: bool) -> QConfigMapping:
@@ -92,7 +82,7 @@ def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: boo
         The prepared module, ready for calibration.
 
     Raises:
-        UserError: Groups that the model does not have.
+        UserError: Groups that the model does not have, or lists of tensors handed on whole.
     """
     groups = fusable_groups(model, recipe, saturates=saturates)
     relu6 = relu6_outputs(model, groups)
@@ -112,6 +102,7 @@ def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: boo
         if clips(prepared):
             mapping.set_object_type(torch.cat, None)
             prepared = _prepare(fold_linear(model, groups, whole), mapping, example, whole)
+        check_lists(prepared, recipe.model)
         hide_float_functions(prepared)
         return prepared
 
@@ -173,41 +164,6 @@ def hide_float_modules(model: nn.Module, recipe: Recipe) -> tuple[str, ...]:
         elif isinstance(module, nn.LayerNorm | torch.jit.ScriptModule):
             hidden.append(name)
     return tuple(hidden)
-
-
-def clips(prepared: GraphModule) -> bool:
-    """Whether a concatenation would force a fixed range on inputs of another one.
-
-    All inputs share the first one's observer, and that of a sigmoid or tanh is 0 to 1 or -1 to 1,
-    whatever the others hold.
-    """
-    return any(
-        node.target is torch.cat
-        and any(isinstance(o, FixedQParamsObserver) for o in _observers(prepared, node))
-        for node in prepared.graph.nodes
-    )
-
-
-def hide_float_functions(prepared: GraphModule) -> None:
-    """Call functions that stay float32 by names that torch.ao does not know, in the graph itself.
-
-    Its lowering makes them int8 wherever int8 values surround them. A concatenation takes its
-    first input's scale for all then, and so it may only become int8 where one observer gives all
-    inputs and the output the same.
-    """
-    for node in prepared.graph.nodes:
-        if node.target is F.layer_norm:
-            node.target = _float_layer_norm
-        elif node.target is torch.cat and len(_observers(prepared, node)) > 1:
-            node.target = _float_cat
-    prepared.recompile()
-
-
-def _observers(prepared: GraphModule, node: Node) -> set[nn.Module]:
-    """Those that look at the inputs and the output of a node."""
-    around = [each for each in (*node.all_input_nodes, *node.users) if each.op == "call_module"]
-    modules = {prepared.get_submodule(str(each.target)) for each in around}
-    return {module for module in modules if isinstance(module, ObserverBase | FakeQuantizeBase)}
 
 
 @contextmanager

@@ -1,0 +1,96 @@
+"""What torch.ao gets wrong in a graph with observers: refused, or put right."""
+
+from __future__ import annotations
+
+import operator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.ao.quantization import FakeQuantizeBase, FixedQParamsObserver, ObserverBase
+from torch.fx import GraphModule, Node
+from torch.nn import functional as F
+
+from ptqbench.errors import UserError
+
+_LISTS = frozenset({"chunk", "split", "split_with_sizes", "tensor_split", "unbind"})
+"""Functions that give several tensors."""
+
+
+def _float_cat(*args: Any, **kwargs: Any) -> Tensor:
+    return torch.cat(*args, **kwargs)
+
+
+def _float_layer_norm(*args: Any, **kwargs: Any) -> Tensor:
+    return F.layer_norm(*args, **kwargs)
+
+
+def check_lists(prepared: GraphModule, name: str) -> None:
+    """Refuse lists of tensors that are handed on whole: an observer looks at one tensor.
+
+    Args:
+        prepared: With observers.
+        name: Of the model.
+
+    Raises:
+        UserError: There is one.
+    """
+    observed = (n.all_input_nodes[0] for n in prepared.graph.nodes if _observer(prepared, n))
+    source = next(filter(None, map(_list_source, observed)), None)
+    if source is not None:
+        raise UserError(
+            f"{name} hands on what {source}() gives as a whole, and FX quantization looks at "
+            "single tensors. Take the parts one by one (first, second = x.chunk(2, dim=1)), or "
+            "move the lines into a module of their own, to be left in float32 with keep_float in "
+            "its recipe."
+        )
+
+
+def _list_source(node: Node) -> str | None:
+    """Name of the function whose list, or part of a list, a node is; None: it is no list."""
+    if node.target is operator.getitem and isinstance(node.args[1], slice):
+        return _list_source(node.all_input_nodes[0])
+    name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
+    return name if node.op != "call_module" and name in _LISTS else None
+
+
+def clips(prepared: GraphModule) -> bool:
+    """Whether a concatenation would force a fixed range on inputs of another one.
+
+    All inputs share the first one's observer, and that of a sigmoid or tanh is 0 to 1 or -1 to 1,
+    whatever the others hold.
+    """
+    return any(
+        node.target is torch.cat
+        and any(isinstance(o, FixedQParamsObserver) for o in _observers(prepared, node))
+        for node in prepared.graph.nodes
+    )
+
+
+def hide_float_functions(prepared: GraphModule) -> None:
+    """Call functions that stay float32 by names that torch.ao does not know, in the graph itself.
+
+    Its lowering makes them int8 wherever int8 values surround them. A concatenation takes its
+    first input's scale for all then, and so it may only become int8 where one observer gives all
+    inputs and the output the same.
+    """
+    for node in prepared.graph.nodes:
+        if node.target is F.layer_norm:
+            node.target = _float_layer_norm
+        elif node.target is torch.cat and len(_observers(prepared, node)) > 1:
+            node.target = _float_cat
+    prepared.recompile()
+
+
+def _observers(prepared: GraphModule, node: Node) -> set[nn.Module]:
+    """Those that look at the inputs and the output of a node."""
+    found = {_observer(prepared, each) for each in (*node.all_input_nodes, *node.users)}
+    return {module for module in found if module is not None}
+
+
+def _observer(prepared: GraphModule, node: Node) -> nn.Module | None:
+    """The observer that a node calls, if it calls one."""
+    if node.op != "call_module":
+        return None
+    module = prepared.get_submodule(str(node.target))
+    return module if isinstance(module, ObserverBase | FakeQuantizeBase) else None
