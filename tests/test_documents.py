@@ -25,6 +25,7 @@ BLOCKS = {
     "docs/own-models.md": ("run", "recipe"),
     "docs/data.md": ("decoding",),
     "docs/gate-foreign.md": ("gate",),
+    "docs/recipes.md": ("sweep", "families"),
 }
 
 

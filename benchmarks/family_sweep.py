@@ -1,0 +1,198 @@
+"""What each family's recipe is tuned by: ``python -m benchmarks.family_sweep [MODEL ...]``.
+
+Quantizes one member of each family under probe weights (a trained one where it ships), with its
+recipe and with one thing at a time left in float32, or no longer left: the first and last layer,
+squeeze-excitation, activations, sums, concatenations. Rewrites the table in docs/recipes.md; a
+file for each model stays in ``build/families/``, so that models can be measured one by one.
+Nothing is timed, and so other work may go on beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks.blocks import BUILD, ROOT, rewrite, table
+from benchmarks.coverage import keys
+from benchmarks.coverage.child import Side, compared, float_side, smaller
+from benchmarks.coverage.plan import MOST_IMAGES
+from benchmarks.coverage.records import accuracy_of
+from ptqbench.backends.engine import BACKENDS
+from ptqbench.backends.isa import cpu_name, instruction_set
+from ptqbench.case import Subject, build_int8
+from ptqbench.files import atomic_path
+from ptqbench.measurement.macs import count_macs
+from ptqbench.phases import Phases
+from ptqbench.probe.settling import head_of, layers_of
+from ptqbench.progress import silent
+from ptqbench.quantization.derive import completed
+from ptqbench.quantization.fusion import FUNCTIONS
+from ptqbench.quantization.tracing import Tracer
+from ptqbench.recipes import RECIPES, Recipe
+from ptqbench.recipes.families import FAMILIES, family
+from ptqbench.reporting.numbers import percent
+from ptqbench.subjects import RunSettings, open_subject
+
+COMMAND = "python -m benchmarks.family_sweep"
+RESULTS = BUILD / "families"
+MEMBERS = (
+    *("alexnet", "vgg11_bn", "resnet50", "squeezenet1_0", "densenet121", "googlenet"),
+    *("inception_v3", "shufflenet_v2_x1_5", "mobilenet_v3_small", "mnasnet1_0", "efficientnet_b1"),
+    *("regnet_y_1_6gf", "convnext_tiny", "vit_b_32", "swin_t", "maxvit_t"),
+)
+"""One of each family."""
+HEADING = (
+    *("Family", "Model", "Backend", "Recipe", "int8 MACs %", "Size", "Agreement %", "SQNR dB"),
+    "Difference",
+)
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "squeeze-excitation": ("SqueezeExcitation", "SElayer"),
+    "hard-swish": ("Hardswish",),
+    "BatchNorm without convolution": ("_DenseLayer",),
+}
+"""Classes of the modules that a variant leaves in float32."""
+CALLS = {"<add>": "sums", "<cat>": "concatenations"}
+
+
+def called(model: nn.Module) -> frozenset[str]:
+    """The functions of `FUNCTIONS` that a model's graph calls."""
+    targets = [node.target for node in Tracer().trace(model).nodes]
+    return frozenset(
+        name
+        for name, functions in FUNCTIONS.items()
+        if any(target is each or target == each for target in targets for each in functions)
+    )
+
+
+def of_kind(model: nn.Module, kind: str) -> tuple[str, ...]:
+    """Paths of what a variant of `KINDS` leaves in float32."""
+    paths = [path for path, m in model.named_modules() if type(m).__name__ in KINDS[kind]]
+    if kind.startswith("BatchNorm"):
+        return tuple(f"{path}.norm1" for path in paths)
+    return tuple(paths)
+
+
+def variants(recipe: Recipe, model: nn.Module) -> Iterator[tuple[str, Recipe]]:
+    """The shipped recipe, and what differs from it in one choice."""
+    kept = ", ".join(f"`{name}`" for name in recipe.keep_float)
+    yield "**shipped**" + (f", float: {kept}" if kept else ""), recipe
+    layers = {"first layer": layers_of(model)[0][0], "last layer": head_of(model)[0]}
+    found = {what: (path,) for what, path in layers.items()}
+    found |= {kind: of_kind(model, kind) for kind in KINDS}
+    for what, paths in found.items():
+        if paths and not set(paths) <= set(recipe.keep_float):
+            yield f"{what} in float32", replace(recipe, keep_float=(*recipe.keep_float, *paths))
+    for name, what in CALLS.items():
+        if name in recipe.keep_float:
+            rest = tuple(each for each in recipe.keep_float if each != name)
+            yield f"{what} in int8", replace(recipe, keep_float=rest)
+        elif name in called(model):
+            yield f"{what} in float32", replace(recipe, keep_float=(*recipe.keep_float, name))
+    yield "ranges by min and max", replace(recipe, observer="minmax")
+
+
+def measure(name: str, backends: Iterable[str], images: int | None) -> list[dict[str, Any]]:
+    """Rows of one model, as they are stored."""
+    rows = []
+    recipe = keys.open_recipe(RECIPES.get(name))
+    source = keys.weights_of(name)
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        settings = RunSettings(
+            weights=source, limit=images or MOST_IMAGES, threads=1, artifacts=folder
+        )
+        opened = open_subject(recipe, settings, stack, silent, Phases())
+        subject, _ = smaller(
+            opened, count_macs(opened.model, opened.timing.example()), images or MOST_IMAGES
+        )
+        side = float_side(subject, count_macs(subject.model, subject.timing.example()))
+        for label, variant in variants(RECIPES.get(name), subject.model):
+            for backend in backends:
+                row = {"model": name, "backend": backend, "recipe": label, "weights": source}
+                rows.append({**row, **measured(subject, side, variant, backend)})
+                print(*as_row(rows[-1]), sep=" | ", flush=True)
+    return rows
+
+
+def measured(subject: Subject, side: Side, variant: Recipe, backend: str) -> dict[str, Any]:
+    """One variant on one backend."""
+    declared = keys.open_recipe(replace(variant, fusion=None))
+    recipe = completed(declared, subject.model, subject.timing.example())
+    changed = replace(subject, recipe=recipe)
+    path = subject.folder / f"{backend}.pt"
+    artifact = build_int8(changed, BACKENDS.get(backend), Phases(), path)
+    case = compared(changed, BACKENDS.get(backend), artifact, side)
+    accuracy = accuracy_of(case)
+    return {
+        "images": accuracy.n,
+        "int8_share_of_macs": case["int8_share_of_macs"],
+        "size_ratio": case["size"][0] / case["size"][1],
+        "agreement": accuracy.agreement.value,
+        "sqnr_db": accuracy.sqnr_db,
+    }
+
+
+def as_row(row: Mapping[str, Any], shipped: float | None = None) -> tuple[str, ...]:
+    """A row of the table; ``shipped`` is the SQNR of the shipped recipe, in dB."""
+    return (
+        family(row["model"]),
+        row["model"],
+        row["backend"],
+        row["recipe"],
+        percent(row["int8_share_of_macs"]),
+        f"{row['size_ratio']:.2f}×",
+        percent(row["agreement"]),
+        f"{row['sqnr_db']:.1f}",
+        "" if shipped is None else f"{row['sqnr_db'] - shipped:+.1f}",
+    )
+
+
+def rows_of(stored: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
+    """The rows of a model, each with its difference from the shipped recipe."""
+    shipped: dict[str, float] = {}
+    for row in sorted(stored, key=lambda row: str(row["backend"])):
+        first = row["backend"] not in shipped
+        shipped.setdefault(row["backend"], row["sqnr_db"])
+        yield as_row(row, None if first else shipped[row["backend"]])
+
+
+def write() -> None:
+    """The table of all models that have been measured."""
+    stored = [RESULTS / f"{name}.json" for name in MEMBERS]
+    found = [json.loads(path.read_text("utf-8")) for path in stored if path.is_file()]
+    rows = [row for content in found for row in rows_of(content)]
+    images = sorted({row["images"] for content in found for row in content})
+    lines = [
+        table(HEADING, rows, right=range(4, 9)),
+        "",
+        f"{images[0]} to {images[-1]} evaluation images, {len(found)} of {len(FAMILIES)} families, "
+        f"on {cpu_name()} ({instruction_set()}), torch {torch.__version__}. Made by `{COMMAND}`.",
+    ]
+    rewrite(ROOT / "docs" / "recipes.md", "families", "\n".join(lines))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, prog=COMMAND)
+    parser.add_argument("models", nargs="*", default=MEMBERS, metavar="MODEL")
+    parser.add_argument("--backend", action="append", help="default: x86 and onednn")
+    parser.add_argument("--images", type=int, help="evaluation images, instead of the plan's")
+    parser.add_argument("--table", action="store_true", help="only write the table")
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    for name in () if given.table else given.models:
+        rows = measure(name, given.backend or ["x86", "onednn"], given.images)
+        with atomic_path(RESULTS / f"{name}.json") as temporary:
+            temporary.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    write()
+
+
+if __name__ == "__main__":
+    main()
