@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.blocks import BUILD, ROOT, rewrite, table
 from ptqbench.recipes import RECIPES
 from ptqbench.reporting.numbers import decibel, number, pair, percent, significant, span, times
+from ptqbench.resources import SHIPPED
 
 RESULTS = BUILD / "readme"
 BACKENDS = ("fbgemm", "x86", "onednn", "qnnpack")
@@ -133,14 +134,14 @@ def block(reports: Sequence[Json]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog=COMMAND)
-    parser.add_argument("models", nargs="*", metavar="MODEL", help="default: all")
+    parser.add_argument("models", nargs="*", metavar="MODEL", help="default: the shipped ones")
     parser.add_argument("--from", nargs="+", type=Path, dest="files", metavar="FILE.json")
     arguments = parser.parse_args()
     files = arguments.files
     if files is None:
-        for model in arguments.models or RECIPES.names():
+        for model in arguments.models or SHIPPED:
             measure(model, BACKENDS, RESULTS / f"{model}.json")
-        kept = (RESULTS / f"{model}.json" for model in RECIPES.names())
+        kept = (RESULTS / f"{model}.json" for model in SHIPPED)
         files = [path for path in kept if path.is_file()]
     reports = [json.loads(path.read_text("utf-8")) for path in files]
     rewrite(ROOT / "README.md", "results", block(reports))

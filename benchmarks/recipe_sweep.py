@@ -21,6 +21,7 @@ from ptqbench.backends.isa import cpu_name, instruction_set
 from ptqbench.models.zoo import MODELS
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.reporting.numbers import percent
+from ptqbench.resources import SHIPPED
 
 COMMAND = "python -m benchmarks.recipe_sweep"
 HEADING = ("Model", "Backend", "Recipe", "Top-1 %", "Agreement %", "Logit SQNR dB")
@@ -59,7 +60,7 @@ def measure(name: str, backends: list[str], images: int) -> Iterator[tuple[str, 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, prog=COMMAND)
-    parser.add_argument("models", nargs="*", default=RECIPES.names(), metavar="MODEL")
+    parser.add_argument("models", nargs="*", default=list(SHIPPED), metavar="MODEL")
     parser.add_argument("--backend", action="append", help="default: onednn")
     parser.add_argument("--images", type=int, default=2_000, help="evaluation images")
     arguments = parser.parse_args()
