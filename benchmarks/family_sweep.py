@@ -109,10 +109,9 @@ def measure(name: str, backends: Iterable[str], images: int | None) -> list[dict
             weights=source, limit=images or MOST_IMAGES, threads=1, artifacts=folder
         )
         opened = open_subject(recipe, settings, stack, silent, Phases())
-        subject, _ = smaller(
-            opened, count_macs(opened.model, opened.timing.example()), images or MOST_IMAGES
-        )
-        side = float_side(subject, count_macs(subject.model, subject.timing.example()))
+        macs = count_macs(opened.model, opened.timing.example())
+        subject, _ = smaller(opened, macs, images)
+        side = float_side(subject, macs)
         for label, variant in variants(RECIPES.get(name), subject.model):
             for backend in backends:
                 row = {"model": name, "backend": backend, "recipe": label, "weights": source}

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
+import numpy
 import pytest
 from rich.console import RenderableType
 
@@ -205,7 +206,6 @@ def test_schema_demands_every_metric(metric: str) -> None:
 
 
 def test_plain_takes_numpy_and_refuses_what_json_cannot_say() -> None:
-    numpy = pytest.importorskip("numpy")
     assert plain({"a": numpy.float32(0.5), "b": numpy.int64(3)}) == {"a": 0.5, "b": 3}
     assert plain(True) is True
     with pytest.raises(TypeError, match="no counterpart in JSON"):
