@@ -7,6 +7,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -139,6 +140,21 @@ def test_each_instruction_set_has_its_own_speedup_and_eager_mode_counts(script: 
     assert script("thresholds").measured_of(VGG, results).speedup == {"avx2": 1.19, "amx": 1.61}
 
 
+def test_a_later_run_recommends_where_the_first_has_no_time(script: Script) -> None:
+    untimed = case()
+    del untimed["speed"]
+    later = result(x86=case(), onednn=case(backend="onednn", speedup=(3.0, 2.5, 3.5)))
+    found = script("thresholds").measured_of(VGG, {"native": result(x86=untimed), "avx2": later})
+    assert (found.backend, found.speedup) == ("onednn", {"avx2": 2.12})
+
+
+def test_probe_thresholds_follow_the_results_with_the_most_images(script: Script) -> None:
+    module = script("thresholds")
+    few = {**result(x86=case(agreed=330)), "evaluation_images": 32}
+    found = module.measured_of(VGG, {"native": few, "avx2": result(x86=case(agreed=368))})
+    assert found.probe == module.probe_thresholds([case(agreed=368)])
+
+
 def test_probe_thresholds_are_set_where_the_general_ones_are_missed(script: Script) -> None:
     module = script("thresholds")
     assert module.probe_thresholds([case(kept=(400, 0, 0, 0), agreed=400)]) == {}
@@ -179,6 +195,20 @@ def test_a_case_that_fails_a_gate_without_threshold_is_not_learnt_from(script: S
     wrong["gates"] = {**wrong["gates"], "saturation": "fail"}
     assert not module.sound(wrong)
     assert module.measured_of(VGG, {"avx2": result(x86=wrong)}).backend is None
+
+
+def test_the_record_gives_the_thresholds_that_it_was_judged_by(script: Script) -> None:
+    module, keys = script("thresholds"), script("keys")
+    slow = case(backend="fbgemm", agreed=330, speedup=(1.1, 1.0, 1.2))
+    results = {"avx2": {"vgg11": result(x86=case(agreed=368), fbgemm=slow)}}
+    found = module.measured_of(VGG, {"avx2": results["avx2"]["vgg11"]})
+    recipe = replace(VGG, thresholds=Thresholds(speedup=found.speedup), probe=found.probe)
+    record = script("results").record({"vgg11": recipe}, results, {"vgg11": ["x86", "fbgemm"]})
+    by_name = {entry["case"]: entry for entry in record["runs"]["avx2"]["cases"]}
+    assert by_name["fbgemm"]["gates"]["speedup"] == "fail"
+    again = script("results").results_of(record)["avx2"]["vgg11"]
+    assert again["method"] == keys.method(recipe)
+    assert module.measured_of(VGG, {"avx2": again}) == found
 
 
 def test_logits_that_are_not_numbers_are_a_collapse(script: Script) -> None:
@@ -357,6 +387,31 @@ def test_a_record_gives_the_results_back_that_it_was_made_of(script: Script) -> 
     assert module.render(module.record(recipes, results, expected)) == module.render(content)
 
 
+@pytest.mark.parametrize(
+    ("flags", "told"), [(["avx2", "fma"], False), (["avx2", "fma", "avx512f"], True)]
+)
+def test_a_cpu_without_newer_instructions_is_not_called_restricted(
+    script: Script, flags: list[str], told: bool
+) -> None:
+    measured = result(x86=case())
+    measured["machine"] = {**measured["machine"], "flags": flags}
+    content = script("results").record(
+        {"vgg11": VGG}, {"avx2": {"vgg11": measured}}, {"vgg11": ["x86"]}
+    )
+    text = script("document").document(content, {"vgg11": "x86"})
+    assert ("told to leave alone" in text) == told == bool(content["runs"]["avx2"]["environment"])
+
+
+def test_the_document_counts_a_model_that_passes_in_any_run(script: Script) -> None:
+    untimed = case()
+    del untimed["speed"]
+    results = {"native": {"vgg11": result(x86=untimed)}, "avx2": {"vgg11": result(x86=case())}}
+    recipe = replace(VGG, thresholds=Thresholds(speedup={"avx2": 1.5}), probe={"accuracy": 0.9})
+    content = script("results").record({"vgg11": recipe}, results, {"vgg11": ["x86"]})
+    text = script("document").document(content, {"vgg11": "x86"})
+    assert "**1 of 1 models pass every gate on their recommended backend**" in text
+
+
 def test_the_document_shows_numbers_verdicts_and_reasons(script: Script) -> None:
     text = script("document").document(small_record(script), {"vgg11": "x86"})
     lines = [line for line in text.splitlines() if line.startswith("| vgg11 ")]
@@ -390,13 +445,15 @@ def committed() -> dict[str, Any]:
 
 
 def test_the_record_has_every_model_on_every_backend(committed: dict[str, Any]) -> None:
-    for run in committed["runs"].values():
-        there = {(entry["model"], entry["case"]) for entry in run["cases"]}
-        quantizable = {m.name for m in MODELS if m.quantizable and RECIPES.get(m.name).flow == "fx"}
-        assert there == {
-            *((model, backend) for model in MODELS.names() for backend in BACKENDS.names()),
-            *((model, "eager") for model in quantizable),
-        }
+    first, *later = committed["runs"].values()
+    quantizable = {m.name for m in MODELS if m.quantizable and RECIPES.get(m.name).flow == "fx"}
+    every = {
+        *((model, backend) for model in MODELS.names() for backend in BACKENDS.names()),
+        *((model, "eager") for model in quantizable),
+    }
+    assert {(entry["model"], entry["case"]) for entry in first["cases"]} == every
+    for run in later:
+        assert {(entry["model"], entry["case"]) for entry in run["cases"]} <= every
 
 
 def test_the_record_belongs_to_the_recipes_that_ship(

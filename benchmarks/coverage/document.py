@@ -50,7 +50,7 @@ def document(content: Json, recommended: Mapping[str, str]) -> str:
         content: Of ``fixtures/coverage.json``.
         recommended: The backend that each recipe recommends.
     """
-    parts = [_HEAD]
+    parts = [_HEAD, _overall(content, recommended)]
     for cpu, run in content["runs"].items():
         parts.append(f"## {_title(run)}\n\n{_machine(cpu, run)}")
         parts.append(_summary(run, recommended))
@@ -60,11 +60,23 @@ def document(content: Json, recommended: Mapping[str, str]) -> str:
     return "\n\n".join(part for part in parts if part).rstrip() + "\n"
 
 
+def _overall(content: Json, recommended: Mapping[str, str]) -> str:
+    """How many models pass somewhere: a later run may have what an earlier one lacks."""
+    runs = content["runs"].values()
+    models = {case["model"] for run in runs for case in run["cases"]}
+    passed = set().union(*(_passed(run["cases"], recommended) for run in runs))
+    cpus = " or ".join(_title(run) for run in runs)
+    return (
+        f"**{len(passed)} of {len(models)} models pass every gate on their recommended backend** "
+        f"({cpus})."
+    )
+
+
 _HEAD = f"""\
 # Coverage
 
 Every classifier that torchvision lists, on every backend. This page is written by `{COMMAND}
---write-docs` from `fixtures/coverage.json`, the record of one sweep; nothing in it is typed by
+--write-docs` from `fixtures/coverage.json`, the record of a sweep; nothing in it is typed by
 hand. `ptqbench list --json` gives the same matrix to programs.
 
 How to read the tables:
@@ -80,7 +92,8 @@ How to read the tables:
   **Speedup**: time of the fastest float32 TorchScript over that of int8, on the very same
   machine, in alternating pairs.
 - **Verdict**: of all gates together, with those that did not pass. In bold: the recommended
-  backend, the fastest that passes everything else. Its speedup is what the threshold was made of,
+  backend, the fastest that passes everything else (on the first CPU here, where it was timed
+  there). Its speedup is what the threshold was made of,
   and so a slower backend of the same model fails the gate `speedup`: that is a result, not a
   mistake.
 - `eager` after a backend: the same recipe carried out in eager mode, for the models that have a
@@ -162,11 +175,7 @@ def _summary(run: Json, recommended: Mapping[str, str]) -> str:
         cases = _cases(run, family) if family else run["cases"]
         models = {case["model"] for case in cases}
         verdicts = Counter(case["verdict"] for case in cases)
-        passed = {
-            case["model"]
-            for case in cases
-            if case["verdict"] == "pass" and _recommended(case, recommended)
-        }
+        passed = _passed(cases, recommended)
         amounts = [str(verdicts[name]) for name in ("pass", *_WORST_FIRST)]
         rows.append(
             (
@@ -178,6 +187,14 @@ def _summary(run: Json, recommended: Mapping[str, str]) -> str:
             )
         )
     return table(SUMMARY, rows, right=range(1, 7))
+
+
+def _passed(cases: Iterable[Json], recommended: Mapping[str, str]) -> set[str]:
+    return {
+        case["model"]
+        for case in cases
+        if case["verdict"] == "pass" and _recommended(case, recommended)
+    }
 
 
 def _recommended(case: Json, recommended: Mapping[str, str]) -> bool:

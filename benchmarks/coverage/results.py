@@ -120,11 +120,13 @@ def record(
     runs = {}
     for cpu, by_model in results.items():
         machines = [result["machine"] for result in by_model.values() if "machine" in result]
+        machine = machines[0] if machines else {}
+        newer = set(machine.get("flags", [])) - {cpu, "fma"}  # else nothing was left alone
         wanted = expected if not runs else {model: () for model in by_model}
         models = {model: by_model.get(model, {}) for model in wanted}
         runs[cpu] = {
-            "machine": machines[0] if machines else {},
-            "environment": RESTRICTED[cpu],
+            "machine": machine,
+            "environment": RESTRICTED[cpu] if newer else {},
             "models": {model: _model(model, result) for model, result in models.items()},
             "cases": [
                 case_record(recipes[model], name, _with(result, name))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from benchmarks.coverage.keys import EAGER
-from benchmarks.coverage.records import accuracy_of, judge_again
+from benchmarks.coverage.records import JUDGED_AGAIN, accuracy_of, judge_again
 from ptqbench.gates import accuracy as accuracy_gate
 from ptqbench.gates import agreement as agreement_gate
 from ptqbench.gates.base import Verdict
@@ -57,7 +57,8 @@ def sound(case: Json) -> bool:
     """Whether a case was measured, is no collapse, and fails no gate that has no threshold."""
     return (
         case["status"] == "measured"
-        and Verdict.FAIL.value not in case["gates"].values()
+        # A case of the committed record has verdicts of the thresholds it was judged by, too.
+        and all(v != Verdict.FAIL for g, v in case["gates"].items() if g not in JUDGED_AGAIN)
         and not collapsed(accuracy_of(case))
     )
 
@@ -95,16 +96,17 @@ def measured_of(recipe: Recipe, results: Results) -> Measured:
 
     Args:
         recipe: Its thresholds are not looked at.
-        results: The first is what the backend is chosen by.
+        results: The first in which a backend was timed and passes is what it is chosen by.
     """
     cases = [case for result in results.values() for case in result["cases"].values()]
-    good = [case for case in cases if sound(case)]
+    good = [case for case in most_telling(results.values()) if sound(case)]
     sizes = [case["size"][0] / case["size"][1] for case in cases if case["status"] == "measured"]
     by_probe = all(result["weights"] == "probe" for result in results.values())
     probe = probe_thresholds(good) if by_probe else {}
     size_ratio = down(SIZE_SHARE * min(sizes), 2) if sizes else None
     first = next(iter(results.values()))
-    backend = fastest(first, Thresholds(size_ratio=size_ratio or 0.0).changed(probe))
+    asked = Thresholds(size_ratio=size_ratio or 0.0).changed(probe)
+    backend = next(filter(None, (fastest(result, asked) for result in results.values())), None)
     return Measured(
         fused_groups=first.get("fused_groups"),
         int8_modules=first.get("int8_modules"),
@@ -118,6 +120,18 @@ def measured_of(recipe: Recipe, results: Results) -> Measured:
             if case["status"] == "refused" and name != EAGER
         },
     )
+
+
+def most_telling(results: Iterable[Json]) -> list[Json]:
+    """The cases of the results with the most evaluation images: wide intervals say little."""
+    there = [result for result in results if result["cases"]]
+    most = max((result.get("evaluation_images", 0) for result in there), default=0)
+    return [
+        case
+        for result in there
+        if result.get("evaluation_images", 0) == most
+        for case in result["cases"].values()
+    ]
 
 
 def fastest(result: Json, thresholds: Thresholds) -> str | None:
