@@ -40,6 +40,7 @@ from ptqbench.quantization.tracing import Tracer
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.families import FAMILIES, family
 from ptqbench.reporting.numbers import percent
+from ptqbench.sources import FIXTURE, PROBE
 from ptqbench.subjects import RunSettings, open_subject
 
 COMMAND = "python -m benchmarks.family_sweep"
@@ -53,8 +54,8 @@ MEMBERS = (
 BACKENDS_MEASURED = ("x86", "qnnpack")
 """Seven-bit weights and eight-bit ones, on every CPU: onednn has either, as the CPU demands."""
 HEADING = (
-    *("Family", "Model", "Backend", "Recipe", "int8 MACs %", "Size", "Agreement %", "SQNR dB"),
-    "Difference",
+    *("Family", "Model", "Weights", "Backend", "Recipe", "int8 MACs %", "Size", "Agreement %"),
+    *("SQNR dB", "Difference"),
 )
 KINDS: Mapping[str, tuple[str, ...]] = {
     "squeeze-excitation": ("SqueezeExcitation", "SElayer"),
@@ -88,7 +89,7 @@ def variants(recipe: Recipe, model: nn.Module, *, saturates: bool) -> Iterator[t
     kept = ", ".join(f"`{name}`" for name in recipe.keep_float)
     yield "**shipped**" + (f", float: {kept}" if kept else ""), recipe
     layers = {"first layer": layers_of(model)[0][0], "last layer": head_of(model)[0]}
-    found = {what: (path,) for what, path in layers.items()}
+    found: dict[str, tuple[str, ...]] = {what: (path,) for what, path in layers.items()}
     found |= {kind: of_kind(model, kind) for kind in KINDS}
     for what, paths in found.items():
         if paths and not set(paths) <= set(recipe.keep_float):
@@ -104,11 +105,17 @@ def variants(recipe: Recipe, model: nn.Module, *, saturates: bool) -> Iterator[t
         yield "7-bit activations, 8-bit weights", replace(recipe, spare_bit="activations")
 
 
-def measure(name: str, backends: Iterable[str], images: int | None) -> list[dict[str, Any]]:
-    """Rows of one model, as they are stored."""
+def kind(source: str) -> str:
+    """What the table calls weights: a file was trained by somebody."""
+    return source if source in (PROBE, FIXTURE) else "trained"
+
+
+def measure(
+    name: str, backends: Iterable[str], images: int | None, source: str
+) -> list[dict[str, Any]]:
+    """Rows of one model under a source of weights, as they are stored."""
     rows = []
     recipe = keys.open_recipe(RECIPES.get(name))
-    source = keys.weights_of(name)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         settings = RunSettings(
             weights=source, limit=images or MOST_IMAGES, threads=1, artifacts=folder
@@ -120,7 +127,7 @@ def measure(name: str, backends: Iterable[str], images: int | None) -> list[dict
         for backend in backends:
             saturates = BACKENDS.get(backend).saturates()
             for label, variant in variants(RECIPES.get(name), subject.model, saturates=saturates):
-                row = {"model": name, "backend": backend, "recipe": label, "weights": source}
+                row = {"model": name, "backend": backend, "recipe": label, "weights": kind(source)}
                 rows.append({**row, **measured(subject, side, variant, backend)})
                 print(*as_row(rows[-1]), sep=" | ", flush=True)
     return rows
@@ -149,6 +156,7 @@ def as_row(row: Mapping[str, Any], shipped: float | None = None) -> tuple[str, .
     return (
         family(row["model"]),
         row["model"],
+        row["weights"],
         row["backend"],
         row["recipe"],
         percent(row["int8_share_of_macs"]),
@@ -170,15 +178,17 @@ def rows_of(stored: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
 
 def write() -> None:
     """The table of all models that have been measured."""
-    stored = [RESULTS / f"{name}.json" for name in MEMBERS]
+    stored = [RESULTS / f"{name}{suffix}.json" for name in MEMBERS for suffix in ("", "-trained")]
     found = [json.loads(path.read_text("utf-8")) for path in stored if path.is_file()]
+    families = {family(row["model"]) for content in found for row in content}
     rows = [row for content in found for row in rows_of(content)]
     images = sorted({row["images"] for content in found for row in content})
     lines = [
-        table(HEADING, rows, right=range(4, 9)),
+        table(HEADING, rows, right=range(5, 10)),
         "",
-        f"{images[0]} to {images[-1]} evaluation images, {len(found)} of {len(FAMILIES)} families, "
-        f"on {cpu_name()} ({instruction_set()}), torch {torch.__version__}. Made by `{COMMAND}`.",
+        f"{images[0]} to {images[-1]} evaluation images, {len(families)} of {len(FAMILIES)} "
+        f"families, on {cpu_name()} ({instruction_set()}), torch {torch.__version__}. Made by "
+        f"`{COMMAND}`.",
     ]
     rewrite(ROOT / "docs" / "recipes.md", "families", "\n".join(lines))
 
@@ -188,13 +198,16 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=MEMBERS, metavar="MODEL")
     parser.add_argument("--backend", action="append", help="default: x86 and qnnpack")
     parser.add_argument("--images", type=int, help="evaluation images, instead of the plan's")
+    parser.add_argument("--weights", metavar="FILE", help="trained ones, instead of probe")
     parser.add_argument("--table", action="store_true", help="only write the table")
     given = parser.parse_args()
     torch.set_num_threads(1)
     RESULTS.mkdir(parents=True, exist_ok=True)
     for name in () if given.table else given.models:
-        rows = measure(name, given.backend or BACKENDS_MEASURED, given.images)
-        with atomic_path(RESULTS / f"{name}.json") as temporary:
+        source = given.weights or keys.weights_of(name)
+        rows = measure(name, given.backend or BACKENDS_MEASURED, given.images, source)
+        suffix = "-trained" if given.weights else ""
+        with atomic_path(RESULTS / f"{name}{suffix}.json") as temporary:
             temporary.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
     write()
 
