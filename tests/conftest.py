@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from swept import script  # noqa: F401 - a fixture
 from torch import Tensor, nn
 
 from ptqbench.backends import engine
