@@ -56,10 +56,21 @@ def test_a_record_gives_the_results_back_that_it_was_made_of(script: Script) -> 
     module, content = script("results"), small_record(script)
     results = module.results_of(json.loads(module.render(content)))
     assert set(results["avx2"]) == {"vgg11"}
-    assert results["avx2"]["vgg11"]["method"] == script("keys").method(VGG)
     expected = {"vgg11": ("x86", "onednn"), "alexnet": ("x86",)}
     recipes = {name: RECIPES.get(name) for name in expected}
     assert module.render(module.record(recipes, results, expected)) == module.render(content)
+
+
+def test_a_changed_recipe_drops_the_cases_that_it_changes(script: Script) -> None:
+    module = script("results")
+    cases = {"x86": case(), "qnnpack": case(backend="qnnpack")}
+    recipes = {"vgg11": VGG}
+    content = module.record(recipes, {"avx2": {"vgg11": result(**cases)}}, {"vgg11": [*cases]})
+    stored = module.results_of(content)["avx2"]["vgg11"]
+    assert module.of_today(VGG, stored) == stored
+    other_side = replace(VGG, spare_bit="activations")  # qnnpack has a bit to spare
+    assert set(module.of_today(other_side, stored)["cases"]) == {"qnnpack"}
+    assert module.of_today(replace(VGG, observer="minmax"), stored)["cases"] == {}
 
 
 @pytest.mark.parametrize(
@@ -140,7 +151,8 @@ def test_the_record_belongs_to_the_recipes_that_ship(
             recipe = RECIPES.get(entry["model"])
             carried_out = keys.eager(recipe) if entry["case"] == "eager" else recipe
             assert entry["recipe"] == carried_out.hash, entry["model"]
-            assert entry["method"] == keys.method(carried_out), entry["model"]
+            instructions = results.instructions_of(entry, run)
+            assert entry["method"] == keys.method(carried_out, entry["backend"], instructions)
             if entry["status"] != "measured":
                 continue
             model = run["models"][entry["model"]]

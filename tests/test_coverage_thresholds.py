@@ -114,7 +114,7 @@ def test_a_case_that_fails_a_gate_without_threshold_is_not_learnt_from(script: S
 
 
 def test_the_record_gives_the_thresholds_that_it_was_judged_by(script: Script) -> None:
-    module, keys = script("thresholds"), script("keys")
+    module = script("thresholds")
     slow = case(backend="fbgemm", agreed=330, speedup=(1.1, 1.0, 1.2))
     results = {"avx2": {"vgg11": result(x86=case(agreed=368), fbgemm=slow)}}
     found = module.measured_of(VGG, {"avx2": results["avx2"]["vgg11"]})
@@ -123,7 +123,7 @@ def test_the_record_gives_the_thresholds_that_it_was_judged_by(script: Script) -
     by_name = {entry["case"]: entry for entry in record["runs"]["avx2"]["cases"]}
     assert by_name["fbgemm"]["gates"]["speedup"] == "fail"
     again = script("results").results_of(record)["avx2"]["vgg11"]
-    assert again["method"] == keys.method(recipe)
+    assert script("results").of_today(recipe, again) == again
     assert module.measured_of(VGG, {"avx2": again}) == found
 
 

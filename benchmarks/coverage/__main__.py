@@ -125,14 +125,20 @@ def all_results() -> dict[str, dict[str, sweep.Json]]:
     found: dict[str, dict[str, sweep.Json]] = {}
     for cpu in sorted({*sweep.RESTRICTED}, key=MAIN.__ne__):
         for model in MODELS.names():
-            here = sweep.stored(sweep.RESULTS / cpu, model)
-            result = here or kept.get(cpu, {}).get(model)
+            recipe = RECIPES.get(model)
+            result = sweep.stored(sweep.RESULTS / cpu, model) or kept.get(cpu, {}).get(model)
             if not result:
                 continue
-            if result["method"] != keys.method(RECIPES.get(model)):
-                print(f"{model} ({cpu}): the recipe has changed since; measure it again")
-                continue
-            found.setdefault(cpu, {})[model] = result
+            if "method" not in result:
+                today = results.of_today(recipe, result)
+            else:
+                same = result["method"] == keys.method(recipe)
+                today = result if same else {**result, "cases": {}}
+            if gone := sorted(set(result["cases"]) - set(today["cases"])):
+                names = ", ".join(gone)
+                print(f"{model} ({cpu}): measure again, the recipe has changed: {names}")
+            if today["cases"]:
+                found.setdefault(cpu, {})[model] = today
     return found
 
 

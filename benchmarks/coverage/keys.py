@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.blocks import ROOT
+from ptqbench.backends.engine import BACKENDS
 from ptqbench.recipes import Recipe, Thresholds
 from ptqbench.resources import SHIPPED
 
@@ -43,9 +44,19 @@ def open_recipe(recipe: Recipe) -> Recipe:
     )
 
 
-def method(recipe: Recipe) -> str:
-    """Hash of how a recipe quantizes, whatever its gates ask for."""
-    return open_recipe(recipe).hash
+def method(recipe: Recipe, backend: str | None = None, instructions: str | None = None) -> str:
+    """Hash of how a recipe quantizes, whatever its gates ask for.
+
+    Args:
+        recipe: With all that it asks for.
+        backend: What it is carried out on; None: on all. Which side gives up a bit counts only
+            where one has to.
+        instructions: Instruction set there; None: that of this CPU.
+    """
+    opened = open_recipe(recipe)
+    if backend is not None and not BACKENDS.get(backend).saturates(instructions):
+        opened = replace(opened, spare_bit="none")
+    return opened.hash
 
 
 def eager(recipe: Recipe) -> Recipe:

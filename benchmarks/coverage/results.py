@@ -48,13 +48,14 @@ def case_record(recipe: Recipe, name: str, result: Json) -> dict[str, Any]:
     """A stored case, judged by what its recipe asks for now."""
     case = result["cases"][name]
     carried_out = keys.eager(recipe) if name == keys.EAGER else recipe
+    backend = case.get("backend", recipe.backend if name == keys.EAGER else name)
     record = {
         "model": recipe.model,
         "case": name,
-        "backend": case.get("backend", recipe.backend if name == keys.EAGER else name),
+        "backend": backend,
         "flow": carried_out.flow,
         "recipe": carried_out.hash,
-        "method": keys.method(carried_out),
+        "method": keys.method(carried_out, backend, instructions_of(case, result)),
         "status": case["status"],
     }
     if case["status"] != "measured":
@@ -68,6 +69,14 @@ def case_record(recipe: Recipe, name: str, result: Json) -> dict[str, Any]:
         **numbers(case),
         **verdicts(gates),
     }
+
+
+def instructions_of(case: Json, result: Json) -> str | None:
+    """The instruction set that a case was carried out on, whatever came of it."""
+    found: str | None = case.get("instruction_set") or result.get("machine", {}).get(
+        "instruction_set"
+    )
+    return found
 
 
 def numbers(case: Json) -> dict[str, Any]:
@@ -163,9 +172,18 @@ def results_of(content: Json) -> dict[str, dict[str, dict[str, Any]]]:
                 shared = {**run["models"][model], "machine": run["machine"], "cases": {}}
                 found[cpu][model] = shared
             found[cpu][model]["cases"][case["case"]] = case
-            if case["case"] != keys.EAGER:
-                found[cpu][model]["method"] = case["method"]
     return found
+
+
+def of_today(recipe: Recipe, result: Json) -> dict[str, Any]:
+    """The result with those cases of a record that the recipe would still make like that."""
+
+    def holds(name: str, case: Json) -> bool:
+        carried_out = keys.eager(recipe) if name == keys.EAGER else recipe
+        now = keys.method(carried_out, case["backend"], instructions_of(case, result))
+        return bool(case["method"] == now)
+
+    return {**result, "cases": {n: c for n, c in result["cases"].items() if holds(n, c)}}
 
 
 def render(content: Json) -> str:
