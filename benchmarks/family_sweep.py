@@ -24,6 +24,7 @@ from torch import nn
 from benchmarks.blocks import BUILD, ROOT, rewrite, table
 from benchmarks.coverage import keys
 from benchmarks.coverage.child import Side, compared, float_side, smaller
+from benchmarks.coverage.journal import give_back_memory
 from benchmarks.coverage.plan import MOST_IMAGES
 from benchmarks.coverage.records import accuracy_of
 from ptqbench.backends.engine import BACKENDS
@@ -130,6 +131,7 @@ def measure(
                 row = {"model": name, "backend": backend, "recipe": label, "weights": kind(source)}
                 rows.append({**row, **measured(subject, side, variant, backend)})
                 print(*as_row(rows[-1]), sep=" | ", flush=True)
+                give_back_memory()
     return rows
 
 
