@@ -180,9 +180,10 @@ def rows_of(stored: Iterable[Mapping[str, Any]]) -> Iterator[tuple[str, ...]]:
 
 def write() -> None:
     """The table of all models that have been measured."""
-    stored = [RESULTS / f"{name}{suffix}.json" for name in MEMBERS for suffix in ("", "-trained")]
-    found = [json.loads(path.read_text("utf-8")) for path in stored if path.is_file()]
-    families = {family(row["model"]) for content in found for row in content}
+    contents = [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))]
+    order = list(FAMILIES)
+    found = sorted(contents, key=lambda content: order.index(family(content[0]["model"])))
+    families = {family(content[0]["model"]) for content in found}
     rows = [row for content in found for row in rows_of(content)]
     images = sorted({row["images"] for content in found for row in content})
     lines = [
@@ -200,7 +201,7 @@ def main() -> None:
     parser.add_argument("models", nargs="*", default=MEMBERS, metavar="MODEL")
     parser.add_argument("--backend", action="append", help="default: x86 and qnnpack")
     parser.add_argument("--images", type=int, help="evaluation images, instead of the plan's")
-    parser.add_argument("--weights", metavar="FILE", help="trained ones, instead of probe")
+    parser.add_argument("--weights", metavar="NAME", help="a source or a file")
     parser.add_argument("--table", action="store_true", help="only write the table")
     given = parser.parse_args()
     torch.set_num_threads(1)
@@ -208,8 +209,7 @@ def main() -> None:
     for name in () if given.table else given.models:
         source = given.weights or keys.weights_of(name)
         rows = measure(name, given.backend or BACKENDS_MEASURED, given.images, source)
-        suffix = "-trained" if given.weights else ""
-        with atomic_path(RESULTS / f"{name}{suffix}.json") as temporary:
+        with atomic_path(RESULTS / f"{name}-{kind(source)}.json") as temporary:
             temporary.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
     write()
 
