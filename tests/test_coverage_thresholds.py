@@ -64,6 +64,18 @@ def test_a_later_run_recommends_where_the_first_has_no_time(script: Script) -> N
     assert (found.backend, found.speedup) == ("onednn", {"avx2": 2.12})
 
 
+def test_where_nothing_timed_passes_the_next_best_is_recommended(script: Script) -> None:
+    module = script("thresholds")
+    unsure = {"agreed": 380, "speedup": (3.0, 2.5, 3.5)}  # 95 % of 400, more or less
+    untimed = case(backend="onednn", kept=(400, 0, 0, 0))
+    del untimed["speed"]
+    results = [result(x86=case(**unsure), onednn=untimed, qnnpack=case(backend="qnnpack"))]
+    assert module.recommended(results, Thresholds()) == "onednn"
+    results = [result(x86=case(**unsure), fbgemm=case(agreed=300))]
+    assert module.recommended(results, Thresholds()) == "x86"
+    assert module.recommended([result(fbgemm=case(agreed=300))], Thresholds()) is None
+
+
 def test_probe_thresholds_follow_the_results_with_the_most_images(script: Script) -> None:
     module = script("thresholds")
     few = {**result(x86=case(agreed=330)), "evaluation_images": 32}

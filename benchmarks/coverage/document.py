@@ -83,7 +83,8 @@ How to read the tables:
 
 - **Weights**: `fixture` is trained on the fixture images; `probe` is a seeded random network with
   a head that was solved for. What a probe keeps says that a recipe, its kernels and its numerics
-  work. It says nothing about the accuracy of trained weights.
+  work. It says nothing about the accuracy of trained weights, and random networks suffer more
+  from seven-bit weights than trained ones do ([recipes.md](recipes.md#by-family)).
 - **Fused groups**: convolutions and linear layers that became one operator with the BatchNorm and
   ReLU behind them, of those that could. **int8 MACs**: share of the model's multiply-adds that
   the artifact does in int8; attention between activations counts as float32.
@@ -92,8 +93,8 @@ How to read the tables:
   **Speedup**: time of the fastest float32 TorchScript over that of int8, on the very same
   machine, in alternating pairs.
 - **Verdict**: of all gates together, with those that did not pass. In bold: the recommended
-  backend, the fastest that passes everything else (on the first CPU here, where it was timed
-  there). Its speedup is what the threshold was made of,
+  backend, the fastest that passes everything else on the first CPU where one does; where none
+  does, one that at least fails nothing. Its speedup is what the threshold was made of,
   and so a slower backend of the same model fails the gate `speedup`: that is a result, not a
   mistake.
 - `eager` after a backend: the same recipe carried out in eager mode, for the models that have a

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.coverage.keys import EAGER
@@ -39,6 +39,8 @@ Results = Mapping[str, Json]
 """Results of one model, by how the CPU was restricted."""
 
 SPEEDUP = "speedup"
+PASSING = frozenset({Verdict.PASS})
+NOT_FAILING = frozenset(Verdict) - {Verdict.FAIL}
 
 
 def collapsed(accuracy: Accuracy) -> bool:
@@ -96,7 +98,7 @@ def measured_of(recipe: Recipe, results: Results) -> Measured:
 
     Args:
         recipe: Its thresholds are not looked at.
-        results: The first in which a backend was timed and passes is what it is chosen by.
+        results: Earlier ones count more for the backend (:func:`recommended`).
     """
     cases = [case for result in results.values() for case in result["cases"].values()]
     good = [case for case in most_telling(results.values()) if sound(case)]
@@ -106,7 +108,7 @@ def measured_of(recipe: Recipe, results: Results) -> Measured:
     size_ratio = down(SIZE_SHARE * min(sizes), 2) if sizes else None
     first = next(iter(results.values()))
     asked = Thresholds(size_ratio=size_ratio or 0.0).changed(probe)
-    backend = next(filter(None, (fastest(result, asked) for result in results.values())), None)
+    backend = recommended([*results.values()], asked)
     return Measured(
         fused_groups=first.get("fused_groups"),
         int8_modules=first.get("int8_modules"),
@@ -134,32 +136,48 @@ def most_telling(results: Iterable[Json]) -> list[Json]:
     ]
 
 
-def fastest(result: Json, thresholds: Thresholds) -> str | None:
-    """The backend with the highest speedup of those that pass everything else, if any does.
+def recommended(results: Sequence[Json], thresholds: Thresholds) -> str | None:
+    """The fastest backend that passes everything else; where there is none, the next best.
 
-    Backends whose kernels are for another CPU are left out.
+    That is one that nobody has timed yet and that passes the rest, or the fastest that at least
+    fails nothing: few images make wide intervals. Backends whose kernels are for another CPU are
+    left out.
+
+    Args:
+        results: Of one model; earlier ones count more.
+        thresholds: Those of speedups do not count.
     """
-    speeds = {
-        name: case["speed"]["speedup"][0]
-        for name, case in result["cases"].items()
-        if name != EAGER and promised(case) and passes(case, thresholds, result["input_shape"])
-    }
-    return max(speeds, key=speeds.__getitem__) if speeds else None
+    for accepted, timed in ((PASSING, True), (PASSING, False), (NOT_FAILING, True)):
+        for result in results:
+            speeds = {
+                name: case["speed"]["speedup"][0] if timed else 0.0
+                for name, case in result["cases"].items()
+                if name != EAGER
+                and on_target(case)
+                and ("speed" in case) == timed
+                and keeps(case, thresholds, result["input_shape"], accepted)
+            }
+            if speeds:
+                return max(speeds, key=speeds.__getitem__)
+    return None
+
+
+def on_target(case: Json) -> bool:
+    """Whether a case was measured on a CPU that its kernels are for."""
+    return case["status"] == "measured" and case["instruction_set"] in case["kernels_for"]
 
 
 def promised(case: Json) -> bool:
     """Whether a speed was measured that says something about the target."""
-    return (
-        case["status"] == "measured"
-        and "speed" in case
-        and case["instruction_set"] in case["kernels_for"]
-    )
+    return on_target(case) and "speed" in case
 
 
-def passes(case: Json, thresholds: Thresholds, input_shape: list[int]) -> bool:
-    """Whether every gate but the speedup passes, and it is no collapse."""
+def keeps(
+    case: Json, thresholds: Thresholds, input_shape: list[int], accepted: Collection[Verdict]
+) -> bool:
+    """Whether every gate but the speedup comes out as accepted, and it is no collapse."""
     gates = judge_again(case, thresholds, input_shape)
-    others = all(g.verdict is Verdict.PASS for g in gates if g.name != SPEEDUP)
+    others = all(gate.verdict in accepted for gate in gates if gate.name != SPEEDUP)
     return others and not collapsed(accuracy_of(case))
 
 
