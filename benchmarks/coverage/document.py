@@ -66,10 +66,22 @@ def _overall(content: Json, recommended: Mapping[str, str]) -> str:
     models = {case["model"] for run in runs for case in run["cases"]}
     passed = set().union(*(_passed(run["cases"], recommended) for run in runs))
     cpus = " or ".join(_title(run) for run in runs)
-    return (
+    lines = [
         f"**{len(passed)} of {len(models)} models pass every gate on their recommended backend** "
         f"({cpus})."
-    )
+    ]
+    if others := sorted(models - passed):
+        lines[0] += " What keeps the others from it, there:\n"
+    for model in others:
+        found = [
+            f"{verdict(case) if case['status'] == 'measured' else _status(case)} "
+            f"({run['machine'].get('instruction_set', '')})"
+            for run in runs
+            for case in run["cases"]
+            if case["model"] == model and _recommended(case, recommended)
+        ]
+        lines.append(f"- `{model}` on {recommended.get(model)}: {', '.join(found)}")
+    return "\n".join(lines)
 
 
 _HEAD = f"""\
