@@ -189,6 +189,7 @@ def _summary(run: Json, recommended: Mapping[str, str]) -> str:
         models = {case["model"] for case in cases}
         verdicts = Counter(case["verdict"] for case in cases)
         passed = _passed(cases, recommended)
+        there = {case["model"] for case in cases if _recommended(case, recommended)}
         amounts = [str(verdicts[name]) for name in ("pass", *_WORST_FIRST)]
         rows.append(
             (
@@ -196,7 +197,7 @@ def _summary(run: Json, recommended: Mapping[str, str]) -> str:
                 str(len(models)),
                 str(len(cases)),
                 *amounts,
-                f"{len(passed)} of {len(models)} pass",
+                f"{len(passed)} of {len(there)} pass" if there else MISSING,
             )
         )
     return table(SUMMARY, rows, right=range(1, 7))
