@@ -73,6 +73,24 @@ def test_a_changed_recipe_drops_the_cases_that_it_changes(script: Script) -> Non
     assert module.of_today(replace(VGG, observer="minmax"), stored)["cases"] == {}
 
 
+def test_results_of_two_cpus_do_not_become_one_run(
+    script: Script, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command, sweep = script("__main__"), script("sweep")
+    monkeypatch.setattr(command, "RESULTS", tmp_path / "none")
+    monkeypatch.setattr(command, "_place", str)
+    monkeypatch.setattr(sweep, "RESULTS", tmp_path)
+    (tmp_path / "native").mkdir()
+    for model, instructions in (("vgg11", "avx2"), ("vgg13", "amx")):
+        found = {**result(model, x86=case()), "method": script("keys").method(RECIPES.get(model))}
+        found["machine"] = {**found["machine"], "instruction_set": instructions}
+        (tmp_path / "native" / f"{model}.json").write_text(json.dumps(found))
+        if model == "vgg11":
+            assert set(command.all_results()) == {"native"}
+    with pytest.raises(SystemExit, match="amx and avx2"):
+        command.all_results()
+
+
 @pytest.mark.parametrize(
     ("flags", "told"), [(["avx2", "fma"], False), (["avx2", "fma", "avx512f"], True)]
 )

@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.blocks import ROOT
@@ -139,7 +139,18 @@ def all_results() -> dict[str, dict[str, sweep.Json]]:
                 print(f"{model} ({cpu}): measure again, the recipe has changed: {names}")
             if today["cases"]:
                 found.setdefault(cpu, {})[model] = today
+        _check_of_one_cpu(cpu, found.get(cpu, {}))
     return found
+
+
+def _check_of_one_cpu(cpu: str, by_model: Mapping[str, sweep.Json]) -> None:
+    machines = [result["machine"] for result in by_model.values() if "machine" in result]
+    sets = sorted({str(machine["instruction_set"]) for machine in machines})
+    if len(sets) > 1:
+        sys.exit(
+            f"Results of CPUs with {' and '.join(sets)} would be one run, {cpu}: measure with "
+            f"--cpu on the lesser one, or remove what is in {_place(sweep.RESULTS / cpu)}."
+        )
 
 
 def write_recipes() -> None:
