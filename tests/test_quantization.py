@@ -342,7 +342,7 @@ def branches(first: nn.Module | None = None) -> nn.Module:
 @pytest.mark.parametrize("keep", [(), ("<cat>",)])
 def test_functions_that_stay_in_float(images: Tensor, keep: tuple[str, ...]) -> None:
     model = branches()
-    converted = quantized(model, images, saturates=False, fusion=(), keep_float=keep)
+    converted = quantized(model, images, fusion=(), keep_float=keep)
     assert isinstance(converted, torch.fx.GraphModule)
     called = {str(node.target) for node in converted.graph.nodes}
     assert not [target for target in called if "quantized.layer_norm" in target]
@@ -355,7 +355,7 @@ def test_a_fixed_range_is_not_forced_on_what_is_concatenated(
     images: Tensor, first: nn.Module
 ) -> None:
     model = branches(first)
-    converted = quantized(model, images, saturates=False, fusion=())
+    converted = quantized(model, images, fusion=())
     with engine_set(ANY), torch.inference_mode():
         assert decibels(model(images), converted(images)) > 20
 
@@ -368,7 +368,7 @@ def test_a_prelu_is_right(images: Tensor) -> None:
             *(nn.Conv2d(3, 16, 3), nn.PReLU(16), nn.Conv2d(16, 8, 3)),
             *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
         ).eval()
-    converted = quantized(model, images, saturates=False, fusion=())
+    converted = quantized(model, images, fusion=())
     with engine_set(ANY), torch.inference_mode():
         assert decibels(model(images), converted(images)) > 25
 
