@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from tiny import ANY, TINY, Tiny, decibels, quantized, random_images
 from torch import Tensor, nn
 from torch.ao.nn.intrinsic import quantized as intrinsic
 from torch.ao.nn.quantized import Conv2d, Linear
@@ -19,7 +19,7 @@ from ptqbench.models.zoo import MODELS
 from ptqbench.phases import Phases
 from ptqbench.quantization import eager, fx
 from ptqbench.quantization.calibration import calibrate
-from ptqbench.recipes import RECIPES, Recipe, Thresholds
+from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.resources import SHIPPED
 
 if TYPE_CHECKING:
@@ -30,48 +30,15 @@ QUANTIZABLE = [name for name in SHIPPED if MODELS.get(name).quantizable is not N
 FLOWS = {"fx": fx, "eager": eager}
 MODEL_AND_FLOW = [(name, "fx") for name in NAMES] + [(name, "eager") for name in QUANTIZABLE]
 AVAILABLE = [backend.name for backend in BACKENDS if backend.availability() is None]
-ANY = AVAILABLE[0]
-
-
-def decibels(signal: Tensor, other: Tensor) -> float:
-    noise = (signal - other).double().square().sum()
-    return 10 * math.log10(float(signal.double().square().sum() / noise)) if noise else math.inf
 
 
 def int8_layers(module: nn.Module) -> dict[str, nn.Module]:
     return {n: m for n, m in module.named_modules() if isinstance(m, Conv2d | Linear)}
 
 
-# A network small enough to be looked at: ReLU6, a residual addition, a depthwise convolution.
-
-
-class Tiny(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv1, self.bn1, self.relu1 = nn.Conv2d(3, 16, 3), nn.BatchNorm2d(16), nn.ReLU6()
-        self.conv2, self.bn2 = nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.BatchNorm2d(16)
-        self.relu2 = nn.ReLU()
-        self.fc = nn.Linear(16, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.relu1(self.bn1(self.conv1(x)))
-        x = self.relu2(x + self.bn2(self.conv2(x)))
-        return self.fc(x.mean((2, 3)))
-
-
-TINY = Recipe(
-    model="tiny",
-    backend=ANY,
-    fusion=(("conv1", "bn1", "relu1"), ("conv2", "bn2")),
-    int8_modules=3,
-    thresholds=Thresholds(),
-    observer="minmax",
-)
-
-
 @pytest.fixture(scope="module")
 def images() -> Tensor:
-    return torch.randn(64, 3, 12, 12, generator=torch.Generator().manual_seed(1))
+    return random_images()
 
 
 @pytest.fixture(scope="module")
@@ -84,16 +51,6 @@ def tiny() -> nn.Module:
         model.conv1.weight.data[:, 0, 0, 0] = 0.5
         model.conv2.weight.data[:, 0, 1, 1] = -0.5
     return model.eval()
-
-
-def quantized(
-    model: nn.Module, images: Tensor, *, saturates: bool = True, **changes: object
-) -> nn.Module:
-    recipe = Recipe(**{**vars(TINY), **changes})
-    with engine_set(ANY):
-        prepared = fx.prepare(model, recipe, images[:1], saturates=saturates)
-        calibrate(prepared, images.split(16), Phases())
-        return fx.convert(prepared)
 
 
 # Fusing and observing change nothing
@@ -316,61 +273,6 @@ def test_layers_can_be_kept_in_float(tiny: nn.Module, images: Tensor) -> None:
     assert set(int8_layers(converted)) == {"conv2", "fc"}
     with engine_set(ANY), torch.inference_mode():
         assert decibels(tiny(images), converted(images)) > 25
-
-
-class Branches(nn.Module):
-    """Two branches of very different range, concatenated; a LayerNorm that is a function."""
-
-    def __init__(self, first: nn.Module | None = None) -> None:
-        super().__init__()
-        self.narrow, self.wide = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3)
-        self.first = first or nn.Identity()
-        self.wide.weight.data *= 8
-        self.merge, self.fc = nn.Conv2d(16, 8, 3), nn.Linear(8, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.merge(torch.cat([self.first(self.narrow(x)), self.wide(x)], dim=1))
-        return self.fc(nn.functional.layer_norm(x, (8, 8, 8)).mean((2, 3)))
-
-
-def branches(first: nn.Module | None = None) -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return Branches(first).eval()
-
-
-@pytest.mark.parametrize("keep", [(), ("<cat>",)])
-def test_functions_that_stay_in_float(images: Tensor, keep: tuple[str, ...]) -> None:
-    model = branches()
-    converted = quantized(model, images, fusion=(), keep_float=keep)
-    assert isinstance(converted, torch.fx.GraphModule)
-    called = {str(node.target) for node in converted.graph.nodes}
-    assert not [target for target in called if "quantized.layer_norm" in target]
-    with engine_set(ANY), torch.inference_mode():
-        assert decibels(model(images), converted(images)) > 25
-
-
-@pytest.mark.parametrize("first", [nn.Sigmoid(), nn.Tanh(), nn.Hardsigmoid()])
-def test_a_fixed_range_is_not_forced_on_what_is_concatenated(
-    images: Tensor, first: nn.Module
-) -> None:
-    model = branches(first)
-    converted = quantized(model, images, fusion=())
-    with engine_set(ANY), torch.inference_mode():
-        assert decibels(model(images), converted(images)) > 20
-
-
-def test_a_prelu_is_right(images: Tensor) -> None:
-    """torch's int8 kernel multiplies positive values too."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = nn.Sequential(
-            *(nn.Conv2d(3, 16, 3), nn.PReLU(16), nn.Conv2d(16, 8, 3)),
-            *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
-        ).eval()
-    converted = quantized(model, images, fusion=())
-    with engine_set(ANY), torch.inference_mode():
-        assert decibels(model(images), converted(images)) > 25
 
 
 @pytest.mark.parametrize("spare_bit", ["weights", "activations"])
