@@ -46,6 +46,19 @@ _WARM_UP_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
+class PairedSamples:
+    """Raw times of two models, sample by sample in the order of measurement.
+
+    Attributes:
+        first_ms: Time of a call of the first model in ms, one for each pair.
+        second_ms: Time of a call of the second model in ms, one for each pair.
+    """
+
+    first_ms: tuple[float, ...] = ()
+    second_ms: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class Speed:
     """How much faster int8 is than float32.
 
@@ -61,6 +74,8 @@ class Speed:
         input_shape: Shape of the input, N x 3 x H x W.
         float32_plain_ms: Time of a call of float32 as an unoptimized module in ms, for
             comparison, if it was measured.
+        samples: The times that the speedup was computed from.
+        noise_samples: The times that the noise floor was computed from.
     """
 
     speedup: Estimate
@@ -71,6 +86,8 @@ class Speed:
     threads: int
     input_shape: tuple[int, ...]
     float32_plain_ms: float | None = None
+    samples: PairedSamples = PairedSamples()
+    noise_samples: PairedSamples = PairedSamples()
 
 
 def measure_speed(
@@ -138,6 +155,8 @@ def measure_speed(
         threads=threads,
         input_shape=tuple(example.shape),
         float32_plain_ms=float32_plain_ms,
+        samples=PairedSamples(tuple(pairs.first_ms), tuple(pairs.second_ms)),
+        noise_samples=PairedSamples(tuple(noise.first_ms), tuple(noise.second_ms)),
     )
 
 
