@@ -1,7 +1,7 @@
 """Which batch size calibration and accuracy run fastest with: ``python -m benchmarks.batch_size``.
 
 Times float32, int8 and calibration per image for several batch sizes, in turn, and rewrites
-the block in docs/performance.md. `ptqbench.case.BATCH_SIZE` is chosen from it.
+the block in docs/performance.md. `ptqbench.evaluation.case.BATCH_SIZE` is chosen from it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from statistics import geometric_mean, median
 import torch
 
 from benchmarks.blocks import ROOT, rewrite, table
-from ptqbench.backends.engine import BACKENDS
-from ptqbench.backends.isa import cpu_name, instruction_set, physical_cores
-from ptqbench.case import BATCH_SIZE
-from ptqbench.data.fixture import open_fixture
-from ptqbench.data.sets import Data
-from ptqbench.measurement.types import Model
-from ptqbench.models.weights import build_model, load_weights
-from ptqbench.models.zoo import MODELS
-from ptqbench.phases import Phases
+from ptqbench.backends.cpu import cpu_name, instruction_set, physical_cores
+from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.core.phases import Phases
+from ptqbench.data.fixture.images import open_fixture
+from ptqbench.data.image_set import Data
+from ptqbench.evaluation.case import BATCH_SIZE
+from ptqbench.measurement.model_type import Model
+from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES
+from ptqbench.weights.load import build_model, load_weights
 
 SIZES = (1, 10, 25, 50, 100, 200)
 IMAGES = 200

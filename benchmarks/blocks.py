@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ptqbench.files import atomic_path
+from ptqbench.core.atomic import atomic_path
 
 ROOT = Path(__file__).parent.parent
 BUILD = ROOT / "build"

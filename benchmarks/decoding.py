@@ -21,20 +21,20 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.blocks import ROOT, rewrite, table
-from ptqbench.backends.engine import BACKENDS
-from ptqbench.backends.isa import cpu_name, instruction_set, physical_cores
-from ptqbench.case import BATCH_SIZE
-from ptqbench.data.decoding import batches_ahead
-from ptqbench.data.fixture import open_fixture
+from ptqbench.backends.cpu import cpu_name, instruction_set, physical_cores
+from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.data.decode import load_image
+from ptqbench.data.fixture.images import open_fixture
 from ptqbench.data.folder import FolderImages
-from ptqbench.data.layout import LabelledFile
+from ptqbench.data.folder_layout import LabelledFile
+from ptqbench.data.prefetch import batches_ahead
+from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.data.reading import Reading
-from ptqbench.data.single import load_image
-from ptqbench.measurement.types import Model
-from ptqbench.models.preprocessing import Preprocessing
-from ptqbench.models.weights import build_model, load_weights
-from ptqbench.models.zoo import MODELS
+from ptqbench.evaluation.case import BATCH_SIZE
+from ptqbench.measurement.model_type import Model
+from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES
+from ptqbench.weights.load import build_model, load_weights
 
 MODEL, BACKEND = "mobilenet_v2", "x86"
 SIZE = (500, 375)

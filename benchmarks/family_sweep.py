@@ -27,22 +27,22 @@ from benchmarks.coverage.child import Side, compared, float_side, smaller
 from benchmarks.coverage.journal import give_back_memory
 from benchmarks.coverage.plan import MOST_IMAGES
 from benchmarks.coverage.records import accuracy_of
-from ptqbench.backends.engine import BACKENDS
-from ptqbench.backends.isa import cpu_name, instruction_set
-from ptqbench.case import Subject, build_int8
-from ptqbench.files import atomic_path
+from ptqbench.backends.cpu import cpu_name, instruction_set
+from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.core.atomic import atomic_path
+from ptqbench.core.phases import Phases
+from ptqbench.core.progress import silent
+from ptqbench.evaluation.case import Subject, build_int8
+from ptqbench.evaluation.subject import RunSettings, open_subject
 from ptqbench.measurement.macs import count_macs
-from ptqbench.phases import Phases
-from ptqbench.probe.settling import head_of, layers_of
-from ptqbench.progress import silent
-from ptqbench.quantization.derive import completed
-from ptqbench.quantization.fusion import FUNCTIONS
-from ptqbench.quantization.tracing import Tracer
+from ptqbench.quantization.completion import completed
+from ptqbench.quantization.fusion_groups import FUNCTIONS
+from ptqbench.quantization.fx_tracing import Tracer
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.families import FAMILIES, family
-from ptqbench.reporting.numbers import percent
-from ptqbench.sources import FIXTURE, PROBE
-from ptqbench.subjects import RunSettings, open_subject
+from ptqbench.reporting.format import percent
+from ptqbench.settings.weights_specifier import FIXTURE, PROBE
+from ptqbench.weights.probe.layer_scaling import head_of, layers_of
 
 COMMAND = "python -m benchmarks.family_sweep"
 RESULTS = BUILD / "families"

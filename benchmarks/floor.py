@@ -22,9 +22,9 @@ def main() -> None:
     from torch.ao.quantization import get_default_qconfig_mapping
     from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
-    from ptqbench.models.skeleton import skeleton
-    from ptqbench.models.zoo import MODELS
-    from ptqbench.resources import fixtures_dir
+    from ptqbench.core.package_data import fixtures_dir
+    from ptqbench.models.catalog import MODELS
+    from ptqbench.models.meta_init import skeleton
 
     file = fixtures_dir() / "weights" / f"{MODEL}.safetensors"
     state = {key: value.float() for key, value in load_file(file).items()}

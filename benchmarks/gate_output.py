@@ -21,9 +21,9 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 from benchmarks.blocks import ROOT, rewrite
 from benchmarks.readme_output import COLUMNS, block
-from ptqbench.data.fixture import open_fixture
-from ptqbench.models.weights import build_model, load_weights
-from ptqbench.models.zoo import MODELS
+from ptqbench.data.fixture.images import open_fixture
+from ptqbench.models.catalog import MODELS
+from ptqbench.weights.load import build_model, load_weights
 
 MODEL, ENGINE, IMAGES = "mobilenet_v2", "onednn", 256
 ARGUMENTS = ("gate", "--model", MODEL, "--artifact", "int8.pt")

@@ -77,10 +77,10 @@ def judge_once(path: Path) -> tuple[Process, Mapping[str, Any]]:
 def evaluate(images: int) -> None:
     """In a process of its own: judge the model on exactly so many images."""
     import ptqbench
-    from ptqbench.data.fixture import open_fixture
-    from ptqbench.models.weights import load_weights
-    from ptqbench.models.zoo import MODELS
+    from ptqbench.data.fixture.images import open_fixture
+    from ptqbench.models.catalog import MODELS
     from ptqbench.recipes import RECIPES
+    from ptqbench.weights.load import load_weights
 
     preprocessing = load_weights(MODELS.get(MODEL)).preprocessing
     data = open_fixture(preprocessing, evaluation_images=images)

@@ -16,8 +16,8 @@ from pathlib import Path
 from PIL import Image
 
 from benchmarks.blocks import BUILD, ROOT, rewrite
-from ptqbench.data.scenes import render
-from ptqbench.data.shapes import CLASSES
+from ptqbench.data.fixture.scenes import render
+from ptqbench.data.fixture.shapes import CLASSES
 
 COLUMNS = 100
 RUN = "This is what came of it, with rendered pictures and settings as above:"

@@ -1,9 +1,9 @@
 """Are the pairs of a speed measurement independent, and does their interval cover the truth?
 
 ``python -m benchmarks.pair_correlation --runs 200`` times float32 against itself, where the true
-ratio is 1, with the same protocol as a release gate. For every run it notes the correlation of
-neighbouring pairs (lag 1, of the logarithms of the ratios) and whether the 95 % interval contains 1.
-Run it on a quiet machine and beside other work; raw pairs go to ``--output``, a line for each run.
+ratio is 1, with the same protocol as a release gate. For every run it records the correlation of
+neighbouring pairs (lag 1, of the logarithms of the ratios) and whether the 95 % interval contains
+1. Run it on a quiet machine and next to other work; raw pairs go to ``--output``, a line per run.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ptqbench.backends.isa import instruction_set, physical_cores
-from ptqbench.measurement.statistics import ratio_interval
-from ptqbench.measurement.timing import measure_speed
-from ptqbench.models.weights import build_model, load_weights
-from ptqbench.models.zoo import MODELS
+from ptqbench.backends.cpu import instruction_set, physical_cores
+from ptqbench.measurement.intervals import ratio_interval
+from ptqbench.measurement.speed import measure_speed
+from ptqbench.models.catalog import MODELS
+from ptqbench.weights.load import build_model, load_weights
 
 PAIRS = 20
 
@@ -50,10 +50,10 @@ def summary(runs: list[tuple[list[float], list[float]]]) -> str:
     covered = sum(each.low <= 1 <= each.high for each in intervals)
     ratios = [each.value for each in intervals]
     return (
-        f"{len(runs)} runs of {PAIRS} pairs: lag-1 correlation {correlations.mean():+.3f} on average, "
-        f"10th to 90th percentile {np.quantile(correlations, 0.1):+.2f} to "
-        f"{np.quantile(correlations, 0.9):+.2f}; {covered} of {len(runs)} intervals at 95 % contain 1 "
-        f"({covered / len(runs):.1%}); ratios {min(ratios):.3f} to {max(ratios):.3f}"
+        f"{len(runs)} runs of {PAIRS} pairs: lag-1 correlation {correlations.mean():+.3f} on "
+        f"average, 10th to 90th percentile {np.quantile(correlations, 0.1):+.2f} to "
+        f"{np.quantile(correlations, 0.9):+.2f}; {covered} of {len(runs)} intervals at 95 % "
+        f"contain 1 ({covered / len(runs):.1%}); ratios {min(ratios):.3f} to {max(ratios):.3f}"
     )
 
 

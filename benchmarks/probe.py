@@ -18,10 +18,10 @@ from statistics import median
 from typing import Any
 
 from benchmarks.blocks import BUILD, ROOT, rewrite, table
-from ptqbench.files import atomic_path
-from ptqbench.models.torchvision_import import import_torchvision
-from ptqbench.models.zoo import MODELS, ModelSpec
-from ptqbench.probe.making import ALGORITHM, make, preprocessing_of
+from ptqbench.core.atomic import atomic_path
+from ptqbench.models.catalog import MODELS, ModelSpec
+from ptqbench.models.import_torchvision import import_torchvision
+from ptqbench.weights.probe.network import ALGORITHM, make, preprocessing_of
 
 RESULTS = BUILD / "probe"
 RECORD = ROOT / "fixtures" / "coverage.json"
@@ -52,11 +52,11 @@ def measure(spec: ModelSpec) -> dict[str, Any]:
     """Make the weights of a model, and count what they get right."""
     import torch
 
-    from ptqbench.data.fixture import open_fixture
-    from ptqbench.data.shapes import CLASSES
-    from ptqbench.models.weights import Weights, build_model
-    from ptqbench.probe.store import state_hash
-    from ptqbench.reporting.progress import progress_display
+    from ptqbench.data.fixture.images import open_fixture
+    from ptqbench.data.fixture.shapes import CLASSES
+    from ptqbench.reporting.progress_display import progress_display
+    from ptqbench.weights.load import Weights, build_model
+    from ptqbench.weights.probe.probe_cache import state_hash
 
     with progress_display() as progress:
         began = time.perf_counter()
@@ -124,7 +124,7 @@ def keep(result: Json) -> None:
 
 def body(results: Iterable[Json]) -> str:
     """The table, the cheapest model first, and what it says."""
-    from ptqbench.measurement.statistics import proportion
+    from ptqbench.measurement.intervals import proportion
 
     rows, shares = [], []
     for each in sorted(results, key=lambda result: float(result["giga_macs"])):

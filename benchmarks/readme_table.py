@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.blocks import BUILD, ROOT, rewrite, table
+from ptqbench.core.package_data import SHIPPED
 from ptqbench.recipes import RECIPES
-from ptqbench.reporting.numbers import decibel, number, pair, percent, significant, span, times
-from ptqbench.resources import SHIPPED
+from ptqbench.reporting.format import decibel, number, pair, percent, significant, span, times
 
 RESULTS = BUILD / "readme"
 BACKENDS = ("fbgemm", "x86", "onednn", "qnnpack")
@@ -39,9 +39,9 @@ Json = Mapping[str, Any]
 
 def measure(model: str, backends: Sequence[str], path: Path) -> None:
     """Judge one model on all backends, and keep the result."""
-    from ptqbench import validation
+    from ptqbench.evaluation import run as validation
     from ptqbench.reporting.json_report import write_json
-    from ptqbench.reporting.progress import progress_display
+    from ptqbench.reporting.progress_display import progress_display
 
     with progress_display() as progress:
         report = validation.run([model], list(backends), progress=progress)

@@ -16,12 +16,12 @@ import torch
 
 from benchmarks.blocks import ROOT, rewrite, table
 from fixtures.discriminate import compare, open_subject
-from ptqbench.backends.engine import BACKENDS
-from ptqbench.backends.isa import cpu_name, instruction_set
-from ptqbench.models.zoo import MODELS
+from ptqbench.backends.cpu import cpu_name, instruction_set
+from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.core.package_data import SHIPPED
+from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES, Recipe
-from ptqbench.reporting.numbers import percent
-from ptqbench.resources import SHIPPED
+from ptqbench.reporting.format import percent
 
 COMMAND = "python -m benchmarks.recipe_sweep"
 HEADING = ("Model", "Backend", "Recipe", "Top-1 %", "Agreement %", "Logit SQNR dB")

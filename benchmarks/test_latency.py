@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ptqbench.testing.latency import BENCHMARK
+from ptqbench.testing.benchmark_tracking import BENCHMARK
 
 
 @pytest.mark.benchmark(**BENCHMARK)

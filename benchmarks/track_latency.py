@@ -9,7 +9,7 @@ import subprocess
 import sys
 from collections import defaultdict
 
-from ptqbench.arguments import build_parser
+from ptqbench.cli.parser import build_parser
 
 TRACKED = ("models", "backend", "weights", "data")
 """Options of `ptqbench run` that the plugin has as well."""

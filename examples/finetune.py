@@ -27,10 +27,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ptqbench import Preprocessing, UserError
-from ptqbench.data.layout import find_files
-from ptqbench.data.single import load_image
-from ptqbench.models.weights import load_weights
-from ptqbench.models.zoo import MODELS
+from ptqbench.data.decode import load_image
+from ptqbench.data.folder_layout import find_files
+from ptqbench.models.catalog import MODELS
+from ptqbench.weights.load import load_weights
 
 FIRST_STEPS = 10
 """After so many, how long an epoch takes can be told."""

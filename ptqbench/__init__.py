@@ -11,28 +11,28 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ptqbench.api import quantize, validate
-    from ptqbench.backends.artifact import Artifact
+    from ptqbench.backends.torch_engines.artifact import Artifact
+    from ptqbench.data.preprocessing import Preprocessing
     from ptqbench.errors import UserError
-    from ptqbench.gates.base import GateResult, Verdict
-    from ptqbench.models.preprocessing import Preprocessing
+    from ptqbench.evaluation.result import CaseResult, Report
+    from ptqbench.evaluation.subject import RunSettings
+    from ptqbench.gates.gate import GateResult, Verdict
+    from ptqbench.models.custom.registration import register_model
     from ptqbench.recipes import Recipe, Thresholds
-    from ptqbench.registration import register_model
-    from ptqbench.reporting.result import CaseResult, Report
-    from ptqbench.subjects import RunSettings
 
 _LAZY = {
-    "Artifact": "ptqbench.backends.artifact",
-    "CaseResult": "ptqbench.reporting.result",
-    "GateResult": "ptqbench.gates.base",
-    "Preprocessing": "ptqbench.models.preprocessing",
+    "Artifact": "ptqbench.backends.torch_engines.artifact",
+    "CaseResult": "ptqbench.evaluation.result",
+    "GateResult": "ptqbench.gates.gate",
+    "Preprocessing": "ptqbench.data.preprocessing",
     "Recipe": "ptqbench.recipes",
-    "Report": "ptqbench.reporting.result",
-    "RunSettings": "ptqbench.subjects",
+    "Report": "ptqbench.evaluation.result",
+    "RunSettings": "ptqbench.evaluation.subject",
     "Thresholds": "ptqbench.recipes",
     "UserError": "ptqbench.errors",
-    "Verdict": "ptqbench.gates.base",
+    "Verdict": "ptqbench.gates.gate",
     "quantize": "ptqbench.api",
-    "register_model": "ptqbench.registration",
+    "register_model": "ptqbench.models.custom.registration",
     "validate": "ptqbench.api",
 }
 

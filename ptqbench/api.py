@@ -13,31 +13,38 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ptqbench.backends.artifact import Artifact
-from ptqbench.backends.engine import BACKENDS, process_unchanged, recommended
-from ptqbench.backends.isa import physical_cores
-from ptqbench.case import FloatSide, Subject, build_int8, calibration_batches, judge, unavailable
+from ptqbench.backends.cpu import physical_cores
+from ptqbench.backends.torch_engines.artifact import Artifact
+from ptqbench.backends.torch_engines.engine import BACKENDS, process_unchanged, recommended
+from ptqbench.core.atomic import file_name
+from ptqbench.core.phases import Phases
+from ptqbench.core.progress import Progress, silent
+from ptqbench.core.registry import nearest
+from ptqbench.data.image_set import Data, check_disjoint
+from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.data.reading import BROKEN_SHARE, Reading
-from ptqbench.data.sets import Data, check_disjoint
 from ptqbench.errors import UserError
-from ptqbench.files import file_name
-from ptqbench.gating import judge_given, recipe_for
-from ptqbench.given import Given, check_model, open_given
-from ptqbench.models.preprocessing import Preprocessing
-from ptqbench.models.weights import Weights, build_model
-from ptqbench.models.zoo import MODELS
-from ptqbench.phases import Phases
-from ptqbench.plugins import reference
-from ptqbench.probe.opening import open_weights
-from ptqbench.progress import Progress, silent
-from ptqbench.quantization.derive import completed
-from ptqbench.quantization.tracing import check_classifier
+from ptqbench.evaluation.case import (
+    FloatSide,
+    Subject,
+    build_int8,
+    calibration_batches,
+    judge,
+    unavailable,
+)
+from ptqbench.evaluation.foreign import judge_given, recipe_for
+from ptqbench.evaluation.foreign_notes import Given, check_model, open_given
+from ptqbench.evaluation.machine import machine_facts
+from ptqbench.evaluation.result import Report
+from ptqbench.evaluation.subject import RunSettings, artifact_folder, open_data, source_facts
+from ptqbench.models.catalog import MODELS
+from ptqbench.models.custom.importing import reference
+from ptqbench.models.custom.registration import open_recipe
+from ptqbench.quantization.completion import completed
+from ptqbench.quantization.fx_tracing import check_classifier
 from ptqbench.recipes import RECIPES, Recipe
-from ptqbench.registration import open_recipe
-from ptqbench.registry import nearest
-from ptqbench.reporting.machine import machine_facts
-from ptqbench.reporting.result import Report
-from ptqbench.subjects import RunSettings, artifact_folder, open_data, source_facts
+from ptqbench.weights.load import Weights, build_model
+from ptqbench.weights.open_weights import open_weights
 
 
 def quantize(

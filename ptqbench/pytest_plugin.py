@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ptqbench.argument_types import natural
 from ptqbench.errors import UserError
-from ptqbench.testing.hooks import Hooks
-from ptqbench.testing.state import MARKER, STATE, State, marker_of, state_of
+from ptqbench.settings.argument_types import natural
+from ptqbench.testing.hookspec import Hooks
+from ptqbench.testing.session_state import MARKER, STATE, State, marker_of, state_of
 
 if TYPE_CHECKING:
-    from ptqbench.config import CaseSettings
+    from ptqbench.settings.layers import CaseSettings
 
-pytest_plugins = ["ptqbench.testing.latency"]
+pytest_plugins = ["ptqbench.testing.benchmark_tracking"]
 
 _CASE = "ptqbench_case"
 
@@ -115,7 +115,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Read the settings; what is wrong with them is said before anything runs."""
-    from ptqbench.config_keys import threshold_names
+    from ptqbench.settings.schema import threshold_names
 
     arguments = ", ".join(f"{name}=..." for name in threshold_names())
     config.addinivalue_line(

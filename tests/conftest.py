@@ -14,20 +14,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.sweep_results import script  # noqa: F401 - a fixture
 from PIL import Image
 from safetensors.torch import save_file
-from swept import script  # noqa: F401 - a fixture
 from torch import Tensor, nn
 
-from ptqbench.backends import engine
-from ptqbench.backends.artifact import Artifact
-from ptqbench.backends.engine import BACKENDS
-from ptqbench.data.scenes import SIZE, render
-from ptqbench.data.shapes import CLASSES
-from ptqbench.models.preprocessing import Preprocessing
-from ptqbench.models.weights import Weights, build_model, load_weights
-from ptqbench.models.zoo import MODELS
+from ptqbench.backends.torch_engines import engine
+from ptqbench.backends.torch_engines.artifact import Artifact
+from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.data.fixture.scenes import SIZE, render
+from ptqbench.data.fixture.shapes import CLASSES
+from ptqbench.data.preprocessing import Preprocessing
+from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES, Recipe, Thresholds
+from ptqbench.weights.load import Weights, build_model, load_weights
 
 TRAINING, CALIBRATION, EVALUATION = range(3)
 """Streams of the renderer."""

@@ -12,13 +12,13 @@ from torch import nn
 
 import ptqbench
 from ptqbench import RunSettings, UserError, Verdict, quantize, validate
-from ptqbench.backends.artifact import Artifact
-from ptqbench.backends.engine import BACKENDS
+from ptqbench.backends.torch_engines.artifact import Artifact
+from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.data.folder import open_folder
-from ptqbench.data.sets import Data
-from ptqbench.data.shapes import CLASSES
+from ptqbench.data.image_set import Data
+from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.gates import GATES
-from ptqbench.models.preprocessing import Preprocessing
 from ptqbench.recipes import RECIPES
 
 if TYPE_CHECKING:

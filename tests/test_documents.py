@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-import ptqbench.data.scenes  # loaded before the checkout's folder comes first on the path
-from ptqbench.gates.base import GateResult, Verdict
+import ptqbench.data.fixture.scenes  # loaded before the checkout's folder comes first on the path
+from ptqbench.evaluation.result import CaseResult, Report
+from ptqbench.gates.gate import GateResult, Verdict
 from ptqbench.recipes import RECIPES
-from ptqbench.reporting.result import CaseResult, Report
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = {
@@ -205,7 +205,7 @@ def test_the_contact_sheet_shows_every_class_and_is_small(script, tmp_path):
     bands = len(module.CLASSES) // module.COLUMNS
     assert sheet.size == (8 * 64, bands * (module.LABEL + module.EXAMPLES * 64))
     first = np.asarray(sheet.convert("RGB"))[module.LABEL : module.LABEL + 64, :64].astype(int)
-    scene = ptqbench.data.scenes.render(0, 2, 0, 0).astype(int)
+    scene = ptqbench.data.fixture.scenes.render(0, 2, 0, 0).astype(int)
     assert np.abs(first - scene).mean() < 12
 
 

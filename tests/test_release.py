@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import pytest
 
+from ptqbench.core.package_data import fixtures_dir
 from ptqbench.recipes import RECIPES
-from ptqbench.reporting.baseline import unused_files
-from ptqbench.resources import fixtures_dir
 from ptqbench.suite import *  # noqa: F403
+from ptqbench.testing.baseline import unused_files
 
 pytestmark = pytest.mark.slow
 

@@ -24,9 +24,9 @@ from benchmarks.coverage import keys, results, sweep
 from benchmarks.coverage.document import document
 from benchmarks.coverage.records import accuracy_of
 from benchmarks.coverage.thresholds import measured_of
-from ptqbench.files import atomic_path
-from ptqbench.models.torchvision_import import import_torchvision
-from ptqbench.models.zoo import MODELS
+from ptqbench.core.atomic import atomic_path
+from ptqbench.models.catalog import MODELS
+from ptqbench.models.import_torchvision import import_torchvision
 from ptqbench.recipes import RECIPES
 from ptqbench.recipes.measured import FILE as MEASURED
 from ptqbench.recipes.measured import load

@@ -25,27 +25,33 @@ from benchmarks.coverage.keys import EAGER, eager, open_recipe
 from benchmarks.coverage.plan import MOST_IMAGES, TRAINED_IMAGES, plan, timing_plan
 from benchmarks.coverage.records import encode, encode_speed
 from benchmarks.coverage.remembered import Remembered
-from ptqbench.backends.artifact import Artifact
-from ptqbench.backends.engine import BACKENDS, TorchBackend
-from ptqbench.backends.graph import Graph, read_module
-from ptqbench.backends.isa import instruction_set, physical_cores
-from ptqbench.case import Subject, build_int8, calibration_batches, inspection_images, made_by
-from ptqbench.data.sets import ImageSet
+from ptqbench.backends.cpu import instruction_set, physical_cores
+from ptqbench.backends.torch_engines.artifact import Artifact
+from ptqbench.backends.torch_engines.engine import BACKENDS, TorchBackend
+from ptqbench.backends.torch_engines.graph import Graph, read_module
+from ptqbench.core.phases import Phases
+from ptqbench.core.progress import silent
+from ptqbench.data.image_set import ImageSet
+from ptqbench.evaluation.case import (
+    Subject,
+    build_int8,
+    calibration_batches,
+    inspection_images,
+    made_by,
+)
+from ptqbench.evaluation.machine import machine_facts
+from ptqbench.evaluation.result import plain
+from ptqbench.evaluation.subject import RunSettings, open_subject
 from ptqbench.gates import Evidence
 from ptqbench.measurement.accuracy import measure_accuracy
-from ptqbench.measurement.inside import Inside
+from ptqbench.measurement.artifact_inspection import Inside
 from ptqbench.measurement.macs import Macs, count_macs
 from ptqbench.measurement.size import measure_size
-from ptqbench.measurement.timing import measure_speed, pick_fastest
-from ptqbench.phases import Phases
-from ptqbench.progress import silent
-from ptqbench.quantization.derive import completed
-from ptqbench.quantization.kept import Calibrations
+from ptqbench.measurement.speed import measure_speed, pick_fastest
+from ptqbench.quantization.calibration_cache import Calibrations
+from ptqbench.quantization.completion import completed
 from ptqbench.recipes import RECIPES, Thresholds
-from ptqbench.reporting.machine import machine_facts
-from ptqbench.reporting.result import plain
-from ptqbench.sources import PROBE
-from ptqbench.subjects import RunSettings, open_subject
+from ptqbench.settings.weights_specifier import PROBE
 
 FLOAT = "float32"
 BATCH_SIZE = 50

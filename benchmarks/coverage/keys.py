@@ -8,9 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.blocks import ROOT
-from ptqbench.backends.engine import BACKENDS
+from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.core.package_data import SHIPPED
 from ptqbench.recipes import Recipe, Thresholds
-from ptqbench.resources import SHIPPED
 
 EAGER = "eager"
 """Name of the case that is carried out in eager mode; the others are named by backend."""

@@ -7,15 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import astuple
 from typing import Any
 
+from ptqbench.evaluation.fields import macs_facts
 from ptqbench.gates import GATES, Evidence, GateResult, Verdict, evaluate
 from ptqbench.measurement.accuracy import Accuracy, Pairs
+from ptqbench.measurement.intervals import Estimate
 from ptqbench.measurement.macs import Macs
-from ptqbench.measurement.noise import LogitNoise
 from ptqbench.measurement.size import Size
-from ptqbench.measurement.statistics import Estimate
-from ptqbench.measurement.timing import Speed
+from ptqbench.measurement.speed import Speed
+from ptqbench.measurement.sqnr import LogitNoise
 from ptqbench.recipes import Thresholds
-from ptqbench.reporting.measured import macs_facts
 
 JUDGED_AGAIN = ("accuracy", "agreement", "size", "speedup")
 """Gates that thresholds decide; the others say the same whatever the thresholds are."""

@@ -6,7 +6,7 @@ import hashlib
 
 from torch import Tensor
 
-from ptqbench.measurement.types import Model
+from ptqbench.measurement.model_type import Model
 
 
 class Remembered:

@@ -10,11 +10,11 @@ from typing import Any
 from benchmarks.coverage import keys
 from benchmarks.coverage.records import accuracy_of, judge_again, verdicts
 from benchmarks.coverage.sweep import RESTRICTED
+from ptqbench.evaluation.result import worst
 from ptqbench.gates.accuracy import is_guessing, share_kept
-from ptqbench.gates.base import Verdict
+from ptqbench.gates.gate import Verdict
 from ptqbench.recipes import Recipe
 from ptqbench.recipes.families import family
-from ptqbench.reporting.result import worst
 
 SCHEMA_VERSION = 1
 _OF_MODEL = (

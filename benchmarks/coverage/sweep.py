@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.blocks import BUILD, ROOT
 from benchmarks.coverage.keys import EAGER
-from ptqbench.files import atomic_path
+from ptqbench.core.atomic import atomic_path
 
 RESULTS = BUILD / "coverage"
 LIMIT_S = 1800

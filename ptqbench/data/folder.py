@@ -10,8 +10,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from ptqbench.data.classes import ClassMap, folders_or_refuse, match_classes
-from ptqbench.data.layout import (
+from ptqbench.data.class_matching import ClassMap, folders_or_refuse, match_classes
+from ptqbench.data.decode import load_image
+from ptqbench.data.folder_layout import (
     LabelledFile,
     Layout,
     class_folders,
@@ -24,6 +25,7 @@ from ptqbench.data.layout import (
     sample,
     without_copies,
 )
+from ptqbench.data.image_set import Data
 from ptqbench.data.notes import (
     UNLABELLED_NOTE,
     absent_note,
@@ -32,13 +34,11 @@ from ptqbench.data.notes import (
     repeated_note,
     sampled_note,
 )
-from ptqbench.data.pictures import Pictures
+from ptqbench.data.picture_set import Pictures
+from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.data.reading import Reading
 from ptqbench.data.sampling import held_out_share
-from ptqbench.data.sets import Data
-from ptqbench.data.single import load_image
 from ptqbench.errors import UserError
-from ptqbench.models.preprocessing import Preprocessing
 
 CALIBRATION_IMAGES = 512
 """Calibration images that are set apart; a recipe takes as many of them as it wants."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ptqbench.data.sets import listed
+from ptqbench.data.image_set import listed
 
 UNLABELLED_NOTE = "The images have no labels: agreement and SQNR decide, accuracy does not."
 

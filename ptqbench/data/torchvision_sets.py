@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from ptqbench.data.cache import default_cache_dir
-from ptqbench.data.classes import ClassMap, match_classes
+from ptqbench.data.class_matching import ClassMap, match_classes
+from ptqbench.data.fixture.shard_cache import default_cache_dir
 from ptqbench.data.folder import CALIBRATION_IMAGES, divide
-from ptqbench.data.layout import Layout
+from ptqbench.data.folder_layout import Layout
+from ptqbench.data.image_set import Data, listed
 from ptqbench.data.notes import (
     absent_note,
     calibration_note,
@@ -25,14 +26,13 @@ from ptqbench.data.notes import (
     repeated_note,
     sampled_note,
 )
-from ptqbench.data.pictures import Pictures
+from ptqbench.data.picture_set import Pictures
+from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.data.reading import Reading
 from ptqbench.data.sampling import balanced
-from ptqbench.data.sets import Data, listed
-from ptqbench.data.source import CIFAR10_ARCHIVE, CIFAR10_FOLDER
 from ptqbench.errors import UserError
-from ptqbench.models.preprocessing import Preprocessing
-from ptqbench.models.torchvision_import import import_torchvision
+from ptqbench.models.import_torchvision import import_torchvision
+from ptqbench.settings.data_specifier import CIFAR10_ARCHIVE, CIFAR10_FOLDER
 
 Pixels = npt.NDArray[np.uint8]
 """Pictures of one size, ``N×H×W×3``."""

@@ -12,7 +12,7 @@ from ptqbench.gates import (  # isort: skip  (the order of registration is that 
     fidelity,
     saturation,
 )
-from ptqbench.gates.base import (
+from ptqbench.gates.gate import (
     GATES,
     Evidence,
     Gate,
@@ -21,7 +21,7 @@ from ptqbench.gates.base import (
     decide,
     evaluate,
 )
-from ptqbench.gates.settled import accuracy_settled
+from ptqbench.gates.stopping import accuracy_settled
 from ptqbench.recipes import Thresholds
 
 __all__ = [

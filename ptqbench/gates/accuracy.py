@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ptqbench.gates.base import Evidence, GateResult, Verdict, gate, unverified
 from ptqbench.gates.conditions import Condition, judged_by, worst
-from ptqbench.measurement.statistics import Estimate, proportion
+from ptqbench.gates.gate import Evidence, GateResult, Verdict, gate, unverified
+from ptqbench.measurement.intervals import Estimate, proportion
 
 if TYPE_CHECKING:
     from ptqbench.measurement.accuracy import Accuracy, Pairs

@@ -9,9 +9,9 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from ptqbench.gates.base import Evidence, GateResult, Verdict, gate
 from ptqbench.gates.conditions import Condition, judged_by, worst
-from ptqbench.measurement.statistics import proportion
+from ptqbench.gates.gate import Evidence, GateResult, Verdict, gate
+from ptqbench.measurement.intervals import proportion
 
 if TYPE_CHECKING:
     from ptqbench.measurement.accuracy import Accuracy

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ptqbench.gates.base import GateResult, Verdict, decide
-from ptqbench.measurement.statistics import Estimate
+from ptqbench.gates.gate import GateResult, Verdict, decide
+from ptqbench.measurement.intervals import Estimate
 
 _SEVERITY = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.UNVERIFIED, Verdict.PASS)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ptqbench.gates.base import Evidence, GateResult, Verdict, gate
+from ptqbench.gates.gate import Evidence, GateResult, Verdict, gate
 
 if TYPE_CHECKING:
     from ptqbench.measurement.fidelity import Fidelity

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ptqbench.gates.base import Evidence, GateResult, Verdict, gate
+from ptqbench.gates.gate import Evidence, GateResult, Verdict, gate
 from ptqbench.gates.wording import some
 
 if TYPE_CHECKING:
-    from ptqbench.measurement.folding import Folding
+    from ptqbench.measurement.bn_folding import Folding
     from ptqbench.measurement.fusion import Fusion
 
 NAME = "fusion"

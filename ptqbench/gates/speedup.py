@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ptqbench.gates.base import Evidence, GateResult, Verdict, decide, gate, judged, unverified
-from ptqbench.measurement.statistics import noise_factor
+from ptqbench.gates.gate import Evidence, GateResult, Verdict, decide, gate, judged, unverified
+from ptqbench.measurement.intervals import noise_factor
 from ptqbench.recipes.recipe import INSTRUCTION_SETS
 
 if TYPE_CHECKING:
-    from ptqbench.measurement.timing import Speed
+    from ptqbench.measurement.speed import Speed
 
 NAME = "speedup"
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ptqbench.data.sets import broken_in
+from ptqbench.core.phases import Phases
+from ptqbench.core.progress import Progress, silent
+from ptqbench.data.image_set import broken_in
 from ptqbench.errors import UserError
-from ptqbench.measurement.noise import LogitNoise
-from ptqbench.measurement.statistics import Estimate, paired_difference, proportion
-from ptqbench.measurement.types import Model
-from ptqbench.phases import Phases
-from ptqbench.progress import Progress, silent
+from ptqbench.measurement.intervals import Estimate, paired_difference, proportion
+from ptqbench.measurement.model_type import Model
+from ptqbench.measurement.sqnr import LogitNoise
 
 if TYPE_CHECKING:
-    from ptqbench.data.sets import ImageSet
+    from ptqbench.data.image_set import ImageSet
 
 STEP = 1000
 """Images that a top-up adds at a time."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ptqbench.backends.graph import Graph
-from ptqbench.measurement.inspection import Inspection
-from ptqbench.measurement.layers import is_foldable
-from ptqbench.quantization.inspection import BuildRecord
+from ptqbench.backends.torch_engines.graph import Graph
+from ptqbench.measurement.layer_matching import is_foldable
+from ptqbench.measurement.matched_graphs import Inspection
+from ptqbench.quantization.build_record import BuildRecord
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ptqbench.backends.replay import Job
-from ptqbench.fresh import FreshProcess
-from ptqbench.measurement.types import Model
-from ptqbench.phases import INSPECTION, Phases
+from ptqbench.core.phases import INSPECTION, Phases
+from ptqbench.measurement.fresh_process import FreshProcess
+from ptqbench.measurement.model_type import Model
+from ptqbench.measurement.replay import Job
 
 TIMEOUT_S = 600
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ptqbench.backends.graph import Graph
-from ptqbench.backends.operators import Operator
-from ptqbench.measurement.folding import Folding
-from ptqbench.measurement.inspection import Inspection
-from ptqbench.measurement.layers import Match, activation_after, unfused_after
-from ptqbench.quantization.inspection import BuildRecord
+from ptqbench.backends.torch_engines.graph import Graph
+from ptqbench.backends.torch_engines.operators import Operator
+from ptqbench.measurement.bn_folding import Folding
+from ptqbench.measurement.layer_matching import Match, activation_after, unfused_after
+from ptqbench.measurement.matched_graphs import Inspection
+from ptqbench.quantization.build_record import BuildRecord
 
 
 @dataclass(frozen=True)

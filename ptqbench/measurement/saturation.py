@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ptqbench.backends.exact import (
+from ptqbench.backends.torch_engines.integer_reference import (
     Traffic,
     exact_output,
     frozen,
@@ -21,9 +21,9 @@ from ptqbench.backends.exact import (
     leaves_int16,
     traffic,
 )
-from ptqbench.backends.probe import probe_engine
-from ptqbench.measurement.inspection import Inspection, inspect_script
-from ptqbench.phases import Phases
+from ptqbench.backends.torch_engines.saturation_probe import probe_engine
+from ptqbench.core.phases import Phases
+from ptqbench.measurement.matched_graphs import Inspection, inspect_script
 
 STEP = 1.0
 """Engines round once more or less than the exact reference: one output step is no error."""

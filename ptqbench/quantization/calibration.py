@@ -7,8 +7,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ptqbench.core.phases import Phases
 from ptqbench.errors import UserError
-from ptqbench.phases import Phases
 
 
 def calibrate(prepared: nn.Module, batches: Iterable[Tensor], phases: Phases) -> int:

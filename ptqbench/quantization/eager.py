@@ -12,12 +12,12 @@ from torch.ao.quantization import convert as convert_eager
 from torch.ao.quantization import prepare as prepare_eager
 
 from ptqbench.errors import UserError
-from ptqbench.models.skeleton import skeleton
-from ptqbench.models.zoo import MODELS
-from ptqbench.quantization.deprecations import known_deprecations_ignored
-from ptqbench.quantization.fusion import fusable_groups, relu6_outputs, replace_relu6
-from ptqbench.quantization.observers import make_qconfig
-from ptqbench.quantization.tracing import failure
+from ptqbench.models.catalog import MODELS
+from ptqbench.models.meta_init import skeleton
+from ptqbench.quantization.fusion_groups import fusable_groups, relu6_outputs, replace_relu6
+from ptqbench.quantization.fx_tracing import failure
+from ptqbench.quantization.qconfig import make_qconfig
+from ptqbench.quantization.torch_warnings import known_deprecations_ignored
 from ptqbench.recipes import Recipe
 
 
@@ -60,7 +60,7 @@ def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: boo
         model: Float32; plain torchvision, or with stubs.
         recipe: Its recipe; its fusion groups are all that is fused.
         example: One input, ``N×C×H×W`` float32.
-        saturates: See :func:`ptqbench.quantization.observers.make_qconfig`.
+        saturates: See :func:`ptqbench.quantization.qconfig.make_qconfig`.
 
     Returns:
         The prepared module, ready for calibration.

@@ -16,8 +16,7 @@ from torch.fx import GraphModule
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_linear_bn_eval
 
-from ptqbench.quantization.deprecations import known_deprecations_ignored
-from ptqbench.quantization.fusion import (
+from ptqbench.quantization.fusion_groups import (
     FUNCTIONS,
     fusable_groups,
     is_function,
@@ -25,9 +24,10 @@ from ptqbench.quantization.fusion import (
     replace_relu6,
     within,
 )
-from ptqbench.quantization.observed import check_lists, clips, hide_float_functions
-from ptqbench.quantization.observers import make_qconfig
-from ptqbench.quantization.tracing import Tracer, untraceable_leaves
+from ptqbench.quantization.fx_tracing import Tracer, untraceable_leaves
+from ptqbench.quantization.qconfig import make_qconfig
+from ptqbench.quantization.torch_ao_fixes import check_lists, clips, hide_float_functions
+from ptqbench.quantization.torch_warnings import known_deprecations_ignored
 from ptqbench.recipes import Recipe
 from ptqbench.recipes.recipe import Group
 
@@ -73,7 +73,7 @@ def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: boo
         model: Float32, traceable by FX.
         recipe: Its recipe.
         example: One input, ``N×C×H×W`` float32.
-        saturates: See :func:`ptqbench.quantization.observers.make_qconfig`.
+        saturates: See :func:`ptqbench.quantization.qconfig.make_qconfig`.
 
     Returns:
         The prepared module, ready for calibration.

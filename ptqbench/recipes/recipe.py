@@ -8,10 +8,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
+from ptqbench.core.registry import Registry, nearest
 from ptqbench.errors import UserError
-from ptqbench.models.published import PUBLISHED, Published
-from ptqbench.registry import Registry, nearest
-from ptqbench.sources import PROBE
+from ptqbench.recipes.published_accuracy import PUBLISHED, Published
+from ptqbench.settings.weights_specifier import PROBE
 
 Group = tuple[str, ...]
 """Module names that become one fused module: convolution, BatchNorm, ReLU."""
@@ -121,7 +121,7 @@ class Recipe:
         model: Name of the architecture.
         backend: Recommended backend, or `MEASURED`.
         fusion: Fusion groups by module name, all of them; None: those that are found in the
-            model's graph (``quantization.derive``).
+            model's graph (``quantization.completion``).
         int8_modules: How many convolutions and linear layers become int8; None: all that the
             model's graph has and ``keep_float`` does not name.
         thresholds: What the gates hold the result against.

@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from ptqbench.evaluation.result import SCHEMA_VERSION, plain
 from ptqbench.recipes import Recipe
 from ptqbench.recipes.families import OTHER, family
-from ptqbench.reporting.result import SCHEMA_VERSION, plain
-from ptqbench.sources import FIXTURE, PROBE
+from ptqbench.settings.weights_specifier import FIXTURE, PROBE
 
 
 class _Model(Protocol):
@@ -240,13 +240,13 @@ def _recipe(recipe: Recipe) -> RecipeEntry:
 
 def inventory() -> Inventory:
     """What is registered in this installation, on this CPU."""
-    from ptqbench.backends.engine import BACKENDS
-    from ptqbench.backends.isa import instruction_set
-    from ptqbench.models import imagenet
-    from ptqbench.models.zoo import MODELS
+    from ptqbench.backends.cpu import instruction_set
+    from ptqbench.backends.torch_engines.engine import BACKENDS
+    from ptqbench.core.package_data import fixtures_dir
+    from ptqbench.models.catalog import MODELS
     from ptqbench.recipes import RECIPES
-    from ptqbench.reporting.coverage import measured_cases
-    from ptqbench.resources import fixtures_dir
+    from ptqbench.reporting.coverage_record import measured_cases
+    from ptqbench.weights import torchvision_weights as imagenet
 
     return collect(
         MODELS,

@@ -9,11 +9,11 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ptqbench.core.atomic import atomic_path
 from ptqbench.errors import UserError
-from ptqbench.files import atomic_path
 
 if TYPE_CHECKING:  # The CLI checks the path before it may import what brings torch along.
-    from ptqbench.reporting.result import Report
+    from ptqbench.evaluation.result import Report
 
 
 @cache

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ptqbench.core.atomic import atomic_path
 from ptqbench.errors import UserError
-from ptqbench.files import atomic_path
-from ptqbench.gates.base import GateResult, Verdict
-from ptqbench.reporting.json_report import check_writable
-from ptqbench.reporting.notes import case_notes
-from ptqbench.reporting.numbers import (
+from ptqbench.evaluation.result import SEVERITY, CaseResult
+from ptqbench.gates.gate import GateResult, Verdict
+from ptqbench.reporting.case_notes import case_notes
+from ptqbench.reporting.format import (
     arrow,
     count,
     decibel,
@@ -24,11 +24,11 @@ from ptqbench.reporting.numbers import (
     significant,
     times,
 )
-from ptqbench.reporting.result import SEVERITY, CaseResult
-from ptqbench.reporting.rows import published_top1
+from ptqbench.reporting.json_report import check_writable
+from ptqbench.reporting.terminal_rows import published_top1
 
 if TYPE_CHECKING:
-    from ptqbench.reporting.result import Report
+    from ptqbench.evaluation.result import Report
 
 SIGNS = {
     Verdict.PASS: "✅ pass",

@@ -9,11 +9,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ptqbench.data.source import CIFAR10, IMAGENET
-from ptqbench.gates.base import GateResult, Verdict
+from ptqbench.evaluation.result import SEVERITY, CaseResult, Report
+from ptqbench.gates.gate import GateResult, Verdict
+from ptqbench.reporting.case_notes import case_notes
 from ptqbench.reporting.console import PIPE_WIDTH
-from ptqbench.reporting.notes import case_notes
-from ptqbench.reporting.numbers import (
+from ptqbench.reporting.format import (
     arrow,
     count,
     gate_interval,
@@ -24,8 +24,7 @@ from ptqbench.reporting.numbers import (
     percent,
     span,
 )
-from ptqbench.reporting.result import SEVERITY, CaseResult, Report
-from ptqbench.reporting.rows import (
+from ptqbench.reporting.terminal_rows import (
     HEADINGS,
     STYLES,
     SYMBOLS,
@@ -34,6 +33,7 @@ from ptqbench.reporting.rows import (
     gate_lines,
     published_top1,
 )
+from ptqbench.settings.data_specifier import CIFAR10, IMAGENET
 
 _GAP = 2
 _GATES_WIDTH = 21

@@ -6,19 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 
-from ptqbench.backends.artifact import Artifact
-from ptqbench.backends.engine import TorchBackend
-from ptqbench.backends.graph import read_module
-from ptqbench.backends.isa import instruction_set
-from ptqbench.case import BATCH_SIZE, Subject, inspection_images, made_by
+from ptqbench.backends.cpu import instruction_set
+from ptqbench.backends.torch_engines.artifact import Artifact
+from ptqbench.backends.torch_engines.engine import TorchBackend
+from ptqbench.backends.torch_engines.graph import read_module
+from ptqbench.core.registry import Registry
+from ptqbench.evaluation.case import BATCH_SIZE, Subject, inspection_images, made_by
 from ptqbench.gates import GATES, Evidence, Thresholds, accuracy_settled
 from ptqbench.measurement.accuracy import Accuracy, measure_accuracy
-from ptqbench.measurement.inside import Inside
+from ptqbench.measurement.artifact_inspection import Inside
+from ptqbench.measurement.model_type import Model
 from ptqbench.measurement.size import Size, measure_size
-from ptqbench.measurement.timing import Speed, measure_speed, pick_fastest, that_run
-from ptqbench.measurement.types import Model
-from ptqbench.registry import Registry
-from ptqbench.testing.shared import SharedFolder, SharedLogits
+from ptqbench.measurement.speed import Speed, measure_speed, pick_fastest, that_run
+from ptqbench.testing.shared_cache import SharedFolder, SharedLogits
 
 
 class NotMeasured(Exception):

@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from ptqbench.config import CaseSettings
+from ptqbench.core.atomic import file_name
 from ptqbench.errors import UserError
-from ptqbench.files import file_name
-from ptqbench.gates.base import GateResult, Verdict, unverified
+from ptqbench.evaluation.result import CaseResult, plain, worst
+from ptqbench.gates.gate import GateResult, Verdict, unverified
 from ptqbench.recipes import RECIPES
-from ptqbench.reporting import baseline, json_report, markdown
-from ptqbench.reporting.result import CaseResult, plain, worst
+from ptqbench.reporting import json_report, markdown
+from ptqbench.settings.layers import CaseSettings
+from ptqbench.testing import baseline
 from ptqbench.testing.records import from_dict, report_of, sentence
-from ptqbench.testing.state import State
+from ptqbench.testing.session_state import State
 
 
 def judge_and_record(state: State, case: CaseSettings, gate: str) -> tuple[str, Verdict]:

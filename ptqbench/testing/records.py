@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from ptqbench.evaluation.result import SEVERITY, CaseResult, Report
 from ptqbench.gates import GATES
-from ptqbench.gates.base import GateResult, Verdict
-from ptqbench.reporting.numbers import count, gate_interval, gate_needs, gate_number, pair
-from ptqbench.reporting.result import SEVERITY, CaseResult, Report
+from ptqbench.gates.gate import GateResult, Verdict
+from ptqbench.reporting.format import count, gate_interval, gate_needs, gate_number, pair
 
 _Key = tuple[str, str, str, str]
 

@@ -1,0 +1,1 @@
+"""torch's quantized engines, with frozen TorchScript as the artifact."""

@@ -1,0 +1,247 @@
+"""Read a model's own TorchScript graph: what is int8 in it, with which numbers.
+
+Nothing is taken from the module that the file was made from, so that this also reads
+files that somebody else made: traced or scripted, frozen or not. Layers of a frozen graph
+have lost their names; ``measurement.layer_matching`` finds them again by their weights.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ptqbench.backends.torch_engines.artifact import load_script, trace
+from ptqbench.backends.torch_engines.operators import FLOAT_LAYERS, PRODUCTS, Operator
+from ptqbench.backends.torch_engines.packed_weights import unpack
+
+_OBSERVER_TYPES = ("Observer", "FakeQuant")
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The operators of a model in the order in which they run.
+
+    Attributes:
+        operators: All ``aten`` and ``quantized`` operators, those in branches included.
+        modules_left: Paths of observer modules, where the file still has modules.
+    """
+
+    operators: tuple[Operator, ...]
+    modules_left: tuple[str, ...] = ()
+
+    @cached_property
+    def int8_layers(self) -> tuple[Operator, ...]:
+        """int8 convolutions and linear layers."""
+        return tuple(o for o in self.operators if o.is_int8_layer)
+
+    @cached_property
+    def float_layers(self) -> tuple[Operator, ...]:
+        """Float convolutions and linear layers."""
+        return tuple(o for o in self.operators if o.is_float_layer)
+
+    @cached_property
+    def _readers(self) -> dict[str, list[Operator]]:
+        readers: dict[str, list[Operator]] = {}
+        for operator in self.operators:
+            for name in operator.inputs:
+                readers.setdefault(name, []).append(operator)
+        return readers
+
+    @cached_property
+    def _makers(self) -> dict[str, Operator]:
+        return {operator.value: operator for operator in self.operators}
+
+    def maker(self, operator: Operator) -> Operator | None:
+        """The operator whose output is this one's first input, if one is."""
+        return self._makers.get(operator.inputs[0]) if operator.inputs else None
+
+    def only_reader(self, operator: Operator) -> Operator | None:
+        """The operator that alone reads this one's output, if there is such a one."""
+        readers = self._readers.get(operator.value, [])
+        return readers[0] if len(readers) == 1 else None
+
+
+def read_file(path: Path, engine: str) -> Graph:
+    """Read the graph of a TorchScript file.
+
+    Args:
+        path: The file.
+        engine: torch quantized engine to load it under.
+    """
+    return read_script(load_script(path, engine))
+
+
+def read_module(model: nn.Module, example: Tensor) -> Graph:
+    """Trace a module and read the graph, in which every layer has its module path.
+
+    Args:
+        model: Evaluation mode.
+        example: One input, ``N×C×H×W`` float32.
+    """
+    return read_script(trace(model, example))
+
+
+def read_script(script: torch.jit.ScriptModule) -> Graph:
+    """Read the graph of a loaded or traced module.
+
+    Branches that the module never takes are no part of it. Where it has such with layers in
+    them, and none that it may take, module paths are lost.
+    """
+    modules = list(script.named_modules())
+    if any(_decides(node) for node in script.inlined_graph.nodes()):
+        decided = _decided(script)
+        if not any(_decides(node) for node in decided.inlined_graph.nodes()):
+            script = decided
+    graph = script.inlined_graph
+    values = _Values(script)
+    operators = tuple(_operator(node, values) for node in walk(graph) if _is_operator(node))
+    left = tuple(
+        name
+        for name, module in modules
+        if any(part in str(getattr(module, "original_name", "")) for part in _OBSERVER_TYPES)
+    )
+    return Graph(operators, left)
+
+
+def _decides(node: Any) -> bool:
+    """Whether it depends on a node which int8 operators and layers run."""
+    inside = [inner.kind() for block in node.blocks() for inner in walk(block)]
+    return any(kind.startswith("quantized::") or kind in FLOAT_LAYERS for kind in inside)
+
+
+def _decided(script: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
+    """The module without the branches that its attributes rule out, if it can be frozen.
+
+    Nothing is folded: what is still apart must be seen to be.
+    """
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            decided: torch.jit.ScriptModule = torch.jit.freeze(script, optimize_numerics=False)
+    except (RuntimeError, AttributeError):  # frozen already, or in training mode
+        return script
+    return decided
+
+
+def walk(block: Any) -> Iterator[Any]:
+    """All nodes of a graph in order, those of branches and loops included."""
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from walk(inner)
+
+
+class _Values:
+    """Resolves constants and attributes of a graph to Python objects and module paths."""
+
+    def __init__(self, script: torch.jit.ScriptModule) -> None:
+        self._script = script
+
+    def path(self, value: Any) -> str:
+        """Path of the attribute that a value is, empty if it is none."""
+        parts: list[str] = []
+        node = value.node()
+        while node.kind() == "prim::GetAttr":
+            parts.append(node.s("name"))
+            node = node.inputsAt(0).node()
+        return ".".join(reversed(parts))
+
+    def constant(self, value: Any) -> Any:
+        """The object that a value is before the model runs; None if it is computed."""
+        node = value.node()
+        if node.kind() == "prim::Constant":
+            return value.toIValue()
+        if node.kind() == "prim::GetAttr":
+            found: Any = self._script
+            for part in self.path(value).split("."):
+                found = getattr(found, part)
+            return found
+        if node.kind() in {"aten::detach", "aten::t", "aten::transpose"}:
+            found = self.constant(node.inputsAt(0))
+            return found.t() if node.kind() == "aten::t" and found is not None else found
+        return None
+
+
+def _is_operator(node: Any) -> bool:
+    return not node.kind().startswith("prim::")
+
+
+def _operator(node: Any, values: _Values) -> Operator:
+    kind: str = node.kind()
+    inputs = list(node.inputs())
+    packed_in = [v for v in inputs if "PackedParams" in str(v.type())]
+    packed = values.constant(packed_in[0]) if packed_in else None
+    weight = None if packed_in else _weight(kind, inputs, values)
+    owner = packed_in[0] if packed_in else _parameter(inputs, values)
+    scale, zero_point = _output_range(node, inputs, values)
+    outputs = list(node.outputs())
+    return Operator(
+        kind=kind,
+        value=outputs[0].debugName() if outputs else "",
+        inputs=tuple(_spelled_out(inputs)),
+        path=_module_path(values.path(owner)) if owner is not None else "",
+        scale=scale,
+        zero_point=zero_point,
+        packed=None if packed is None else unpack(packed),
+        weight=weight,
+        bias=None if weight is None else _bias(kind, inputs, values),
+    )
+
+
+def _spelled_out(inputs: list[Any]) -> Iterator[str]:
+    for value in inputs:
+        if value.node().kind() in {"prim::ListConstruct", "prim::TupleConstruct"}:
+            yield from _spelled_out(list(value.node().inputs()))
+        else:
+            yield value.debugName()
+
+
+def _module_path(attribute: str) -> str:
+    """Module that owns a parameter; a linear layer packs through a module of its own."""
+    parts = attribute.split(".")
+    while parts and parts[-1] in {"weight", "bias", "_packed_params", "running_mean"}:
+        parts.pop()
+    return ".".join(parts)
+
+
+def _parameter(inputs: list[Any], values: _Values) -> Any:
+    return next((v for v in inputs if values.path(v).endswith("weight")), None)
+
+
+def _weight(kind: str, inputs: list[Any], values: _Values) -> Tensor | None:
+    if kind not in FLOAT_LAYERS and kind not in PRODUCTS:
+        return None
+    for value in inputs[1:] if kind != "aten::addmm" else reversed(inputs[:3]):
+        found = values.constant(value)
+        if isinstance(found, Tensor) and found.dim() >= 2:
+            return found.detach()
+    return None
+
+
+def _bias(kind: str, inputs: list[Any], values: _Values) -> Tensor | None:
+    place = 0 if kind == "aten::addmm" else 2
+    found = values.constant(inputs[place]) if len(inputs) > place else None
+    return found.detach() if isinstance(found, Tensor) and found.dim() == 1 else None
+
+
+def _output_range(node: Any, inputs: list[Any], values: _Values) -> tuple[float | None, int | None]:
+    """Scale and zero point among the arguments, found by their names in the schema."""
+    if not node.kind().startswith(("quantized::", "aten::quantize_per_tensor")):
+        return None, None
+    for schema in torch._C._jit_get_schemas_for_operator(node.kind()):
+        names = [argument.name for argument in schema.arguments]
+        scales = [i for i, name in enumerate(names) if "scale" in name]
+        points = [i for i, name in enumerate(names) if "zero_point" in name]
+        if len(names) != len(inputs) or not scales or not points:
+            continue
+        scale, zero_point = values.constant(inputs[scales[-1]]), values.constant(inputs[points[-1]])
+        if scale is not None and zero_point is not None:
+            return float(scale), int(zero_point)
+    return None, None

@@ -1,0 +1,273 @@
+"""The command line: ``run``, ``gate``, ``predict``, ``recipe``, ``list``, ``show-config``.
+
+Nothing is imported at the top that takes time or brings torch along, so that ``--help``
+and every mistake that can be seen from the arguments alone are answered at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import gc
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ptqbench.cli.parser import Command, build_parser
+from ptqbench.errors import UserError
+from ptqbench.settings.data_specifier import check_source
+from ptqbench.settings.weights_specifier import check_weights
+
+if TYPE_CHECKING:
+    from ptqbench.evaluation.result import Report
+    from ptqbench.settings.layers import Settings
+    from ptqbench.settings.requests import Order
+
+_STARTED = time.perf_counter()
+
+_FOREGONE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+"""What the operating system refuses and the user can change."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ptqbench from the command line.
+
+    Args:
+        argv: Arguments; by default those of the process.
+
+    Returns:
+        The exit code.
+    """
+    try:
+        commands = {
+            "run": _run,
+            "gate": _gate,
+            "predict": _predict,
+            "recipe": _recipe,
+            "list": _list,
+            "show-config": _show_config,
+        }
+        args = build_parser(commands).parse_args(argv)
+        command: Command = args.command
+        return command(args)
+    except UserError as error:
+        return _refuse(str(error))
+    except OSError as error:
+        if error.errno not in _FOREGONE:
+            raise
+        where = "" if error.filename is None else f": {error.filename}"
+        return _refuse(f"{error.strerror}{where}. Nothing was left half-written there.")
+    except KeyboardInterrupt:
+        print("\nptqbench: interrupted; no result was written.", file=sys.stderr)
+        return 130
+
+
+def _refuse(sentence: str) -> int:
+    print(f"ptqbench: error: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _run(args: argparse.Namespace) -> int:
+    _check_sources(args)
+    from ptqbench.settings import requests as orders
+
+    settings = orders.settings_of(args, args.models)
+    chosen = orders.orders_of(settings, _overrides(args), args.artifacts)
+    outputs = _outputs(args, settings)
+    strict = settings.value("profile").value == "ci" if args.strict is None else args.strict
+    from ptqbench.measurement.fresh_process import FreshProcess
+
+    with FreshProcess() as fresh:  # it imports torch beside this process
+        from ptqbench.core.phases import Phases
+        from ptqbench.evaluation import run as validation
+        from ptqbench.reporting.progress_display import progress_display
+
+        if not gc.isenabled():  # in a process of its own (__main__.py)
+            # What has been imported is no garbage: collections need not look at it.
+            gc.freeze()
+        phases = Phases()
+        phases.add("start and imports", time.perf_counter() - _STARTED)
+        with progress_display(lines=not args.quiet) as progress:
+            report = validation.run_orders(chosen, progress, phases, fresh)
+    report = replace(report, phases=phases.records(), wall_seconds=time.perf_counter() - _STARTED)
+    _present(report, outputs, args)
+    return report.exit_code(strict)
+
+
+def _gate(args: argparse.Namespace) -> int:
+    from ptqbench.backends.torch_engines.archive_check import check_torchscript
+
+    check_torchscript(Path(args.artifact))
+    _check_sources(args)
+    from ptqbench.settings import requests as orders
+
+    settings = orders.settings_of(args, [args.model])
+    order = _one_order(args, settings)
+    outputs = _outputs(args, settings)
+    strict = settings.value("profile").value == "ci" if args.strict is None else args.strict
+    from ptqbench.core.phases import Phases
+    from ptqbench.evaluation import foreign as gating
+    from ptqbench.evaluation.subject import RunSettings
+    from ptqbench.reporting.progress_display import progress_display
+
+    phases = Phases()
+    phases.add("start and imports", time.perf_counter() - _STARTED)
+    with progress_display(lines=not args.quiet) as progress:
+        report = gating.gate(
+            order.model,
+            args.artifact,
+            orders.one_backend(order),
+            RunSettings(**order.options),
+            keep_float=args.keep_float,
+            progress=progress,
+            phases=phases,
+        )
+    report = replace(report, phases=phases.records(), wall_seconds=time.perf_counter() - _STARTED)
+    _present(report, outputs, args)
+    return report.exit_code(strict)
+
+
+def _outputs(args: argparse.Namespace, settings: Settings) -> dict[str, Path | None]:
+    """Where the result is written, by format; None, for JSON, is standard output.
+
+    Raises:
+        UserError: A file cannot be written.
+    """
+    from ptqbench.reporting.json_report import check_writable
+
+    outputs: dict[str, Path | None] = {}
+    for kind in ("json", "markdown"):
+        if (path := settings.value(f"report.{kind}").value) is not None:
+            outputs[kind] = path
+    if args.json is not None:
+        outputs["json"] = None if args.json == "-" else Path(args.json)
+    for path in filter(None, outputs.values()):
+        check_writable(path)
+    return outputs
+
+
+def _present(report: Report, outputs: Mapping[str, Path | None], args: argparse.Namespace) -> None:
+    """Write the result first: a terminal that goes away must not take it along."""
+    from ptqbench.reporting import console, json_report, markdown, terminal
+    from ptqbench.reporting import timings_table as timings
+
+    readable = sys.stdout
+    writers = {"json": json_report.write_json, "markdown": markdown.write_markdown}
+    for kind, path in outputs.items():
+        if path is None:
+            readable = sys.stderr
+            console.write(json_report.to_json(report), sys.stdout)
+        else:
+            writers[kind](report, path)
+    console.show(terminal.report_view(report, console.width_of(readable)), readable)
+    if args.timings:
+        assert report.wall_seconds is not None
+        console.show(timings.timings_view(report.phases, report.wall_seconds), readable)
+
+
+def _predict(args: argparse.Namespace) -> int:
+    image = Path(args.image)
+    if not image.is_file():
+        missing = "is a folder" if image.is_dir() else "does not exist"
+        raise UserError(f"Cannot read the image {image}: it {missing}. Name an image file.")
+    _check_sources(args)
+    from ptqbench.settings import requests as orders
+
+    order = _one_order(args, orders.settings_of(args, [args.model]))
+    from ptqbench.evaluation import run as validation
+    from ptqbench.reporting import console
+    from ptqbench.reporting import prediction_table as prediction
+    from ptqbench.reporting.progress_display import progress_display
+
+    with progress_display(lines=False) as progress:
+        found = validation.predict(image, order, progress)
+    console.show(prediction.prediction_view(found, image.name))
+    return 0
+
+
+def _one_order(args: argparse.Namespace, settings: Settings, option: str = "--model") -> Order:
+    """What is asked for the one model of a command that takes one.
+
+    Raises:
+        UserError: The name is a wildcard for several, or there is no such model.
+    """
+    from ptqbench.settings import requests as orders
+
+    chosen = orders.orders_of(settings, _overrides(args), None)
+    if len(chosen) > 1:
+        raise UserError(f"{option} takes one name, but {args.model} is several. Name one.")
+    return chosen[0]
+
+
+def _recipe(args: argparse.Namespace) -> int:
+    _check_sources(args)
+    from ptqbench.settings import requests as orders
+    from ptqbench.settings.layers import DEFAULT
+
+    settings = orders.settings_of(args, [args.model])
+    order = _one_order(args, settings, "MODEL")
+    given = {n: settings.value(n, order.model).origin != DEFAULT for n in ("weights", "data")}
+    from ptqbench.evaluation import recipe_proposal as proposing
+    from ptqbench.reporting import console
+    from ptqbench.reporting.progress_display import progress_display
+
+    with progress_display() as progress:
+        text = proposing.propose(
+            order,
+            weights=given["weights"],
+            images=given["weights"] and given["data"],
+            keep_float=args.keep_float,
+            progress=progress,
+        )
+    console.write(text, sys.stdout)
+    return 0
+
+
+def _list(args: argparse.Namespace) -> int:
+    from ptqbench.reporting import console, inventory
+    from ptqbench.reporting import inventory_table as listing
+    from ptqbench.settings import requests as orders
+
+    orders.settings_of(args)  # registers models of the user's own
+    found = inventory.inventory()
+    if args.json:
+        console.write(found.to_json(), sys.stdout)
+    else:
+        console.show(listing.inventory_view(found))
+    return 0
+
+
+def _show_config(args: argparse.Namespace) -> int:
+    from ptqbench.reporting import console
+    from ptqbench.reporting import settings_table as settings_view
+    from ptqbench.settings import requests as orders
+
+    settings = orders.settings_of(args, args.models)
+    console.show(settings_view.settings_view(settings, settings.chosen_models()))
+    return 0
+
+
+def _check_sources(args: argparse.Namespace) -> None:
+    """Say what can be said about weights, data and cache without reading them.
+
+    Raises:
+        UserError: A path does not exist, or is not what it should be.
+    """
+    if args.weights is not None:
+        check_weights(args.weights)
+    if args.data is not None:
+        check_source(args.data)
+    if args.cache_dir is not None:
+        # Through the environment it also reaches processes that generate images.
+        os.environ["PTQBENCH_CACHE"] = args.cache_dir
+
+
+def _overrides(args: argparse.Namespace) -> dict[str, object]:
+    """What the options say about preprocessing and classes, by the sidecar's names."""
+    names = ("resize", "crop", "mean", "std", "interpolation", "classes")
+    given = {name: getattr(args, name) for name in names}
+    return {name: value for name, value in given.items() if value is not None}

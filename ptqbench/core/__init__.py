@@ -1,0 +1,1 @@
+"""Mechanisms that know nothing of quantization: files, names, progress, processes. No torch."""

@@ -1,0 +1,63 @@
+"""From the text that names images to the images."""
+
+from __future__ import annotations
+
+from ptqbench.core.progress import Progress, silent
+from ptqbench.data.fixture.images import open_fixture
+from ptqbench.data.folder import open_folder
+from ptqbench.data.image_set import Data
+from ptqbench.data.preprocessing import Preprocessing
+from ptqbench.data.reading import Reading
+from ptqbench.data.torchvision_sets import open_cifar10, open_imagenet
+from ptqbench.settings.data_specifier import CIFAR10, FIXTURE, IMAGENET, check_source, read_source
+
+
+def open_source(
+    text: str,
+    preprocessing: Preprocessing,
+    *,
+    classes: tuple[str, ...] | None,
+    num_classes: int,
+    seed: int = 0,
+    reading: Reading | None = None,
+    progress: Progress = silent,
+) -> Data:
+    """Open the images that a text names.
+
+    Args:
+        text: ``fixture``, ``cifar10[:ROOT]``, ``imagenet:ROOT`` or the path of a folder.
+        preprocessing: What is done to the images.
+        classes: Class names of the weights in output order, or None if they are not known.
+        num_classes: Number of outputs of the weights.
+        seed: Chooses calibration images and samples.
+        reading: How many evaluation images to use, by how many they are decoded, and what may
+            be broken.
+        progress: Told while fixture images are rendered.
+
+    Raises:
+        UserError: They are not there, cannot be read, or have other classes than the weights.
+    """
+    reading = reading or Reading()
+    check_source(text)
+    source = read_source(text)
+    if source.kind == FIXTURE:
+        return open_fixture(preprocessing, progress=progress, limit=reading.limit)
+    if source.kind == CIFAR10:
+        return open_cifar10(
+            source.path,
+            preprocessing,
+            classes=classes,
+            num_classes=num_classes,
+            seed=seed,
+            reading=reading,
+        )
+    assert source.path is not None
+    opener = open_imagenet if source.kind == IMAGENET else open_folder
+    return opener(
+        source.path,
+        preprocessing,
+        classes=classes,
+        num_classes=num_classes,
+        seed=seed,
+        reading=reading,
+    )

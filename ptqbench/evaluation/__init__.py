@@ -1,0 +1,1 @@
+"""The evaluation of a case, from its subject to its result."""

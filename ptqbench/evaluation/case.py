@@ -1,0 +1,314 @@
+"""One case: build the int8 artifact, measure it against float32, put it through the gates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ptqbench.backends.cpu import instruction_set
+from ptqbench.backends.torch_engines.artifact import Artifact, trace
+from ptqbench.backends.torch_engines.engine import TorchBackend
+from ptqbench.backends.torch_engines.graph import Graph, read_script
+from ptqbench.core.atomic import file_name
+from ptqbench.core.phases import Phases
+from ptqbench.core.progress import Progress, silent
+from ptqbench.data.image_set import Data, ImageSet, broken_in
+from ptqbench.evaluation.fields import broken_facts, facts_of, macs_facts, metrics_of
+from ptqbench.evaluation.result import CaseResult
+from ptqbench.gates import Evidence, accuracy_settled, evaluate
+from ptqbench.measurement.accuracy import measure_accuracy
+from ptqbench.measurement.artifact_inspection import IMAGES, Findings, Inside, Made
+from ptqbench.measurement.conversion import Promise
+from ptqbench.measurement.fresh_process import FreshProcess
+from ptqbench.measurement.macs import CountedModel, Macs
+from ptqbench.measurement.model_type import Model
+from ptqbench.measurement.size import measure_size
+from ptqbench.measurement.speed import measure_speed, pick_fastest, that_run
+from ptqbench.quantization.build_record import BuildRecord
+from ptqbench.quantization.calibration_cache import Calibrations
+from ptqbench.recipes import Recipe, Thresholds
+
+BATCH_SIZE = 50
+"""Images per forward pass in calibration and accuracy (docs/performance.md, Batch size)."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """At which input latency is measured.
+
+    Attributes:
+        input_shape: ``N×C×H×W``.
+        threads: Threads of both sides.
+        seed: Seed of the input and of the bootstrap.
+    """
+
+    input_shape: tuple[int, int, int, int]
+    threads: int
+    seed: int = 0
+
+    def example(self) -> Tensor:
+        """A random input of that shape, float32."""
+        generator = torch.Generator().manual_seed(self.seed)
+        return torch.randn(self.input_shape, generator=generator)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A float32 model that is to be quantized, with everything that goes with it.
+
+    Attributes:
+        model: Float32 module in evaluation mode.
+        recipe: How it is quantized.
+        weights: Where its parameters come from: ``fixture``, ``probe``, a path, ``given``.
+        data: Calibration and evaluation images.
+        timing: At which input latency is measured.
+        folder: Where artifacts are written.
+        facts: What else the report shall tell.
+        thresholds: What the gates ask for; None: what the recipe promises.
+    """
+
+    model: nn.Module
+    recipe: Recipe
+    weights: str
+    data: Data
+    timing: Timing
+    folder: Path
+    facts: Mapping[str, object]
+    thresholds: Thresholds | None = None
+
+    @property
+    def asked(self) -> Thresholds:
+        """What the gates ask for."""
+        return self.thresholds or self.recipe.thresholds
+
+    def int8_path(self, backend: str) -> Path:
+        """Where the int8 artifact for a backend is written."""
+        return self.folder / f"{file_name(self.recipe.model)}-{backend}.int8.pt"
+
+
+class FloatSide:
+    """The float32 side of a model's cases, made once for all backends.
+
+    Args:
+        subject: The model.
+        backend: Any backend of the runtime; float32 does not depend on the engine.
+        phases: Where time is counted.
+    """
+
+    def __init__(self, subject: Subject, backend: TorchBackend, phases: Phases) -> None:
+        with phases.measure("lower float32"):
+            example = next(calibration_batches(subject.data, subject.recipe))[:1]
+            path = subject.folder / f"{file_name(subject.recipe.model)}.float32.pt"
+            # Traced once: the file is made from it, and the graph read in it.
+            self._traced = trace(subject.model.eval(), example)
+            self.artifact = backend.build_float(self._traced, subject.recipe.model, example, path)
+            self._lowerings = backend.float_lowerings(self.artifact)
+        self._subject = subject
+        self._phases = phases
+        self._counted = CountedModel(subject.model)
+
+    @cached_property
+    def times_ms(self) -> dict[str, float]:
+        """Median time of a call in ms of each lowering, and of the module itself (``eager``)."""
+        timing = self._subject.timing
+        example = timing.example()
+        with self._phases.measure("choose the float32 lowering", forward=True):
+            candidates = that_run(self._lowerings, example)
+            candidates["eager"] = self._counted
+            _, times = pick_fastest(candidates, example, threads=timing.threads, rounds=5)
+        return times
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The float model's own graph, with module paths."""
+        with self._phases.measure("read the float graph"):
+            return read_script(self._traced)
+
+    @cached_property
+    def macs(self) -> Macs:
+        """Multiply-adds of one image at the input of the latency; warming up counted them."""
+        return self._counted.macs(self._subject.timing.example())
+
+    @property
+    def lowering(self) -> str:
+        """Name of the fastest lowering; the module itself is not one that ships."""
+        return min(self._lowerings, key=lambda name: self.times_ms.get(name, math.inf))
+
+    @property
+    def fastest(self) -> Model:
+        """The fastest lowering, which int8 has to beat."""
+        return self._lowerings[self.lowering]
+
+    @cached_property
+    def predicting(self) -> Model:
+        """The fastest lowering that can run the images, whose size is not that of the latency."""
+        image = inspection_images(self._subject)[:1]
+        able = that_run({self.lowering: self.fastest}, image)
+        return able.get(self.lowering, self._lowerings["frozen"])
+
+
+def calibration_batches(data: Data, recipe: Recipe) -> Iterator[Tensor]:
+    """The images that the recipe calibrates with, in batches ``N×C×H×W`` float32."""
+    images: ImageSet = data.calibration
+    count = min(recipe.calibration_images, images.count)
+    return (pixels for pixels, _ in images.batches(0, count, BATCH_SIZE))
+
+
+def build_int8(
+    subject: Subject,
+    backend: TorchBackend,
+    phases: Phases,
+    path: Path | None = None,
+    kept: Calibrations | None = None,
+) -> Artifact:
+    """Quantize the subject for a backend.
+
+    Args:
+        subject: The float32 model.
+        backend: What the artifact is for.
+        phases: Where time is counted.
+        path: Where it is written; by default in the subject's folder.
+        kept: Shared by the subject's backends, so that those which can calibrate once.
+
+    Raises:
+        UserError: The backend is missing or the recipe does not fit.
+    """
+    batches = calibration_batches(subject.data, subject.recipe)
+    path = path or subject.int8_path(backend.name)
+    return backend.build(subject.model, subject.recipe, batches, path, phases, kept)
+
+
+def judge(
+    subject: Subject,
+    backend: TorchBackend,
+    artifact: Artifact,
+    float_side: FloatSide,
+    progress: Progress = silent,
+    phases: Phases | None = None,
+    looked: Findings | None = None,
+    fresh: FreshProcess | None = None,
+) -> CaseResult:
+    """Measure an int8 artifact, loaded from its file, and put it through the gates.
+
+    Args:
+        subject: The float32 model.
+        backend: What the artifact is for.
+        artifact: The int8 file.
+        float_side: Of the subject.
+        progress: Told how far the work is.
+        phases: Where time is counted.
+        looked: What was found inside it, if it was looked into already.
+        fresh: A process for the gate fidelity that was started before.
+    """
+    phases = phases or Phases()
+    if fresh is not None:
+        fresh.ready()
+    thresholds = subject.asked
+    here = instruction_set()
+    with phases.measure("load int8"):
+        int8 = artifact.load()
+    accuracy = measure_accuracy(
+        float_side.predicting,
+        int8,
+        subject.data.evaluation,
+        batch_size=BATCH_SIZE,
+        settled=accuracy_settled(thresholds),
+        progress=progress,
+        phases=phases,
+    )
+    with phases.measure("load int8"):
+        # Loaded anew: oneDNN keeps the primitives of the first input shape that a model sees
+        # and is much slower on every other one.
+        timed = artifact.load()
+    with phases.measure("speed pairs", forward=True):
+        speed = measure_speed(
+            float_side.fastest,
+            timed,
+            subject.timing.example(),
+            threads=subject.timing.threads,
+            threshold=thresholds.speedup.get(here) if here in backend.targets else None,
+            seed=subject.timing.seed,
+            progress=progress,
+            float32_plain_ms=float_side.times_ms["eager"],
+        )
+    size = measure_size(float_side.artifact.path, artifact.path)
+    if looked is None:
+        graph = float_side.graph
+        with phases.measure("look inside"):
+            made = made_by(subject.recipe, backend, artifact)
+            images = inspection_images(subject)
+            looked = Inside(made, int8, graph, images, fresh, phases).findings()
+    evidence = Evidence(
+        thresholds,
+        here,
+        accuracy=accuracy,
+        size=size,
+        speed=speed,
+        kernels_for=backend.targets,
+        missing=looked.missing,
+        **looked.found,
+    )
+    with phases.measure("judge"):
+        gates = evaluate(evidence)
+    measured = (accuracy, size, speed)
+    return CaseResult(
+        model=subject.recipe.model,
+        weights=subject.weights,
+        backend=backend.name,
+        data=subject.data.name,
+        recipe=subject.recipe.hash,
+        metrics=metrics_of(*measured),
+        gates=gates,
+        facts={
+            **subject.facts,
+            "engine": artifact.info.engine,
+            "flow": artifact.info.flow,
+            "calibration_images": artifact.info.calibration_images,
+            **facts_of(*measured),
+            **macs_facts(float_side.macs, looked.found.get("conversion")),
+            **broken_facts("calibration", broken_in(subject.data.calibration)),
+            "float32_lowering": float_side.lowering,
+            "float32_lowerings_ms": float_side.times_ms,
+        },
+    )
+
+
+def unavailable(
+    recipe: Recipe, backend: TorchBackend, reason: str, *, weights: str, data: str
+) -> CaseResult:
+    """The case of a backend that cannot run here: every gate is unverified, none is green."""
+    evidence = Evidence(recipe.promised(weights), instruction_set(), unavailable=reason)
+    return CaseResult(
+        model=recipe.model,
+        weights=weights,
+        backend=backend.name,
+        data=data,
+        recipe=recipe.hash,
+        metrics={},
+        gates=evaluate(evidence),
+        facts={"engine": backend.engine},
+    )
+
+
+def inspection_images(subject: Subject) -> Tensor:
+    """The few calibration images that artifacts are looked into with."""
+    return next(calibration_batches(subject.data, subject.recipe))[:IMAGES]
+
+
+def made_by(recipe: Recipe, backend: TorchBackend, artifact: Artifact) -> Made:
+    """What is known about an artifact, for the gates that look inside."""
+    info = artifact.info
+    return Made(
+        path=artifact.path,
+        engine=backend.engine,
+        recorded_engine=info.engine,
+        record=None if info.build is None else BuildRecord.from_dict(info.build),
+        promise=Promise(recipe.int8_modules, recipe.keep_float, recipe.per_channel),
+        saturates_elsewhere=bool(backend.sums_in_16_bits),
+    )

@@ -1,0 +1,291 @@
+"""Put an int8 file through the gates that ptqbench did not make, or does not remember making."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ptqbench.backends.cpu import instruction_set, physical_cores
+from ptqbench.backends.torch_engines.artifact import ArtifactInfo
+from ptqbench.backends.torch_engines.engine import (
+    BACKENDS,
+    TorchBackend,
+    process_unchanged,
+    recommended,
+)
+from ptqbench.backends.torch_engines.foreign_artifact import (
+    GivenArtifact,
+    NotRunning,
+    engines_that_run,
+    try_out,
+)
+from ptqbench.backends.torch_engines.graph import Graph
+from ptqbench.core.phases import Phases
+from ptqbench.core.progress import Progress, silent
+from ptqbench.core.registry import nearest
+from ptqbench.errors import UserError
+from ptqbench.evaluation.case import FloatSide, Subject, inspection_images, judge, unavailable
+from ptqbench.evaluation.foreign_notes import Given, check_model, open_given, told
+from ptqbench.evaluation.machine import machine_facts
+from ptqbench.evaluation.result import CaseResult, Report
+from ptqbench.evaluation.subject import RunSettings, open_subject
+from ptqbench.gates import Evidence, evaluate
+from ptqbench.measurement.artifact_inspection import Findings, Inside, Made
+from ptqbench.measurement.conversion import Promise
+from ptqbench.measurement.cross_engine import measure_engines
+from ptqbench.measurement.fidelity import Fidelity, Replay
+from ptqbench.measurement.fresh_process import FreshProcess
+from ptqbench.measurement.size import measure_size
+from ptqbench.models.catalog import MODELS
+from ptqbench.quantization.build_record import BuildRecord
+from ptqbench.recipes import RECIPES, Recipe, Thresholds
+
+_STATIC = ("fusion", "conversion")
+"""What the graph alone tells, of a file that runs on nothing too."""
+
+
+@process_unchanged()
+def gate(
+    model: str,
+    artifact: str | Path,
+    backend: str | None = None,
+    settings: RunSettings | None = None,
+    *,
+    keep_float: Sequence[str] = (),
+    progress: Progress = silent,
+    phases: Phases | None = None,
+) -> Report:
+    """Judge an int8 file beside the float32 model that it was made from.
+
+    Args:
+        model: Registered name.
+        artifact: The TorchScript file, whoever made it.
+        backend: What it will run on; by default the backend that it records, else the one
+            that the recipe recommends.
+        settings: Weights, images, input, thresholds.
+        keep_float: Modules that are meant to stay float32, with all below them.
+        progress: Told how far the work is.
+        phases: Where time is counted.
+
+    Raises:
+        UserError: A name is unknown, a file is missing, damaged or of another kind, or
+            file, weights and images do not belong together.
+    """
+    settings = settings or RunSettings()
+    phases = phases or Phases()
+    name = MODELS.get(model).name
+    settings = settings.of(name)
+    given = open_given(artifact)
+    check_model(given, name)
+    recipe = recipe_for(name, backend, given)
+    target = BACKENDS.get(backend or given.backend or recommended(recipe))
+    torch.set_num_threads(settings.threads or physical_cores())
+    if reason := target.availability():
+        case = unavailable_given(
+            recipe, target, given, reason, str(settings.weights), settings.data
+        )
+    else:
+        with ExitStack() as stack:
+            own = given.info is not None
+            subject = open_subject(recipe, settings, stack, progress, phases, complete=own)
+            case = judge_given(
+                subject, target, given, keep_float=keep_float, progress=progress, phases=phases
+            )
+    return Report(machine_facts(), (case,), settings.to_dict())
+
+
+def recipe_for(model: str, backend: str | None, given: Given) -> Recipe:
+    """The recipe of a model, for its thresholds; without one, the default thresholds.
+
+    Raises:
+        UserError: There is no recipe and nobody names a backend.
+    """
+    if model in RECIPES:
+        return RECIPES.get(model)
+    known = backend or given.backend
+    if known is None:
+        raise UserError(
+            f"There is no recipe for {model} that recommends a backend. Name the one that "
+            f"{given.path} will run on: one of {', '.join(BACKENDS.names())}."
+        )
+    return Recipe(model, known, fusion=(), int8_modules=0, thresholds=Thresholds())
+
+
+def unavailable_given(
+    recipe: Recipe, backend: TorchBackend, given: Given, reason: str, weights: str, data: str
+) -> CaseResult:
+    """The case of a file whose backend cannot run here: every gate is unverified."""
+    case = unavailable(recipe, backend, reason, weights=weights, data=data)
+    return told(case, given)
+
+
+def judge_given(
+    subject: Subject,
+    backend: TorchBackend,
+    given: Given,
+    *,
+    keep_float: Sequence[str] = (),
+    progress: Progress = silent,
+    phases: Phases | None = None,
+) -> CaseResult:
+    """Put a file through every gate that applies to it.
+
+    Args:
+        subject: The float32 model that it was made from, with images. Of the recipe only
+            the thresholds count, unless the file records that it was made by it.
+        backend: What the file will run on; it must be available.
+        given: The file.
+        keep_float: Modules that are meant to stay float32, with all below them.
+        progress: Told how far the work is.
+        phases: Where time is counted.
+
+    Raises:
+        UserError: The file takes other images or gives other outputs than the float32
+            model, or a module that is to stay float32 is unknown.
+    """
+    phases = phases or Phases()
+    float_side = FloatSide(subject, backend, phases)
+    _check_layers(keep_float, float_side.graph)
+    images = inspection_images(subject)
+    made = _made(subject.recipe, backend, given, keep_float, float_side.artifact.path)
+    info = given.info or ArtifactInfo("int8", backend.name, "", subject.recipe.model, torch="")
+    file = GivenArtifact(given.path, info).under(backend.engine)
+    try:
+        with phases.measure("try the file out"):
+            file = try_out(file, images, _classes(subject, images), subject.timing.example())
+    except NotRunning as problem:
+        case = _not_running(subject, backend, made, float_side, images, problem)
+        return told(case, given, keep_float=keep_float)
+    seen = images[:1] if file.one_at_a_time else images
+    with phases.measure("look inside"):
+        inside = Inside(made, file.load(), float_side.graph, seen, phases=phases)
+        looked = _applicable(inside.findings(forgiving=True))
+        engines = measure_engines(file, subject.model, seen, _others(backend))
+    case = judge(subject, backend, file, float_side, progress, phases, looked)
+    return told(
+        case,
+        given,
+        keep_float=keep_float,
+        engines=engines,
+        images=len(seen),
+        file=file,
+    )
+
+
+def _classes(subject: Subject, images: Tensor) -> int:
+    with torch.inference_mode():
+        return int(subject.model(images[:1]).shape[1])
+
+
+def _others(backend: TorchBackend) -> list[str]:
+    """The engines that there are beside the one that a file is judged under."""
+    usable = [other.engine for other in BACKENDS if other.availability() is None]
+    return [engine for engine in dict.fromkeys(usable) if engine != backend.engine]
+
+
+def _made(
+    recipe: Recipe, backend: TorchBackend, given: Given, keep_float: Sequence[str], float32: Path
+) -> Made:
+    """What is known about a file: all that a recipe promises only if it was made by it."""
+    info = given.info
+    promise, record = Promise(keep_float=tuple(keep_float)), None
+    if info is not None and info.build is not None:
+        try:
+            record = BuildRecord.from_dict(info.build)
+        except TypeError:  # another version's record: judged as if there were none
+            record = None
+    if info is not None and info.recipe_hash == recipe.hash and not keep_float:
+        promise = Promise(recipe.int8_modules, recipe.keep_float, recipe.per_channel)
+    return Made(
+        path=given.path,
+        engine=backend.engine,
+        recorded_engine="" if info is None else info.engine,
+        record=record,
+        promise=promise,
+        saturates_elsewhere=bool(backend.sums_in_16_bits),
+        float32=float32,
+    )
+
+
+def _check_layers(names: Iterable[str], reference: Graph) -> None:
+    layers = [layer.path for layer in reference.float_layers]
+    for name in names:
+        if not any(layer == name or layer.startswith(f"{name}.") for layer in layers):
+            raise UserError(
+                f"{name!r} is to stay float32, but is no convolution or linear layer of the "
+                f"model, nor holds one. {nearest(name, layers)}"
+            )
+
+
+def _applicable(looked: Findings) -> Findings:
+    """Leave out what would be true of nothing: without int8 layers nothing was fused."""
+    conversion = looked.found.get("conversion")
+    if conversion is None or conversion.int8 or conversion.foreign:
+        return looked
+    found = {name: value for name, value in looked.found.items() if name != "fusion"}
+    reason = "There is no int8 layer in the file, and so nothing to be fused in int8."
+    return Findings(found, {**looked.missing, "fusion": reason})
+
+
+def _not_running(
+    subject: Subject,
+    backend: TorchBackend,
+    made: Made,
+    float_side: FloatSide,
+    images: Tensor,
+    problem: NotRunning,
+) -> CaseResult:
+    """What can be said of a file that cannot be loaded, or runs on no image."""
+    runs = engines_that_run(made.path, images, _others(backend))
+    looked = Findings({}, {name: f"The file cannot be loaded: {problem}." for name in _STATIC})
+    if problem.loads or runs:
+        # The graph is the same under every engine that can load it.
+        readable = made if problem.loads else replace(made, engine=runs[0])
+        inside = Inside(readable, subject.model, float_side.graph, images)
+        looked = _applicable(inside.findings(_STATIC, forgiving=True))
+    missing = {
+        name: f"The file does not run under {backend.engine}: see the gate fidelity."
+        for name in ("accuracy", "speed", "saturation")
+    }
+    size = measure_size(float_side.artifact.path, made.path)
+    evidence = Evidence(
+        subject.asked,
+        instruction_set(),
+        size=size,
+        fidelity=_infidelity(made, images, str(problem), runs),
+        kernels_for=backend.targets,
+        missing={**missing, **looked.missing},
+        **looked.found,
+    )
+    return CaseResult(
+        model=subject.recipe.model,
+        weights=subject.weights,
+        backend=backend.name,
+        data=subject.data.name,
+        recipe="",
+        metrics={
+            "float32_bytes": size.float32_bytes,
+            "int8_bytes": size.int8_bytes,
+            "size_ratio": size.ratio,
+        },
+        gates=evaluate(evidence),
+        facts={**subject.facts, "engine": backend.engine},
+    )
+
+
+def _infidelity(made: Made, images: Tensor, reason: str, runs: Sequence[str]) -> Fidelity:
+    """What a fresh process says to a file that does not run here."""
+    with FreshProcess() as process:
+        _, fresh, error = Replay(process, made.path, images[:1], made.engine).result()
+    # What was found out here says more than what the fresh process ends with.
+    error = reason if error else f"this process cannot ({reason}), a fresh one can"
+    if made.recorded_engine:
+        error += f"; the file records {made.recorded_engine}"
+    if runs:
+        error += f"; it does run under {', '.join(runs)}"
+    return Fidelity(len(images), 0, None, "", made.engine, fresh, error)

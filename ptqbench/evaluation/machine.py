@@ -1,0 +1,29 @@
+"""What the machine is, for the report."""
+
+from __future__ import annotations
+
+import platform
+
+import torch
+
+from ptqbench.backends.cpu import cpu_flags, cpu_name, instruction_set, physical_cores
+
+_INT8_FLAGS = (
+    "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "amx_int8",
+    "asimd", "asimddp", "i8mm",
+)  # fmt: skip
+"""Flags of the CPU that int8 and float32 kernels are chosen by."""
+
+
+def machine_facts() -> dict[str, object]:
+    """CPU, instruction set and flags, cores, system, Python, torch and its quantized engines."""
+    return {
+        "cpu": cpu_name(),
+        "instruction_set": instruction_set(),
+        "flags": [flag for flag in _INT8_FLAGS if flag in cpu_flags()],
+        "physical_cores": physical_cores(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "engines": [e for e in torch.backends.quantized.supported_engines if e != "none"],
+    }

@@ -1,0 +1,234 @@
+"""Run named models through build, measurement and gates; look at one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ptqbench.backends.cpu import physical_cores
+from ptqbench.backends.torch_engines.engine import (
+    BACKENDS,
+    TorchBackend,
+    process_unchanged,
+    recommended,
+)
+from ptqbench.core.package_data import SHIPPED
+from ptqbench.core.phases import Phases
+from ptqbench.core.progress import Progress, named, silent
+from ptqbench.data.decode import load_image
+from ptqbench.errors import UserError
+from ptqbench.evaluation.backend_choice import choose_backend, noted
+from ptqbench.evaluation.case import FloatSide, build_int8, judge, unavailable
+from ptqbench.evaluation.machine import machine_facts
+from ptqbench.evaluation.result import CaseResult, Prediction, Report
+from ptqbench.evaluation.subject import RunSettings, open_subject
+from ptqbench.measurement.fresh_process import FreshProcess
+from ptqbench.models.catalog import MODELS
+from ptqbench.quantization.calibration_cache import Calibrations
+from ptqbench.recipes import RECIPES, Recipe
+from ptqbench.recipes.recipe import MEASURED
+from ptqbench.settings.requests import Order, chosen_backends
+from ptqbench.settings.weights_specifier import is_source_name
+from ptqbench.weights.load import check_published
+from ptqbench.weights.open_weights import open_weights
+
+__all__ = ["RunSettings", "predict", "run", "run_orders"]
+
+
+def run(
+    models: Sequence[str] = (),
+    backends: Sequence[str] | None = None,
+    settings: RunSettings | None = None,
+    progress: Progress = silent,
+    phases: Phases | None = None,
+) -> Report:
+    """Quantize models for backends and judge every artifact.
+
+    Args:
+        models: Names or wildcards; empty: every model with shipped weights.
+        backends: Names; None: the one that each recipe recommends.
+        settings: Everything else.
+        progress: Told how far the work is.
+        phases: Where time is counted.
+
+    Raises:
+        UserError: An unknown name, weights that do not fit, data that cannot be read, …
+            Names are checked before anything is measured.
+    """
+    settings = settings or RunSettings()
+    names = MODELS.match(*models) if models else list(SHIPPED)
+    recipes = [RECIPES.get(name) for name in names]
+    chosen = tuple(dict.fromkeys(backends or ()))
+    for name in chosen:
+        BACKENDS.get(name)
+    if settings.weights and not is_source_name(settings.weights) and len(recipes) > 1:
+        raise UserError(
+            f"--weights {settings.weights} belongs to one model, but {len(recipes)} are named "
+            f"({', '.join(names)}). Name the one that it is for."
+        )
+    options = {each.name: getattr(settings, each.name) for each in fields(settings)}
+    orders = [Order(each.model, chosen or (each.backend,), "backends", options) for each in recipes]
+    return run_orders(orders, progress, phases)
+
+
+@process_unchanged()
+def run_orders(
+    orders: Sequence[Order],
+    progress: Progress = silent,
+    phases: Phases | None = None,
+    fresh: FreshProcess | None = None,
+) -> Report:
+    """Carry out what is asked for, model by model.
+
+    Args:
+        orders: What is asked for.
+        progress: Told how far the work is.
+        phases: Where time is counted.
+        fresh: For the first artifact; the others start one of their own.
+
+    Raises:
+        UserError: As `run` does. Names are checked before anything is measured.
+    """
+    phases = phases or Phases()
+    known = {backend.name: backend.availability() for backend in BACKENDS}
+    planned = [
+        (
+            RECIPES.get(order.model),
+            _planned(order, known),
+            RunSettings(**order.options).of(order.model),
+        )
+        for order in orders
+    ]
+    with phases.measure("load weights"):
+        for recipe, backends, settings in planned:
+            if backends and all(backend.refusal(recipe) for backend in backends):
+                continue
+            check_published(MODELS.get(recipe.model), str(settings.weights), progress)
+    cases: list[CaseResult] = []
+    spare = [fresh] if fresh else []
+    for recipe, backends, settings in planned:
+        torch.set_num_threads(settings.threads or physical_cores())
+        cases += _run_model(recipe, backends, settings, progress, phases, spare)
+    shown = {recipe.model: settings.to_dict() for recipe, _, settings in planned}
+    return Report(machine_facts(), tuple(cases), _together(shown))
+
+
+def _planned(order: Order, known: Mapping[str, str | None]) -> list[TorchBackend]:
+    """The backends that are asked for; none: the fastest is to be found by measuring."""
+    if MEASURED in order.backends:
+        return []
+    return [BACKENDS.get(n) for n in chosen_backends(order.backends, order.origin, known)]
+
+
+def _together(settings: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
+    """Settings of several models: what they share, and what each has of its own."""
+    first = next(iter(settings.values()), {})
+    shared = {
+        name: value
+        for name, value in first.items()
+        if all(each[name] == value for each in settings.values())
+    }
+    own = {
+        model: {name: value for name, value in each.items() if name not in shared}
+        for model, each in settings.items()
+    }
+    return {**shared, "models": own} if any(own.values()) else shared
+
+
+def _run_model(
+    recipe: Recipe,
+    backends: Sequence[TorchBackend],
+    settings: RunSettings,
+    progress: Progress,
+    phases: Phases,
+    spare: list[FreshProcess],
+) -> list[CaseResult]:
+    """All cases of one model; the float32 side is made once for all of them.
+
+    Without backends there is one case, for the one that is the fastest here.
+    """
+    cases: list[CaseResult] = []
+    kept = Calibrations() if len(backends) != 1 else None
+    with ExitStack() as stack:
+        subject = None
+        float_side = None
+        if not backends:
+            subject = open_subject(recipe, settings, stack, progress, phases)
+            choice = choose_backend(subject, phases, kept)
+            subject = noted(subject, choice.sentence(recipe.model))
+            backends = [BACKENDS.get(choice.backend)]
+        for backend in backends:
+            if reason := backend.refusal(recipe):
+                cases.append(
+                    unavailable(
+                        recipe, backend, reason, weights=str(settings.weights), data=settings.data
+                    )
+                )
+                continue
+            with spare.pop() if spare else FreshProcess() as fresh:
+                if subject is None:
+                    subject = open_subject(recipe, settings, stack, progress, phases)
+                if float_side is None:
+                    float_side = FloatSide(subject, backend, phases)
+                told = named(progress, f"{recipe.model} on {backend.name}")
+                told("quantize", 0, 0)
+                artifact = build_int8(subject, backend, phases, kept=kept)
+                case = judge(subject, backend, artifact, float_side, told, phases, fresh=fresh)
+                told(case.verdict.value, 1, 1)
+                cases.append(case)
+    return cases
+
+
+def predict(image: Path, order: Order, progress: Progress = silent) -> Prediction:
+    """What float32 and int8 see in one picture: the five most likely classes of each.
+
+    Args:
+        image: The picture.
+        order: Model, weights, and the images that set the ranges. Of several backends one is
+            taken: the recipe's recommendation if it is among them, else the first that can be
+            used here.
+        progress: Told how far the work is.
+
+    Raises:
+        UserError: Unknown names, a picture that cannot be read, a backend that cannot run
+            here, or weights and data that do not fit.
+    """
+    recipe = RECIPES.get(order.model)
+    settings = RunSettings(**order.options)
+    target = _one_backend(recipe, order)
+    picture = load_image(image)
+    if reason := target.refusal(recipe):
+        raise UserError(f"The backend {target.name} cannot be used here: {reason}.")
+    with ExitStack() as stack:
+        subject = open_subject(recipe, settings, stack, progress, Phases())
+        loaded = open_weights(MODELS.get(order.model), settings.weights, settings.overrides)
+        pixels = loaded.preprocessing.normalise(loaded.preprocessing.pixels(picture)[None])
+        int8 = build_int8(subject, target, Phases()).load()
+        labels = subject.data.evaluation.classes
+        with torch.inference_mode():
+            seen = [_top5(run(pixels)[0], labels) for run in (subject.model, int8)]
+    float32, quantized = seen
+    return Prediction(order.model, loaded.source, target.name, float32, quantized, loaded.notes)
+
+
+def _one_backend(recipe: Recipe, order: Order) -> TorchBackend:
+    """One of the backends that are asked for; it may be one that cannot be used here."""
+    known = {backend.name: backend.refusal(recipe) for backend in BACKENDS}
+    if MEASURED in order.backends:  # for one picture, that would take too long
+        return BACKENDS.get(recommended(recipe))
+    names = chosen_backends(order.backends, order.origin, known)
+    usable = [name for name in names if known[name] is None] or names
+    return BACKENDS.get(recipe.backend if recipe.backend in usable else usable[0])
+
+
+def _top5(logits: Tensor, classes: Sequence[str]) -> tuple[tuple[str, float], ...]:
+    found = logits.softmax(0).topk(min(5, len(classes)))
+    return tuple(
+        (classes[int(label)], float(share))
+        for share, label in zip(found.values, found.indices, strict=True)
+    )

@@ -1,0 +1,37 @@
+"""When enough images have been seen for the gates that judge accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from ptqbench.gates import accuracy as accuracy_gate
+from ptqbench.gates import agreement as agreement_gate
+from ptqbench.gates.conditions import worst
+from ptqbench.gates.gate import Verdict
+
+if TYPE_CHECKING:
+    from ptqbench.measurement.accuracy import Accuracy
+    from ptqbench.recipes import Thresholds
+
+STOPPING_CONFIDENCE = 0.99
+"""Level at which intervals must be clear: looking repeatedly would err too often at 95 %."""
+
+
+def accuracy_settled(thresholds: Thresholds) -> Callable[[Accuracy], bool]:
+    """A test for ``measure_accuracy``: are the accuracy and agreement verdicts clear?
+
+    A gate is clear once one of its conditions fails or all of them hold. It is also settled
+    where float32 is guessing, which more images would not change; without labels agreement
+    alone is waited for.
+    """
+
+    def settled(accuracy: Accuracy) -> bool:
+        if accuracy_gate.is_guessing(accuracy):
+            return True
+        gates = [agreement_gate.conditions(accuracy, thresholds, STOPPING_CONFIDENCE)]
+        if accuracy.labelled:
+            gates.append(accuracy_gate.conditions(accuracy, thresholds, STOPPING_CONFIDENCE))
+        return all(worst(found).verdict is not Verdict.INCONCLUSIVE for found in gates)
+
+    return settled

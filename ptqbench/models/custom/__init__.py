@@ -1,0 +1,1 @@
+"""Custom models: registration, and importing the modules that register them."""

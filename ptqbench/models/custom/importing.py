@@ -1,0 +1,206 @@
+"""Models of a user's own: importing the modules and functions that settings and options name."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from ptqbench.core.registry import nearest
+from ptqbench.core.user_code import failure
+from ptqbench.errors import UserError
+from ptqbench.models.custom.registration import add_reference
+from ptqbench.models.custom.spec import OWN
+from ptqbench.recipes import RECIPES
+from ptqbench.recipes.toml_format import read
+
+if TYPE_CHECKING:
+    from ptqbench.settings.layers import Settings
+
+_REFERENCE = re.compile(r"(?P<module>.+):(?P<function>[A-Za-z_][\w.]*)")
+_WILDCARDS = frozenset("*?[")
+
+
+def prepare(settings: Settings) -> None:
+    """Register all models of a user's own that settings name, and the recipes.
+
+    The models are what the plugins register, and each ``module:function`` among the chosen models,
+    the tables of models and the recipes. Modules are looked for in the working folder and
+    beside the settings.
+
+    Args:
+        settings: As loaded.
+
+    Raises:
+        UserError: A module is not there or cannot be imported, or does not have the function; or a
+            recipe is wrong.
+    """
+    folders = [Path.cwd(), *([settings.file.parent] if settings.file is not None else [])]
+    plugins = settings.value("plugins")
+    load(plugins.value, folders, plugins.origin)
+    models = settings.value("models")
+    for text in models.value:
+        reference(text, folders)
+    for pattern, layer in settings.models:
+        if is_reference(pattern):
+            reference(pattern, folders, layer.origin)
+    use_recipes(settings.value("recipes").value, folders)
+
+
+def use_recipes(paths: Iterable[Path], folders: Iterable[Path] = ()) -> None:
+    """Use recipes from files for the models that they name.
+
+    Args:
+        paths: TOML, as ``ptqbench recipe`` prints it.
+        folders: Where modules are looked for besides where Python looks.
+
+    Raises:
+        UserError: One cannot be read, is wrong, or is for no model or for the model of another.
+    """
+    seen: dict[str, Path] = {}
+    for path in paths:
+        recipe = read(path)
+        reference(recipe.model, folders, str(path))
+        if recipe.model not in RECIPES:
+            raise UserError(
+                f"The recipe {path} is for the model {recipe.model!r}, which there is not. "
+                f"{nearest(recipe.model, RECIPES.names())}"
+            )
+        if recipe.model in seen:
+            raise UserError(
+                f"{seen[recipe.model]} and {path} are both recipes for {recipe.model}. Keep one."
+            )
+        seen[recipe.model] = path
+        RECIPES.replace(recipe.model, recipe)
+
+
+def load(modules: Iterable[str], folders: Iterable[Path], origin: str = "") -> None:
+    """Import modules that register models.
+
+    Args:
+        modules: Dotted names, or paths of Python files.
+        folders: Where modules are looked for besides where Python looks.
+        origin: Who named them, for messages.
+
+    Raises:
+        UserError: One is not there or cannot be imported.
+    """
+    for name in modules:
+        _imported(name, folders, f"The plugin {name}{f' ({origin})' if origin else ''}")
+
+
+def is_reference(text: str) -> bool:
+    """Whether a text is ``module:function``, and no name or wildcard."""
+    return _REFERENCE.fullmatch(text) is not None and not _WILDCARDS.intersection(text)
+
+
+def reference(text: str, folders: Iterable[Path] = (), origin: str = "") -> None:
+    """Register the model that ``module:function`` or ``file.py:function`` leads to.
+
+    Any other text, and one that is registered already, is left alone.
+
+    Args:
+        text: As the user wrote it.
+        folders: Where modules are looked for besides where Python looks.
+        origin: Who wrote it, for messages.
+
+    Raises:
+        UserError: There is no such module or function, or it makes no model.
+    """
+    found = _REFERENCE.fullmatch(text)
+    if found is None or text in OWN or _WILDCARDS.intersection(text):
+        return
+    place = f" ({origin})" if origin else ""
+    module = _imported(found["module"], folders, f"The module of {text}{place}")
+    factory: object = module
+    for part in found["function"].split("."):
+        if not hasattr(factory, part):
+            public = _callables(factory)
+            raise UserError(
+                f"{found['module']} has no function {found['function']!r}{place}. "
+                f"{nearest(part, public) if public else 'It has none.'}"
+            )
+        factory = getattr(factory, part)
+    add_reference(text, factory)
+
+
+def _callables(owner: object) -> list[str]:
+    """Public functions and classes that are defined in a module or class, or else all of them."""
+    public = {n: v for n, v in vars(owner).items() if callable(v) and not n.startswith("_")}
+    home = getattr(owner, "__name__", "")
+    own = [name for name, v in public.items() if getattr(v, "__module__", None) == home]
+    return own or list(public)
+
+
+def _imported(name: str, folders: Iterable[Path], what: str) -> ModuleType:
+    """Import a module by its name or its file."""
+    if name.endswith(".py"):
+        return _from_file(name, folders, what)
+    _importable(folders)
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            places = ", ".join(dict.fromkeys(map(str, folders))) or "Python's path"
+            raise UserError(
+                f"{what} is not there: no module {error.name} in {places}, nor installed. "
+                f"{_neighbours(error.name, folders)}"
+            ) from None
+        raise _failed(what, error) from error
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        raise _failed(what, error) from error
+
+
+def _failed(what: str, error: BaseException) -> UserError:
+    said = str(error).rstrip(".") if isinstance(error, UserError) else failure(error)
+    return UserError(f"{what} cannot be imported: {said}.")
+
+
+def _from_file(name: str, folders: Iterable[Path], what: str) -> ModuleType:
+    """Import a file as a module that is called like it."""
+    given = Path(name).expanduser()
+    path = next((p for p in (given, *(f / given for f in folders)) if p.is_file()), None)
+    if path is None:
+        raise UserError(f"{what} is not there: there is no file {name}.")
+    path = path.resolve()
+    _importable([path.parent])
+    for loaded in list(sys.modules.values()):
+        file = Path(getattr(loaded, "__file__", None) or "")
+        if file.name == path.name and file.resolve() == path:
+            return loaded
+    # A module that is called like another one must not take its place.
+    key = path.stem if path.stem not in sys.modules else f"ptqbench_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(key, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[key] = module
+    try:
+        spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
+        del sys.modules[key]
+        raise _failed(what, error) from error
+    return module
+
+
+def _importable(folders: Iterable[Path]) -> None:
+    """Let Python look for modules in these folders too, before all others."""
+    for folder in reversed(list(folders)):
+        if str(folder) not in sys.path:
+            sys.path.insert(0, str(folder))
+            importlib.invalidate_caches()
+
+
+def _neighbours(name: str, folders: Iterable[Path]) -> str:
+    """Which modules there are that may have been meant."""
+    known = sorted(
+        path.stem
+        for folder in dict.fromkeys(folders)
+        for path in folder.iterdir()
+        if path.suffix == ".py" or (path / "__init__.py").is_file()
+    )
+    return nearest(name, known) if known else "There are no modules."

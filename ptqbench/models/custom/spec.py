@@ -1,0 +1,39 @@
+"""Models of a user's own: what is known of them before torch is imported."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ptqbench.core.registry import Registry
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class OwnModel:
+    """A factory that a user has registered.
+
+    Attributes:
+        name: Registered name; of one that was given as ``module:function``, that text.
+        factory: Called as ``factory(num_classes=N)``.
+        origin: Where it is defined, ``nets.py, line 12``.
+        num_classes: The default of its parameter; None: it has none.
+        input_size: Standard input ``(3, H, W)``.
+        fixed_input: Whether the model takes no other height and width.
+        quantizable: The same model with the same state-dict keys, with stubs and
+            ``FloatFunctional`` for the eager flow; None: there is none.
+    """
+
+    name: str
+    factory: Callable[..., nn.Module]
+    origin: str
+    num_classes: int | None = None
+    input_size: tuple[int, int, int] = (3, 224, 224)
+    fixed_input: bool = False
+    quantizable: Callable[..., nn.Module] | None = None
+
+
+OWN: Registry[OwnModel] = Registry("model")

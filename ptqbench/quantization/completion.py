@@ -1,0 +1,267 @@
+"""Find in a model's graph what a recipe leaves open: fusion groups, counts, names.
+
+A recipe may leave out its fusion groups and the number of int8 layers, and name what stays
+float32 with wildcards. All three follow from the model. What is found here by following
+values through the graph (``patterns``) is fused by torch.ao's own patterns in the FX flow, and
+the gate ``fusion`` holds one against the other.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from ptqbench.core.registry import nearest
+from ptqbench.errors import UserError
+from ptqbench.quantization import eager
+from ptqbench.quantization.fusion_groups import FUNCTIONS, is_function, within
+from ptqbench.quantization.fusion_search import Pattern, layer_calls
+from ptqbench.quantization.fx_tracing import check_classifier, check_decisions, has_stubs, trace
+from ptqbench.recipes.recipe import Group, Recipe, Thresholds
+
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_LAYER_FUNCTIONS = (F.conv1d, F.conv2d, F.conv3d, F.linear)
+
+
+def completed(recipe: Recipe, model: nn.Module, example: Tensor) -> Recipe:
+    """The recipe with everything that it leaves open found in the model's graph.
+
+    A complete recipe is returned as it is, without tracing the model. Where the groups are to be
+    found, a model with stubs is taken through the eager flow, and scripted modules stay float32.
+
+    Args:
+        recipe: Of the model.
+        model: Float32, evaluation mode; it is not changed.
+        example: One input, ``N×C×H×W`` float32; only the eager flow runs it.
+
+    Returns:
+        The recipe with ``fusion``, ``int8_modules`` and plain names in ``keep_float``. Its
+        hash is still that of ``recipe``.
+
+    Raises:
+        UserError: The model cannot be traced, has no layer that could become int8 or is written
+            for the other flow, ``keep_float`` names nothing in it, or the eager flow is asked for
+            where there is no quantizable variant.
+    """
+    declared, stubs = recipe, has_stubs(model)
+    if recipe.fusion is None:
+        recipe = replace(recipe, flow="eager" if stubs else recipe.flow)
+        kept = tuple(dict.fromkeys((*recipe.keep_float, *scripted(model))))
+        recipe = replace(recipe, keep_float=kept)
+    elif stubs and recipe.flow == "fx":
+        raise UserError(
+            f"{recipe.model} has QuantStubs and so is written for eager mode, but its recipe says "
+            'flow = "fx". Set it to "eager", or take the stubs out of the model.'
+        )
+    keep_float = resolved(recipe.keep_float, model)
+    if recipe.fusion is not None and recipe.int8_modules is not None:
+        if keep_float == recipe.keep_float:
+            return recipe
+        return replace(recipe, keep_float=keep_float).completing(declared)
+    traced = trace(unfused(model, recipe, example), keep_float=keep_float)
+    check_decisions(model, example, traced)
+    fusion, int8_modules = recipe.fusion, recipe.int8_modules
+    if fusion is None:
+        fusion = fusion_groups(traced, functions=recipe.flow == "fx")
+    if int8_modules is None:
+        int8_modules = len(int8_layers(traced, keep_float))
+    if not int8_modules:
+        raise UserError(
+            f"There is nothing to quantize: {recipe.model} has no convolution or linear layer that "
+            f"could become int8{' beside what keep_float names' if keep_float else ''}."
+        )
+    found = replace(recipe, fusion=fusion, int8_modules=int8_modules, keep_float=keep_float)
+    return found.completing(declared)
+
+
+def derive(
+    name: str,
+    model: nn.Module,
+    example: Tensor,
+    *,
+    backend: str = "x86",
+    keep_float: Iterable[str] = (),
+) -> Recipe:
+    """A recipe for a model that has none, everything in it by name.
+
+    Args:
+        name: What the model is called.
+        model: Float32 classifier, evaluation mode; it is not changed.
+        example: One input ``N×C×H×W`` float32, on which the model is tried.
+        backend: The one to recommend.
+        keep_float: Modules that stay float32, wildcards allowed; one that cannot be traced is
+            kept whole.
+
+    Returns:
+        A complete recipe with default thresholds, which can be written down and edited.
+
+    Raises:
+        UserError: The model cannot be run or traced, gives no logits, or has no layer that
+            could become int8; ``keep_float`` names nothing in it.
+    """
+    check_classifier(model, example)
+    recipe = Recipe(
+        name, backend, None, None, thresholds=Thresholds(), keep_float=tuple(keep_float)
+    )
+    found = completed(recipe, model, example)
+    return replace(found, fused_groups=len(found.groups), declared=None)
+
+
+def check_count(recipe: Recipe, model: nn.Module) -> None:
+    """See that a recipe promises as many int8 layers as its model has.
+
+    Where somebody has changed ``keep_float`` or the model, the count is not true any more. A model
+    that cannot be traced is not counted.
+
+    Args:
+        recipe: Complete, of a model of a user's own.
+        model: Float32, evaluation mode.
+
+    Raises:
+        UserError: The counts differ.
+    """
+    try:
+        traced = trace(model, keep_float=recipe.keep_float)
+    except UserError:
+        return
+    count = len(int8_layers(traced, recipe.keep_float))
+    if recipe.int8_modules not in (None, count):
+        kept = f" with keep_float = [{', '.join(recipe.keep_float)}]" if recipe.keep_float else ""
+        raise UserError(
+            f"The recipe of {recipe.model} promises {recipe.int8_modules} int8 layers, but the "
+            f"model has {count}{kept}. Set int8_modules = {count} in it, or leave that out."
+        )
+
+
+def unfused(model: nn.Module, recipe: Recipe, example: Tensor) -> nn.Module:
+    """The float model whose graph shows what a recipe fuses.
+
+    In the eager flow that is the quantizable variant, which may have modules where the plain
+    model calls functions, or two where the plain one uses the same twice.
+    """
+    if recipe.flow == "eager":
+        return eager.quantizable_copy(model, recipe, example)
+    return model
+
+
+def resolved(names: tuple[str, ...], model: nn.Module) -> tuple[str, ...]:
+    """Names of modules, in the model's order, for names and shell wildcards; then functions.
+
+    A module within another one that is named too is left out.
+
+    Raises:
+        UserError: A name or pattern matches no module.
+    """
+    if not names:
+        return ()
+    known = [name for name, _ in model.named_modules(remove_duplicate=False) if name]
+    functions = [name for name in names if is_function(name)]
+    for name in functions:
+        if name not in FUNCTIONS:
+            raise UserError(
+                f"keep_float names the function {name!r}, of which ptqbench does not know that it "
+                f"could be int8. {nearest(name, list(FUNCTIONS))}"
+            )
+    wanted: set[str] = set()
+    for pattern in names:
+        if pattern in functions:
+            continue
+        matched = fnmatch.filter(known, pattern)
+        if not matched:
+            raise UserError(
+                f"keep_float names {pattern!r}, but the model has no such module. "
+                f"{nearest(pattern, known)}"
+            )
+        wanted.update(matched)
+    modules = (
+        name
+        for name in known
+        if name in wanted and not any(name.startswith(f"{other}.") for other in wanted)
+    )
+    return (*modules, *dict.fromkeys(functions))
+
+
+def fusion_groups(traced: fx.GraphModule, *, functions: bool = True) -> tuple[Group, ...]:
+    """The fusion groups of a traced float model, in the order of its layers.
+
+    A ReLU6 module is part of a group only if all its calls end one: within a group a ReLU
+    stands for it.
+
+    Args:
+        traced: Float32.
+        functions: Whether a function can take part, written ``<relu>``; eager mode only
+            fuses modules.
+    """
+    every = layer_calls(traced)
+    _check_shared(every)
+    found = tuple(dict.fromkeys(pattern for pattern in every if len(pattern.modules) > 1))
+    calls = Counter(str(n.target) for n in traced.graph.nodes if n.op == "call_module")
+    endings = Counter(p.modules[-1] for p in found if p.activation == "relu6")
+    groups = (_group(pattern, calls, endings, functions) for pattern in found)
+    return tuple(dict.fromkeys(group for group in groups if len(group) > 1))
+
+
+def scripted(model: nn.Module) -> tuple[str, ...]:
+    """Paths of the scripted modules of a model, which torch.fx cannot look into."""
+    return tuple(n for n, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule))
+
+
+def _check_shared(calls: Iterable[Pattern]) -> None:
+    """Refuse a layer that is called several times with different things behind it.
+
+    Fusing puts what follows one call into the layer itself, and so behind its other calls too.
+    """
+    behind: dict[str, dict[tuple[str, ...], None]] = {}
+    for pattern in calls:
+        behind.setdefault(pattern.modules[0], {})[pattern.modules[1:]] = None
+    for name, found in behind.items():
+        if len(found) > 1:
+            texts = [" + ".join(modules) or "nothing to fuse" for modules in found]
+            raise UserError(
+                f"The layer {name!r} is called several times, followed by "
+                f"{' and by '.join(texts)}: fusing one of them would change the other calls. Give "
+                "the model one layer for each, which may share their weights, or put the same "
+                "behind every call."
+            )
+
+
+def _group(pattern: Pattern, calls: Counter[str], endings: Counter[str], functions: bool) -> Group:
+    last = pattern.modules[-1]
+    if is_function(last):
+        named = functions and pattern.activation == "relu"
+    else:
+        named = pattern.activation != "relu6" or endings[last] == calls[last]
+    return pattern.modules if named else pattern.modules[:-1]
+
+
+def int8_layers(traced: fx.GraphModule, keep_float: Iterable[str] = ()) -> tuple[str, ...]:
+    """Convolutions and linear layers of a traced model that become int8, once per call.
+
+    Args:
+        traced: Float32.
+        keep_float: Paths of modules that stay float32, with all below them.
+    """
+    kept = tuple(keep_float)
+    modules = dict(traced.named_modules(remove_duplicate=False))
+    layers = [_layer(node, modules) for node in traced.graph.nodes]
+    return tuple(name for name in layers if name and not within(name, kept))
+
+
+def _layer(node: fx.Node, modules: dict[str, nn.Module]) -> str:
+    """Path of the module whose weights a node multiplies with; empty if it does not."""
+    if node.op == "call_module":
+        # As torch.ao does: a subclass computes something else.
+        kind = type(modules[str(node.target)])
+        return str(node.target) if kind in _LAYERS + _TRANSPOSED else ""
+    if node.op == "call_function" and node.target in _LAYER_FUNCTIONS:
+        weight = node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
+        if isinstance(weight, fx.Node) and weight.op == "get_attr":
+            return str(weight.target)
+    return ""

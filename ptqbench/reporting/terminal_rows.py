@@ -1,0 +1,132 @@
+"""The lines of a case: what was measured, and which gates it passed."""
+
+from __future__ import annotations
+
+from rich.text import Text
+
+from ptqbench.evaluation.result import SEVERITY, CaseResult
+from ptqbench.gates.gate import Verdict
+from ptqbench.reporting.format import (
+    MISSING,
+    arrow,
+    count,
+    decibel,
+    number,
+    pair,
+    percent,
+    significant,
+    span,
+    times,
+)
+
+SYMBOLS = {
+    Verdict.PASS: "✓",
+    Verdict.FAIL: "✗",
+    Verdict.INCONCLUSIVE: "?",
+    Verdict.UNVERIFIED: "○",
+}
+STYLES = {
+    Verdict.PASS: "green",
+    Verdict.FAIL: "bold red",
+    Verdict.INCONCLUSIVE: "yellow",
+    Verdict.UNVERIFIED: "magenta",
+}
+"""Only a pass is green."""
+
+Lines = tuple[Text, Text]
+"""A column's upper and lower line in one case."""
+
+HEADINGS: tuple[Lines, ...] = (
+    (Text("Model"), Text("backend · threads")),
+    (Text("Top-1 %"), Text("kept")),
+    (Text("Agreement"), Text("SQNR")),
+    (Text("Size MB"), Text("ratio")),
+    (Text("Latency ms"), Text("speedup (95 %)")),
+)
+
+
+def case_lines(case: CaseResult) -> tuple[Lines, ...]:
+    """The two lines of a case, by the columns of `HEADINGS`."""
+    metrics = {name: number(value) for name, value in case.metrics.items()}
+    styles = {
+        gate.name: STYLES[gate.verdict] for gate in case.gates if gate.verdict is not Verdict.PASS
+    }
+    before, after = metrics.get("float32_top1"), metrics.get("int8_top1")
+    kept = None if before is None or after is None or before <= 0 else after / before
+    ratio = times(metrics.get("speedup"))
+    interval = span(speedup_interval(case)) if ratio != MISSING else ""
+    return (
+        (Text(case.model, style="bold"), Text(_engine(case), style="dim")),
+        (
+            _arrow(percent(before), percent(after)),
+            Text(percent(kept, 1, " %"), style=styles.get("accuracy", "")),
+        ),
+        (
+            Text(percent(metrics.get("agreement"), unit=" %"), style=styles.get("agreement", "")),
+            Text(decibel(metrics.get("sqnr_db"))),
+        ),
+        (
+            _arrow(*(_megabytes(metrics.get(f"{side}_bytes")) for side in ("float32", "int8"))),
+            Text(times(metrics.get("size_ratio")), style=styles.get("size", "")),
+        ),
+        (
+            _arrow(
+                *(significant(metrics.get(f"{side}_latency_ms")) for side in ("float32", "int8"))
+            ),
+            Text(ratio, style=styles.get("speedup", "")).append(
+                f" {interval}" if interval else "", style="default"
+            ),
+        ),
+    )
+
+
+def published_top1(case: CaseResult) -> str:
+    """The top-1 that was published for the weights on ImageNet's validation set, or nothing."""
+    before = number(case.facts.get("published_float32_top1"))
+    if before is None:
+        return ""
+    after = number(case.facts.get("published_int8_top1"))
+    if after is None:
+        return f"published {percent(before)} in float32"
+    trained = ", trained with it" if case.facts.get("published_int8_method") == "QAT" else ""
+    engine = f"{case.facts.get('published_int8_engine')}{trained}"
+    return f"published {arrow(percent(before), percent(after))} ({engine})"
+
+
+def speedup_interval(case: CaseResult) -> tuple[float, float] | None:
+    """The interval of the speedup, also where no gate judged it."""
+    stated = pair(case.facts.get("speedup_interval"))
+    judged = (pair(gate.interval) for gate in case.gates if gate.name == "speedup")
+    return stated or next(judged, None)
+
+
+def gate_lines(case: CaseResult, width: int) -> list[Text]:
+    """The gates by verdict, what did not pass first, in lines of at most ``width`` columns."""
+    if not case.gates:
+        return [Text(f"{SYMBOLS[Verdict.UNVERIFIED]} no gates", STYLES[Verdict.UNVERIFIED])]
+    lines: list[Text] = []
+    for verdict in SEVERITY:
+        names = [gate.name for gate in case.gates if gate.verdict is verdict]
+        start = f"{SYMBOLS[verdict]} "
+        for index, name in enumerate(names):
+            word = name + ("," if index < len(names) - 1 else "")
+            if index and len(lines[-1]) + 1 + len(word) <= width:
+                lines[-1].append(f" {word}")
+            else:
+                lines.append(Text(("  " if index else start) + word, style=STYLES[verdict]))
+    return lines
+
+
+def _engine(case: CaseResult) -> str:
+    engine = str(case.facts.get("engine") or case.backend)
+    name = case.backend if engine == case.backend else f"{case.backend} ({engine})"
+    threads = number(case.facts.get("threads"))
+    return name if threads is None else f"{name} · {count(int(threads), 'thread')}"
+
+
+def _megabytes(size: float | None) -> str:
+    return significant(None if size is None else size / 1e6)
+
+
+def _arrow(before: str, after: str) -> Text:
+    return Text(arrow(before, after))

@@ -1,0 +1,80 @@
+"""What a text that says where weights come from means: the name of a source, or a path."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from ptqbench.core.package_data import SHIPPED
+from ptqbench.core.registry import nearest
+from ptqbench.errors import UserError
+
+FIXTURE = "fixture"
+PROBE = "probe"
+IMAGENET = "imagenet"
+NAMES = (FIXTURE, PROBE, IMAGENET)
+"""The sources that have a name and exist for more than one model."""
+
+ALLOWED = (
+    "`fixture`, `probe`, `imagenet`, the name of torchvision's weights such as "
+    "`IMAGENET1K_V2`, or a file"
+)
+"""What weights may come from, for messages."""
+
+_ENUM_NAME = re.compile(r"(\w+_Weights\.)?[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
+
+
+def default_weights(model: str) -> str:
+    """The source for a model whose weights nobody names.
+
+    Args:
+        model: Registered name.
+    """
+    return FIXTURE if model in SHIPPED else PROBE
+
+
+def check_weights(text: str, origin: str = "") -> None:
+    """Say at once that a text is neither the name of a source of weights nor a file.
+
+    Args:
+        text: What a user wrote.
+        origin: Where, for the message.
+
+    Raises:
+        UserError: It is a path, and there is no file.
+    """
+    if not is_source_name(text) and not Path(text).expanduser().is_file():
+        place = f" ({origin})" if origin else ""
+        raise UserError(
+            f"There are no weights at {text}{place}: it is neither a file nor the name of a "
+            f"source. {_hint(text)}"
+        )
+
+
+def _hint(text: str) -> str:
+    hint = nearest(text, list(NAMES))
+    if is_enum_name(text.upper()):
+        return f"Did you mean {text.upper()}?"
+    return hint if hint.startswith("Did") else f"Weights may come from: {ALLOWED}."
+
+
+def is_source_name(text: str) -> bool:
+    """Whether a text names a source of weights; otherwise it is a path.
+
+    Names are ``fixture``, ``probe``, ``imagenet``, and what looks like a member of torchvision's
+    weights enums: capitals, digits and underlines, such as ``IMAGENET1K_V2``. A file that is
+    called like that is meant by ``./IMAGENET1K_V2``.
+
+    Args:
+        text: What a user wrote.
+    """
+    return text in NAMES or is_enum_name(text)
+
+
+def is_enum_name(text: str) -> bool:
+    """Whether a text looks like a member of torchvision's weights enums.
+
+    Args:
+        text: What a user wrote; ``ResNet50_Weights.IMAGENET1K_V2`` counts too.
+    """
+    return _ENUM_NAME.fullmatch(text) is not None

@@ -1,0 +1,63 @@
+"""Who judges cases for the tests: the interface that a runner fills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from ptqbench.evaluation.result import CaseResult
+from ptqbench.settings.layers import CaseSettings
+
+
+@dataclass(frozen=True)
+class Reference:
+    """Machine-independent numbers of a case, to be held against a committed reference.
+
+    Attributes:
+        key: Of the case in the file of its model.
+        recipe: Hash of the recipe.
+        numbers: Counts, bytes, shares and decibels by name.
+    """
+
+    key: str
+    recipe: str
+    numbers: Mapping[str, float | None]
+
+
+class CaseRunner(Protocol):
+    """Judges and measures cases; does shared work once."""
+
+    def backends(self) -> Mapping[str, str | None]:
+        """Registered backends: None, or why the backend cannot run here."""
+
+    def judge(self, case: CaseSettings, gate: str) -> CaseResult:
+        """Measure what one gate needs, and ask it."""
+
+    def reference(self, case: CaseSettings) -> Reference:
+        """Measure what a committed reference holds."""
+
+    def latency(self, case: CaseSettings, precision: str) -> Callable[[], object]:
+        """A call of the ``float32`` or ``int8`` artifact on the input for latency."""
+
+    def machine(self) -> Mapping[str, object]:
+        """Facts about this machine."""
+
+
+def make_runner(config: pytest.Config, folder: Path, workers: int) -> CaseRunner:
+    """The runner of a session.
+
+    Args:
+        config: Of the session.
+        folder: Shared by all workers of the session; it need not exist yet.
+        workers: How many processes run tests side by side.
+    """
+    runner: CaseRunner | None = config.hook.pytest_ptqbench_runner(config=config)
+    if runner is None:
+        from ptqbench.testing.shared_runner import SharedRunner
+
+        runner = SharedRunner(folder, workers)
+    return runner

@@ -1,0 +1,1 @@
+"""Where a model's parameters come from."""

@@ -1,0 +1,112 @@
+"""Files from the network, kept where torch.hub keeps them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import urllib.error
+import urllib.parse
+import urllib.request
+from http.client import HTTPException
+from pathlib import Path
+from typing import IO
+
+import torch.hub
+from filelock import FileLock
+
+from ptqbench.core.atomic import atomic_path
+from ptqbench.core.progress import Progress, silent
+from ptqbench.errors import UserError
+
+_HASH = re.compile(r"-([0-9a-f]{8,})\.[^.]*$")
+_CHUNK = 1 << 20
+_TIMEOUT_S = 30
+
+
+def file_name(url: str) -> str:
+    """The name of the file that a URL leads to."""
+    return os.path.basename(urllib.parse.urlsplit(url).path)
+
+
+def hash_prefix(url: str) -> str:
+    """What the SHA-256 of a file begins with, as its name says (``resnet18-f37072fd.pth``)."""
+    found = _HASH.search(file_name(url))
+    return found.group(1) if found else ""
+
+
+def checkpoints_folder() -> Path:
+    """Where torch.hub keeps weights: ``hub/checkpoints`` in the folder that TORCH_HOME names."""
+    return Path(torch.hub.get_dir()) / "checkpoints"
+
+
+def fetched(url: str, progress: Progress = silent) -> Path:
+    """A file from the network, downloaded unless it is there.
+
+    A file that is there is returned as it is: whoever reads it checks its hash.
+
+    Args:
+        url: Where it is.
+        progress: Told how many kilobytes have arrived.
+
+    Returns:
+        Its path.
+
+    Raises:
+        UserError: It cannot be downloaded or written, or is not what its name says.
+    """
+    path = checkpoints_folder() / file_name(url)
+    if path.is_file():
+        return path
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The workers of pytest-xdist ask for the same file at the same time.
+        with FileLock(path.with_name(f".{path.name}.lock")):
+            if not path.is_file():
+                _download(url, path, progress)
+    except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        raise UserError(_offline(url, path, error)) from None
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"The weights {path} cannot be written: {reason}. Make room there, or name another "
+            "folder in the environment variable TORCH_HOME."
+        ) from None
+    return path
+
+
+def _download(url: str, path: Path, progress: Progress) -> None:
+    with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as source, atomic_path(path) as temporary:
+        total = int(source.headers.get("Content-Length") or 0)
+        sha256, done = _copy(source, temporary, total, f"download {path.name}", progress)
+        wanted = hash_prefix(url)
+        if not sha256.startswith(wanted) or (total and done != total):
+            raise UserError(
+                f"What came from {url} is not {path.name}: {done} of {total or done} bytes, with a "
+                f"SHA-256 that begins with {sha256[: len(wanted) or 8]}. Try again, or place the "
+                f"file in {path.parent}."
+            )
+
+
+def _copy(
+    source: IO[bytes], target: Path, total: int, description: str, progress: Progress
+) -> tuple[str, int]:
+    digest, done = hashlib.sha256(), 0
+    with target.open("wb") as file:
+        while chunk := source.read(_CHUNK):
+            file.write(chunk)
+            digest.update(chunk)
+            done += len(chunk)
+            progress(description, done // 1000, max(total, done) // 1000)
+    return digest.hexdigest(), done
+
+
+def _offline(url: str, path: Path, error: Exception) -> str:
+    reason = str(getattr(error, "reason", "") or error) or type(error).__name__
+    home = os.environ.get("TORCH_HOME")
+    chosen = f"TORCH_HOME={home} chooses" if home else "The environment variable TORCH_HOME chooses"
+    return (
+        f"The weights {path.name} are not in {path.parent} and cannot be downloaded ({reason}). "
+        f"Get the file from {url} where there is a network, and place it as {path}. {chosen} the "
+        "folder that holds hub/checkpoints."
+    )

@@ -1,0 +1,116 @@
+"""torchvision's own weights: their names, files, preprocessing, classes and accuracies."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from ptqbench.core.registry import nearest
+from ptqbench.data.preprocessing import Preprocessing
+from ptqbench.errors import UserError
+from ptqbench.models.catalog import MODELS, ModelSpec
+from ptqbench.models.import_torchvision import import_torchvision
+from ptqbench.recipes.published_accuracy import Published, published
+from ptqbench.settings.weights_specifier import IMAGENET
+from ptqbench.weights.sidecar import Brought
+
+_OTHERS = 8
+
+
+def choose(spec: ModelSpec, source: str) -> Any:
+    """The member of a torchvision weights enum that a source means.
+
+    Args:
+        spec: The architecture.
+        source: ``imagenet`` for what torchvision gives by default, or the name of a member,
+            also with its enum before it (``ResNet50_Weights.IMAGENET1K_V2``).
+
+    Raises:
+        UserError: torchvision has no weights for the model, or none of that name.
+    """
+    enum = _enum(spec.name)
+    members = _classifiers(spec.name)
+    if not members:
+        raise UserError(
+            f"torchvision has no ImageNet weights for {spec.name}. Pass a weights file."
+        )
+    if source == IMAGENET:
+        return enum.DEFAULT
+    owner, _, name = source.rpartition(".")
+    if owner and owner != enum.__name__:
+        raise UserError(
+            f"{owner} belongs to another model: the weights of {spec.name} are in {enum.__name__}. "
+            f"{nearest(name, [*members])}"
+        )
+    if name in members:
+        return members[name]
+    raise UserError(_unknown(spec, name, [*members]))
+
+
+def names(spec: ModelSpec) -> list[str]:
+    """Names of the weights that torchvision has for a model; none for a model of a user's own."""
+    return [*_classifiers(spec.name)]
+
+
+def brought(member: Any, spec: ModelSpec) -> Brought:
+    """Preprocessing and classes of a member, as torchvision's transforms and meta data say.
+
+    torchvision's presets work on Pillow images too, where ``antialias`` changes nothing: Pillow
+    always averages when it makes a picture smaller, and so does `Preprocessing`.
+
+    Args:
+        member: Of a torchvision weights enum.
+        spec: The architecture.
+    """
+    preset = member.transforms()
+    crop, resize = preset.crop_size[0], preset.resize_size[0]
+    preprocessing = Preprocessing(
+        resize, crop, tuple(preset.mean), tuple(preset.std), preset.interpolation.value
+    )
+    # torchvision turns it on for its own weights of the models that have it.
+    return Brought(preprocessing, tuple(member.meta["categories"]), bool(spec.training_only))
+
+
+def published_with(spec: ModelSpec, member: Any) -> Published | None:
+    """The accuracies that torchvision published for a member.
+
+    Args:
+        spec: The architecture.
+        member: Of its torchvision weights enum.
+    """
+    known = published(spec.name, member.name)
+    if known is not None:
+        return known
+    top1 = member.meta.get("_metrics", {}).get("ImageNet-1K", {}).get("acc@1")
+    return None if top1 is None or not math.isfinite(top1) else Published(float(top1))
+
+
+def _enum(name: str) -> Any:
+    try:
+        return import_torchvision().models.get_model_weights(name)
+    except ValueError:
+        return None
+
+
+def _classifiers(name: str) -> dict[str, Any]:
+    """Members by name; those without a trained classifier are left out (VGG16's features)."""
+    enum = _enum(name)
+    return {member.name: member for member in enum or () if member.meta.get("categories")}
+
+
+def _unknown(spec: ModelSpec, name: str, allowed: list[str]) -> str:
+    if name in getattr(_enum(spec.name), "__members__", {}):
+        reason = f"{name} of {spec.name} are features for detectors, without a trained classifier"
+    elif "FBGEMM" in name or "QNNPACK" in name:
+        reason = f"{name} are int8 weights, and ptqbench starts from float32"
+    else:
+        others = [other for other in MODELS.names() if name in _classifiers(other)]
+        if others:
+            more = f" and {len(others) - _OTHERS} more" if len(others) > _OTHERS else ""
+            return (
+                f"{spec.name} has no weights {name}; {', '.join(others[:_OTHERS])}{more} "
+                f"{'have' if len(others) > 1 else 'has'}. For {spec.name} there are: "
+                f"{', '.join(allowed)}, or `{IMAGENET}` for torchvision's default."
+            )
+        reason = f"There are no weights {name} for {spec.name}"
+    return f"{reason}. {nearest(name, allowed)} `{IMAGENET}` means torchvision's default."

@@ -1,0 +1,348 @@
+"""Image folders: layouts, classes, held-out calibration, and files that are no pictures."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ptqbench.data.decode import load_image
+from ptqbench.data.folder import FolderImages, open_folder
+from ptqbench.data.folder_layout import LabelledFile, hold_out, without_copies
+from ptqbench.data.image_set import UNLABELLED, Data, check_classes, check_disjoint
+from ptqbench.data.preprocessing import Preprocessing
+from ptqbench.errors import UserError
+
+SMALL = Preprocessing(8, 8)
+CLASSES = ("ant", "bee", "cat")
+
+
+def paint(path: Path, seed: int, size: tuple[int, int] = (9, 11)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    Image.fromarray(values).save(path)
+    return path
+
+
+def fill(top: Path, each: int, first: int = 0, classes: tuple[str, ...] = CLASSES) -> Path:
+    for label, name in enumerate(classes):
+        for i in range(each):
+            paint(top / name / f"{i:03d}.png", first + label * each + i)
+    return top
+
+
+def opened(path: Path, **options: object) -> Data:
+    settings: dict[str, object] = {"classes": None, "num_classes": 3, **options}
+    return open_folder(path, SMALL, **settings)  # type: ignore[arg-type]
+
+
+def labels_of(images: object, batch_size: int = 4) -> list[int]:
+    batches = images.batches(0, images.count, batch_size)  # type: ignore[attr-defined]
+    return torch.cat([labels for _, labels in batches]).tolist()
+
+
+def paths_of(images: object) -> set[Path]:
+    return {file.path for file in images._files}  # type: ignore[attr-defined]
+
+
+def test_one_folder_per_class_holds_calibration_out(tmp_path: Path) -> None:
+    data = opened(fill(tmp_path, 20), calibration_images=6)
+    assert (data.calibration.count, data.evaluation.count) == (6, 54)
+    assert data.evaluation.limit == 54
+    assert sorted(labels_of(data.calibration)) == [0, 0, 1, 1, 2, 2]
+    assert sorted(labels_of(data.evaluation)) == [0] * 18 + [1] * 18 + [2] * 18
+    assert not paths_of(data.calibration) & paths_of(data.evaluation)
+    check_disjoint(data)
+    assert any("held out" in note for note in data.notes)
+
+
+def test_at_most_a_fifth_is_held_out(tmp_path: Path) -> None:
+    data = opened(fill(tmp_path, 10))
+    assert (data.calibration.count, data.evaluation.count) == (6, 24)
+
+
+@pytest.mark.parametrize("evaluation", ["val", "validation", "test"])
+def test_calibration_comes_from_train(tmp_path: Path, evaluation: str) -> None:
+    fill(tmp_path / "train", 8)
+    fill(tmp_path / evaluation, 4, first=100)
+    data = opened(tmp_path, calibration_images=9)
+    assert (data.calibration.count, data.evaluation.count) == (9, 12)
+    assert all((tmp_path / "train") in path.parents for path in paths_of(data.calibration))
+    assert data.notes == (
+        "Calibration images come from train/. By content hash, none of them is evaluated.",
+    )
+
+
+def test_the_choice_depends_on_the_seed_alone(tmp_path: Path) -> None:
+    fill(tmp_path / "a", 20)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    chosen = [
+        {
+            p.relative_to(tmp_path / top)
+            for p in paths_of(opened(tmp_path / top, seed=s).calibration)
+        }
+        for top, s in (("a", 0), ("b", 0), ("a", 1))
+    ]
+    assert chosen[0] == chosen[1]
+    assert chosen[0] != chosen[2]
+
+
+def test_one_more_picture_moves_at_most_one(tmp_path: Path) -> None:
+    files = [LabelledFile(tmp_path / f"{i}.png", 0) for i in range(100)]
+    before = {f.path for f in hold_out(files[:-1], tmp_path, 20, 0)[0]}
+    after = {f.path for f in hold_out(files, tmp_path, 20, 0)[0]}
+    assert len(before - after) <= 1
+
+
+def test_copies_of_calibration_images_are_left_out_and_said(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 4)
+    fill(tmp_path / "val", 4, first=100)
+    shutil.copy(tmp_path / "train/ant/000.png", tmp_path / "val/bee/copy.png")
+    data = opened(tmp_path)
+    assert data.evaluation.count == 12
+    assert any(note.endswith("left out of evaluation: 1.") for note in data.notes)
+    check_disjoint(data)
+
+
+def test_copies_are_found_by_content_not_by_length(tmp_path: Path) -> None:
+    names = {"a": b"same", "b": b"same", "c": b"diff"}
+    for name, content in names.items():
+        (tmp_path / name).write_bytes(content)
+    a, b, c = (LabelledFile(tmp_path / name, 0) for name in names)
+    assert without_copies([b, c], [a]) == [c]
+
+
+def test_batches_are_the_preprocessed_pictures_in_order_of_paths(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 2)
+    fill(tmp_path / "val", 3, first=50)
+    data = opened(tmp_path)
+    paths = sorted((tmp_path / "val").rglob("*.png"))
+    reference = torch.stack([SMALL.pixels(load_image(path)) for path in paths])
+    for size in (1, 4, 9, 20):
+        images = torch.cat([images for images, _ in data.evaluation.batches(0, 9, size)])
+        assert torch.equal(images, SMALL.normalise(reference))
+    assert labels_of(data.evaluation) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    hashes = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    assert list(data.evaluation.content_hashes(2, 7)) == hashes[2:7]
+
+
+def test_folders_are_matched_to_the_classes_of_the_weights_by_name(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 2)
+    fill(tmp_path / "val", 1, first=50)
+    data = opened(tmp_path, classes=("cat", "dog", "bee", "ant"), num_classes=4)
+    assert labels_of(data.evaluation) == [3, 2, 0]
+    assert data.evaluation.classes == ("cat", "dog", "bee", "ant")
+    assert any("dog" in note for note in data.notes)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"classes": ("ants", "bee", "cat")}, "1 of 3 folders .*: ant. Did you mean ants"),
+        ({"num_classes": 4}, r"has 3 classes \(ant, bee, cat\), but the weights have 4 outputs"),
+    ],
+)
+def test_other_classes_are_named(tmp_path: Path, options: dict[str, object], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        opened(fill(tmp_path, 2), **options)
+
+
+def test_folders_that_are_not_what_they_should_be(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="does not exist"):
+        opened(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"has no folders and no pictures .* without labels"):
+        opened(tmp_path)
+    for name in CLASSES:
+        (tmp_path / "empty" / name).mkdir(parents=True)
+    with pytest.raises(UserError, match="too few pictures"):
+        opened(tmp_path / "empty")
+    with pytest.raises(UserError, match="is not a folder"):
+        opened(paint(tmp_path / "picture.png", 0))
+
+
+def test_train_without_anything_to_evaluate_on(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 2)
+    with pytest.raises(UserError, match="has train/ but none of val"):
+        opened(tmp_path)
+
+
+def test_a_folder_around_the_splits_is_seen_through(tmp_path: Path) -> None:
+    fill(tmp_path / "photos" / "train", 2)
+    fill(tmp_path / "photos" / "val", 2)
+    with pytest.raises(UserError, match=r"Pass .*photos, which has splits"):
+        opened(tmp_path)
+
+
+def test_train_and_test_can_be_classes(tmp_path: Path) -> None:
+    fill(tmp_path, 5, classes=("bus", "test", "train"))
+    assert opened(tmp_path).evaluation.classes == ("bus", "test", "train")
+
+
+# --- pictures without labels
+
+
+def loose(folder: Path, count: int, first: int = 0) -> Path:
+    for i in range(count):
+        paint(folder / f"{i:03d}.png", first + i)
+    return folder
+
+
+def test_pictures_without_folders_have_no_labels(tmp_path: Path) -> None:
+    data = opened(loose(tmp_path, 30), calibration_images=4)
+    assert (data.calibration.count, data.evaluation.count) == (4, 26)
+    assert not data.calibration.labelled and not data.evaluation.labelled
+    assert set(labels_of(data.calibration)) | set(labels_of(data.evaluation)) == {UNLABELLED}
+    assert paths_of(data.calibration) | paths_of(data.evaluation) == set(tmp_path.iterdir())
+    assert not paths_of(data.calibration) & paths_of(data.evaluation)
+    check_disjoint(data)
+    check_classes(data, None, 3)
+    assert data.evaluation.classes == ("0", "1", "2")
+    assert any("no labels" in note for note in data.notes)
+    assert any("held out" in note for note in data.notes)
+    assert not any("classes" in note for note in data.notes)
+
+
+def test_pictures_without_labels_are_held_out_like_others(tmp_path: Path) -> None:
+    loose(tmp_path / "a", 40)
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    chosen = [
+        {path.name for path in paths_of(opened(tmp_path / top, seed=seed).calibration)}
+        for top, seed in (("a", 0), ("b", 0), ("a", 1))
+    ]
+    assert chosen[0] == chosen[1] != chosen[2]
+    assert len(chosen[0]) == 8  # a fifth
+    before = chosen[0]
+    paint(tmp_path / "a" / "another.png", 999)
+    after = {path.name for path in paths_of(opened(tmp_path / "a").calibration)}
+    assert len(before - after) <= 1
+
+
+def test_copies_without_labels_are_left_out_too(tmp_path: Path) -> None:
+    loose(tmp_path, 20)
+    calibrated = next(iter(paths_of(opened(tmp_path, calibration_images=2).calibration)))
+    for name in ("z1.png", "z2.png", "z3.png"):
+        shutil.copy(calibrated, tmp_path / name)
+    data = opened(tmp_path, calibration_images=2)
+    assert data.calibration.count + data.evaluation.count < 23
+    assert any("Copies of calibration images" in note for note in data.notes)
+    check_disjoint(data)
+
+
+def test_pictures_without_labels_take_the_classes_of_the_weights(tmp_path: Path) -> None:
+    names = ("cat", "dog", "bee", "ant")
+    data = opened(loose(tmp_path, 5), classes=names, num_classes=4)
+    assert data.evaluation.classes == names
+    check_classes(data, names, 4)
+
+
+def test_images_with_and_without_labels_in_one_folder_are_explained(tmp_path: Path) -> None:
+    fill(tmp_path, 3)
+    paint(tmp_path / "stray.png", 99)
+    with pytest.raises(UserError) as caught:
+        opened(tmp_path)
+    message = str(caught.value)
+    assert "holds pictures itself (stray.png, …)" in message
+    assert "folders of pictures (ant, bee, cat), whose names are labels" in message
+    assert "Keep one kind" in message
+
+
+def test_what_lies_beside_loose_pictures_and_is_none(tmp_path: Path) -> None:
+    loose(tmp_path, 10)
+    for name in ("notes.txt", ".hidden.png"):
+        (tmp_path / name).write_text("no picture")
+    for name in (".git", "empty", "folder.png"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "empty" / "notes.txt").write_text("no picture")
+    data = opened(tmp_path)
+    assert data.calibration.count + data.evaluation.count == 10
+
+
+def test_a_picture_beside_splits_is_no_set_of_its_own(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 2)
+    fill(tmp_path / "val", 2, first=50)
+    paint(tmp_path / "overview.png", 99)
+    data = opened(tmp_path)
+    assert data.evaluation.labelled and data.evaluation.count == 6
+
+
+def test_one_picture_is_too_few(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"too few pictures.* without labels, in none"):
+        opened(loose(tmp_path, 1))
+
+
+def test_what_is_no_picture_is_passed_over(tmp_path: Path) -> None:
+    fill(tmp_path, 5)
+    for name in ("notes.txt", ".hidden.png", "Thumbs.db"):
+        (tmp_path / "ant" / name).write_text("no picture")
+    (tmp_path / ".git").mkdir()
+    data = opened(tmp_path)
+    assert data.calibration.count + data.evaluation.count == 15
+
+
+def test_a_few_broken_pictures_are_left_out_and_named(tmp_path: Path) -> None:
+    files = [LabelledFile(paint(tmp_path / f"{i}.png", 0, (4, 4)), i % 3) for i in range(200)]
+    for broken in (files[3], files[150]):
+        broken.path.write_bytes(broken.path.read_bytes()[:40])
+    images = FolderImages("set", files, CLASSES, SMALL)
+    for _ in range(2):  # a second pass counts nothing twice
+        batches = list(images.batches(0, 200, 16))
+        assert sum(len(pixels) for pixels, _ in batches) == 198
+        labels = torch.cat([labels for _, labels in batches]).tolist()
+        assert labels == [f.label for i, f in enumerate(files) if i not in (3, 150)]
+        assert images.broken == (str(files[3].path), str(files[150].path))
+
+
+def test_more_broken_pictures_are_refused(tmp_path: Path) -> None:
+    files = [LabelledFile(paint(tmp_path / f"{i}.png", 0, (4, 4)), 0) for i in range(50)]
+    files[7].path.write_bytes(b"")
+    images = FolderImages("set", files, CLASSES, SMALL)
+    with pytest.raises(UserError, match=r"1 of the 50 pictures in set .*7\.png"):
+        list(images.batches(0, 50, 16))
+
+
+def test_a_batch_without_any_whole_picture_is_not_there(tmp_path: Path) -> None:
+    files = [LabelledFile(paint(tmp_path / f"{i:03d}.png", 0, (4, 4)), 0) for i in range(100)]
+    files[0].path.write_bytes(b"")
+    images = FolderImages("set", files, CLASSES, SMALL)
+    assert [len(pixels) for pixels, _ in images.batches(0, 3, 1)] == [1, 1]
+
+
+@pytest.mark.parametrize("name", ["grey.png", "cmyk.jpg", "palette.gif", "alpha.png", "deep.png"])
+def test_pictures_of_every_kind_are_read(tmp_path: Path, name: str) -> None:
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    pictures = {
+        "grey.png": Image.fromarray(grey),
+        "cmyk.jpg": Image.fromarray(grey).convert("CMYK"),
+        "palette.gif": Image.fromarray(grey).convert("P"),
+        "alpha.png": Image.fromarray(grey).convert("RGBA"),
+        "deep.png": Image.fromarray(grey.astype(np.uint16) * 257),
+    }
+    pictures[name].save(tmp_path / name)
+    image = load_image(tmp_path / name)
+    assert image.mode == "RGB"
+    assert np.abs(np.asarray(image)[..., 0].astype(int) - grey).max() <= 12
+
+
+def test_pictures_that_cannot_be_read_are_explained(tmp_path: Path) -> None:
+    whole = paint(tmp_path / "whole.jpg", 0, (64, 64))
+    (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:500])
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "empty.png").write_bytes(b"")
+    for name in ("cut.jpg", "text.jpg", "empty.png", "nowhere.jpg", "."):
+        with pytest.raises(UserError) as caught:
+            load_image(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+
+
+def test_a_picture_made_to_exhaust_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = paint(tmp_path / "bomb.png", 0, (64, 64))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(UserError, match=r"bomb\.png cannot be read"):
+        load_image(path)

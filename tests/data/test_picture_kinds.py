@@ -1,0 +1,141 @@
+"""Picture files of every kind, against what NumPy makes of the same numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from PIL import Image
+
+from ptqbench.data.decode import load_image
+from ptqbench.data.folder import open_folder
+from ptqbench.data.preprocessing import Preprocessing
+
+Pixels = npt.NDArray[np.uint8]
+
+ROWS, COLUMNS = np.mgrid[0:48, 0:64]
+COLOURS = np.stack([ROWS * 5, COLUMNS * 4, 255 - ROWS * 3], axis=2).astype(np.uint8)
+"""Smooth, so that JPEG changes little; no two corners are alike."""
+GREY = (ROWS * 2 + COLUMNS * 2).astype(np.uint8)
+ALPHA = (COLUMNS * 4).astype(np.uint8)
+WIDE = (ROWS.astype(np.uint32) * 1300 + COLUMNS * 60).astype(np.uint16)
+PALETTE = np.array([[255, 0, 0], [0, 200, 0], [10, 20, 240], [7, 7, 7]], np.uint8)
+INDICES = ((ROWS // 24) * 2 + COLUMNS // 32).astype(np.uint8)
+
+
+def over_white(colours: Pixels, alpha: Pixels) -> Pixels:
+    share = alpha[..., None].astype(float) / 255
+    return np.round(colours * share + 255 * (1 - share)).astype(np.uint8)
+
+
+def three(grey: npt.NDArray[np.integer]) -> Pixels:
+    return np.repeat(grey[..., None], 3, axis=2).astype(np.uint8)
+
+
+def palette_file(path: Path, **options: object) -> None:
+    image = Image.fromarray(INDICES, mode="P")
+    image.putpalette(PALETTE.flatten().tolist())
+    image.save(path, **options)
+
+
+def cmyk(path: Path) -> None:
+    planes = np.concatenate([255 - COLOURS, (GREY // 4)[..., None]], axis=2)
+    Image.fromarray(planes, mode="CMYK").save(path, quality=100, subsampling=0)
+
+
+def animation(path: Path) -> None:
+    first = Image.fromarray(GREY)
+    first.save(path, save_all=True, append_images=[Image.new("L", first.size, 255)])
+
+
+def with_alpha(path: Path) -> None:
+    Image.fromarray(np.dstack([COLOURS, ALPHA])).save(path)
+
+
+def grey_with_alpha(path: Path) -> None:
+    Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)]).save(path)
+
+
+INK = (COLOURS.astype(float) * (255 - GREY[..., None] // 4) / 255).round().astype(np.uint8)
+SEE_THROUGH = np.where(INDICES == 2, 0, 255).astype(np.uint8)
+
+KINDS: dict[str, tuple[Callable[[Path], object], Pixels, int]] = {
+    "colour.png": (lambda p: Image.fromarray(COLOURS).save(p), COLOURS, 0),
+    "colour.jpg": (lambda p: Image.fromarray(COLOURS).save(p, quality=95), COLOURS, 6),
+    "progressive.jpg": (
+        lambda p: Image.fromarray(COLOURS).save(p, quality=95, progressive=True), COLOURS, 6
+    ),
+    "colour.webp": (lambda p: Image.fromarray(COLOURS).save(p, lossless=True), COLOURS, 0),
+    "grey.png": (lambda p: Image.fromarray(GREY).save(p), three(GREY), 0),
+    "grey.jpg": (lambda p: Image.fromarray(GREY).save(p, quality=95), three(GREY), 4),
+    "cmyk.jpg": (cmyk, INK, 8),
+    "sixteen.png": (lambda p: Image.fromarray(WIDE).save(p), three(WIDE >> 8), 0),
+    "sixteen.tif": (lambda p: Image.fromarray(WIDE).save(p), three(WIDE >> 8), 0),
+    "black and white.png": (
+        lambda p: Image.fromarray(GREY > 90).save(p), three((GREY > 90) * 255), 0
+    ),
+    "palette.png": (palette_file, PALETTE[INDICES], 0),
+    "palette.gif": (palette_file, PALETTE[INDICES], 0),
+    "palette with transparency.png": (
+        lambda p: palette_file(p, transparency=2), over_white(PALETTE[INDICES], SEE_THROUGH), 0
+    ),
+    "alpha.png": (with_alpha, over_white(COLOURS, ALPHA), 1),
+    "grey with alpha.png": (grey_with_alpha, over_white(three(GREY), ALPHA), 1),
+    "animation.gif": (animation, three(GREY), 0),
+}  # fmt: skip
+"""How a file is written, the RGB that is in it, and by how much decoding may be off."""
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_file_is_read_as_it_is(name: str, tmp_path: Path) -> None:
+    write, expected, tolerance = KINDS[name]
+    write(tmp_path / name)
+    image = load_image(tmp_path / name)
+    assert image.mode == "RGB"
+    found = np.asarray(image).astype(int)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= tolerance
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_a_file_is_turned_as_its_exif_says(suffix: str, orientation: int, tmp_path: Path) -> None:
+    # Where row 0 and column 0 of what is stored belong, by the EXIF standard.
+    stored = {
+        1: COLOURS,
+        2: COLOURS[:, ::-1],
+        3: COLOURS[::-1, ::-1],
+        4: COLOURS[::-1],
+        5: COLOURS.transpose(1, 0, 2),
+        6: np.rot90(COLOURS, 1),
+        7: np.rot90(COLOURS, 2).transpose(1, 0, 2),
+        8: np.rot90(COLOURS, -1),
+    }[orientation]
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / f"x.{suffix}"
+    options = {"lossless": True} if suffix == "webp" else {"quality": 95}
+    Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, **options)
+    found = np.asarray(load_image(path)).astype(int)
+    assert found.shape == COLOURS.shape
+    assert np.abs(found - COLOURS).max() <= (6 if suffix == "jpg" else 0)
+
+
+def test_kinds_stand_side_by_side_in_a_set(tmp_path: Path) -> None:
+    for name in KINDS:
+        (tmp_path / Path(name).stem[0]).mkdir(exist_ok=True)
+        KINDS[name][0](tmp_path / Path(name).stem[0] / name)
+    folders = sorted(path.name for path in tmp_path.iterdir())
+    data = open_folder(tmp_path, Preprocessing(32, 32), classes=None, num_classes=len(folders))
+    total = data.calibration.count + data.evaluation.count
+    shapes = [
+        tuple(image.shape)
+        for part in (data.calibration, data.evaluation)
+        for images, _ in part.batches(0, part.count, 4)
+        for image in images
+    ]
+    assert shapes == [(3, 32, 32)] * total
+    assert total == len(KINDS)

@@ -1,0 +1,393 @@
+"""A user's weights and photographs through `run` and `predict`, checked by hand."""
+
+from __future__ import annotations
+
+import json
+import weakref
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jsonschema
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from ptqbench.backends.torch_engines.artifact import Artifact
+from ptqbench.backends.torch_engines.engine import BACKENDS, TorchBackend
+from ptqbench.backends.torch_engines.graph import read_module
+from ptqbench.core.package_data import SHIPPED
+from ptqbench.core.phases import Phases
+from ptqbench.data.fixture.shapes import CLASSES
+from ptqbench.data.image_set import Data
+from ptqbench.errors import UserError
+from ptqbench.evaluation import case as case_module
+from ptqbench.evaluation import run as validation
+from ptqbench.evaluation.case import FloatSide, Subject, Timing, judge
+from ptqbench.evaluation.result import METRICS, Report
+from ptqbench.evaluation.subject import RunSettings
+from ptqbench.gates import GATES
+from ptqbench.measurement.macs import count_macs
+from ptqbench.models.catalog import MODELS
+from ptqbench.quantization.completion import derive
+from ptqbench.recipes import RECIPES
+from ptqbench.reporting.json_report import schema
+from ptqbench.settings.requests import Order
+from ptqbench.weights.load import load_weights
+
+if TYPE_CHECKING:
+    from conftest import UserCase, Workshop
+
+AVAILABLE = [backend.name for backend in BACKENDS if backend.availability() is None]
+CHOSEN = AVAILABLE[:2]
+
+pytestmark = pytest.mark.usefixtures("torch_settings")
+
+
+class Run:
+    """One run of a user's case on two backends, its artifacts kept."""
+
+    def __init__(self, user_case: UserCase, folder: Path) -> None:
+        self.folder = folder
+        self.floats: list[str] = []
+        self.phases = Phases()
+        build_float = TorchBackend.build_float
+
+        def spy(backend: TorchBackend, *given: Any) -> Artifact:
+            self.floats.append(backend.name)
+            return build_float(backend, *given)
+
+        settings = RunSettings(
+            data=str(user_case.data),
+            weights=str(user_case.weights),
+            input_size=64,
+            threads=1,
+            artifacts=str(folder / "kept"),
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(TorchBackend, "build_float", spy)
+            models = [user_case.model]
+            self.report: Report = validation.run(models, CHOSEN, settings, phases=self.phases)
+
+
+@pytest.fixture(scope="module")
+def done(user_case: UserCase, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(user_case, tmp_path_factory.mktemp("run"))
+
+
+def photographs(user_case: UserCase, split: str) -> tuple[Tensor, Tensor]:
+    """The images of a split, read without the package's help."""
+    paths = sorted((user_case.data / split).glob("*/*"))
+    pixels = np.stack([np.asarray(Image.open(path).convert("RGB")) for path in paths])
+    values = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    images = torch.from_numpy(values.astype(np.float32)).permute(0, 3, 1, 2).contiguous()
+    return images, torch.tensor([CLASSES.index(path.parent.name) for path in paths])
+
+
+def share(logits: Tensor, labels: Tensor, k: int = 1) -> float:
+    return float((logits.topk(k).indices == labels[:, None]).any(1).double().mean())
+
+
+def test_metrics_against_a_count_by_hand(
+    done: Run, user_case: UserCase, workshop: Workshop
+) -> None:
+    images, labels = photographs(user_case, "val")
+    assert len(labels) == 96
+    with torch.inference_mode():
+        float32 = workshop.model(user_case.model)(images)
+        for case in done.report.cases:
+            path = done.folder / "kept" / f"{user_case.model}-{case.backend}.int8.pt"
+            int8 = Artifact.open(path).load()(images)
+            found = {name: case.metrics[name] for name in METRICS}
+            one_image = 1 / len(labels) + 1e-9  # kernels may break a tie otherwise
+            assert found["float32_top1"] == pytest.approx(share(float32, labels), abs=one_image)
+            assert found["int8_top1"] == pytest.approx(share(int8, labels), abs=one_image)
+            assert found["float32_top5"] == pytest.approx(share(float32, labels, 5), abs=one_image)
+            agreement = float((float32.argmax(1) == int8.argmax(1)).double().mean())
+            assert found["agreement"] == pytest.approx(agreement, abs=one_image)
+            noise = float((float32 - int8).double().square().sum())
+            sqnr = 10 * np.log10(float(float32.double().square().sum()) / noise)
+            assert found["sqnr_db"] == pytest.approx(sqnr, abs=0.1)
+            assert found["int8_bytes"] == path.stat().st_size
+            assert found["size_ratio"] == found["float32_bytes"] / found["int8_bytes"]
+            assert case.facts["evaluation_images"] == len(labels)
+            assert case.facts["calibration_images"] == 48
+
+
+def test_circumstances_are_told(done: Run, user_case: UserCase) -> None:
+    assert [case.backend for case in done.report.cases] == CHOSEN
+    for case in done.report.cases:
+        assert case.model == user_case.model
+        assert case.weights == str(user_case.weights)
+        assert case.data == str(user_case.data)
+        assert case.recipe == RECIPES.get(user_case.model).hash
+        assert [gate.name for gate in case.gates] == GATES.names()
+        assert case.facts["engine"] == BACKENDS.get(case.backend).engine
+        assert case.facts["input_shape"] == (1, 3, 64, 64)
+        assert case.facts["threads"] == 1
+        assert case.facts["flow"] == "fx"
+        assert case.facts["float32_lowering"] in ("frozen", "optimized")
+        assert case.facts["int8_share_of_macs"] == 1.0
+        assert 10e6 < case.facts["macs"] < 50e6
+        assert len(str(case.facts["weights_sha256"])) == 64
+    settings = done.report.settings
+    assert (settings["seed"], settings["threads"], settings["input_size"]) == (0, 1, 64)
+    jsonschema.Draft202012Validator(schema()).validate(
+        json.loads(json.dumps(done.report.to_dict()))
+    )
+
+
+def test_float32_is_made_once_for_all_backends(done: Run) -> None:
+    assert len(done.floats) == 1
+    files = sorted(path.name for path in (done.folder / "kept").iterdir())
+    model = done.report.cases[0].model
+    assert files == sorted([f"{model}.float32.pt", *(f"{model}-{b}.int8.pt" for b in CHOSEN)])
+
+
+def test_the_time_is_accounted_for(done: Run) -> None:
+    names = [phase.name for phase in done.phases.records()]
+    assert names[:2] == ["load weights", "open images"]
+    forward = {phase.name for phase in done.phases.records() if phase.forward}
+    assert {"calibration", "float32 predictions", "int8 predictions", "speed pairs"} <= forward
+    assert len(set(names)) == len(names)
+
+
+def test_artifacts_that_are_not_kept_go_away(
+    user_case: UserCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    seen: list[list[str]] = []
+
+    def stop(subject: Subject, *_: object, **__: object) -> None:
+        seen.append([path.name for path in subject.folder.iterdir()])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(validation, "build_int8", stop)
+    settings = RunSettings(data=str(user_case.data), weights=str(user_case.weights))
+    with pytest.raises(KeyboardInterrupt):
+        validation.run([user_case.model], AVAILABLE[:1], settings)
+    assert seen == [[f"{user_case.model}.float32.pt"]]
+    assert list(tmp_path.iterdir()) == []
+
+
+# predict
+
+
+def test_predict_against_the_model_itself(
+    user_case: UserCase, workshop: Workshop, tmp_path: Path
+) -> None:
+    images, _ = workshop.scenes(2, 1, start=500)
+    path = tmp_path / "photo.png"
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    pixels = (images[0].permute(1, 2, 0) * std + mean) * 255
+    Image.fromarray(pixels.round().to(torch.uint8).numpy()).save(path)
+    options = {"weights": str(user_case.weights), "data": str(user_case.data)}
+    order = Order(user_case.model, (AVAILABLE[0],), "--backend", options)
+    found = validation.predict(path, order)
+    assert found.backend == AVAILABLE[0]
+    with torch.inference_mode():
+        shares = workshop.model(user_case.model)(images)[0].softmax(0)
+    first = shares.argsort(descending=True)[:5]
+    assert [label for label, _ in found.float32] == [CLASSES[i] for i in first]
+    assert [p for _, p in found.float32] == pytest.approx(
+        [float(shares[i]) for i in first], abs=1e-5
+    )
+    assert len(found.int8) == 5
+    assert all(label in CLASSES and 0 < p < 1 for label, p in found.int8)
+    by_name = dict(found.int8)
+    assert by_name[found.float32[0][0]] == pytest.approx(found.float32[0][1], abs=0.2)
+    assert (found.model, found.backend) == (user_case.model, AVAILABLE[0])
+
+
+# Memory
+
+
+class Streamed:
+    """Images that exist only while somebody holds them; counts how many do at a time."""
+
+    classes = CLASSES
+    labelled = True
+    name = "streamed"
+
+    def __init__(self, count: int, seed: int) -> None:
+        self.count = self.limit = count
+        self.seed = seed
+        self.most = 0
+        self._alive: list[weakref.ref[Tensor]] = []
+
+    def batches(self, start: int, stop: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for first in range(start, stop, batch_size):
+            indices = range(first, min(first + batch_size, stop))
+            generator = torch.Generator().manual_seed(self.seed + first)
+            images = torch.randn((len(indices), 3, 32, 32), generator=generator)
+            self._alive = [ref for ref in self._alive if ref() is not None]
+            self._alive.append(weakref.ref(images))
+            self.most = max(self.most, len(self._alive))
+            yield images, torch.tensor([i % len(CLASSES) for i in indices])
+            del images
+
+    def content_hashes(self, start: int, stop: int) -> Iterator[str]:
+        return (f"{self.seed}/{index}" for index in range(start, stop))
+
+
+def test_memory_does_not_grow_with_the_images(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(case_module, "BATCH_SIZE", 4)
+    model = workshop.model("squeezenet1_1")
+    backend = BACKENDS.get(AVAILABLE[0])
+    artifact = workshop.built("squeezenet1_1", backend.name).artifact
+    most = []
+    for count in (12, 120):
+        data = Data("streamed", Streamed(count, seed=1), Streamed(count, seed=1000))
+        timing = Timing((1, 3, 32, 32), threads=1)
+        recipe = workshop.recipe("squeezenet1_1")
+        subject = Subject(model, recipe, "given", data, timing, tmp_path, {})
+        batches = list(map(len, case_module.calibration_batches(data, recipe)))
+        assert sum(batches) == count
+        float_side = Ready(model, next(data.calibration.batches(0, 1, 1))[0])
+        result = judge(subject, backend, artifact, float_side)
+        assert result.facts["evaluation_images"] == count
+        most.append((data.calibration.most, data.evaluation.most))
+    assert most[0] == most[1]
+    assert max(most[1]) <= 3
+
+
+class Ready:
+    """A float32 side whose lowering was chosen without timing."""
+
+    lowering = "frozen"
+
+    def __init__(self, model: nn.Module, example: Tensor) -> None:
+        self.fastest = self.predicting = model
+        self.graph = read_module(model, example)
+        self.times_ms = {"frozen": 1.0, "eager": 1.0}
+        self.macs = count_macs(model, example)
+        self.artifact = Artifact(Path(__file__), None)
+
+
+def test_a_lowering_that_cannot_run_the_images_does_not_judge_them(tmp_path: Path) -> None:
+    # oneDNN's layouts know no adaptive pooling from 32 to 6 pixels, as AlexNet's of small pictures.
+    pooled = nn.Sequential(nn.Conv2d(3, 8, 1), nn.AdaptiveAvgPool2d(6), nn.Flatten())
+    model = nn.Sequential(pooled, nn.Linear(288, 16)).eval()
+    images = Streamed(8, seed=1)
+    pixels, _ = next(images.batches(0, 8, 8))
+    recipe = derive("small", model, pixels[:1])
+    timing = Timing((1, 3, 12, 12), threads=1)
+    data = Data("few", images, images)
+    subject = Subject(model, recipe, "given", data, timing, tmp_path, {})
+    side = FloatSide(subject, BACKENDS.get(AVAILABLE[0]), Phases())
+    side.times_ms = {"optimized": 1.0, "frozen": 2.0, "eager": 3.0}
+    assert side.lowering == "optimized"
+    side.fastest(timing.example())
+    with pytest.raises(RuntimeError, match="not divisible"):
+        side.fastest(pixels)
+    assert torch.allclose(side.predicting(pixels), model(pixels), atol=1e-5)
+
+
+# Mistakes
+
+
+def test_one_weights_file_is_for_one_model(user_case: UserCase) -> None:
+    settings = RunSettings(weights=str(user_case.weights))
+    with pytest.raises(UserError, match="belongs to one model, but 2 are named"):
+        validation.run(["resnet18", "squeezenet1_1"], None, settings)
+    with pytest.raises(UserError, match="belongs to one model, but 6 are named"):
+        validation.run([], None, settings)
+
+
+@pytest.mark.parametrize(
+    ("models", "backends", "words"),
+    [
+        (["resnet81"], None, "Unknown model 'resnet81'. Did you mean resnet18"),
+        (["resnet18"], ["x68"], "Unknown backend 'x68'. Did you mean x86"),
+        (["mobile*", "nosuch*"], None, "Unknown model"),
+    ],
+)
+def test_names_are_checked_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch, models: list[str], backends: list[str] | None, words: str
+) -> None:
+    monkeypatch.setattr(validation, "open_subject", None)
+    with pytest.raises(UserError) as caught:
+        validation.run(models, backends)
+    assert words in str(caught.value)
+
+
+def test_wildcards_and_recommended_backends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["none"])
+    report = validation.run(["mobilenet_*"])
+    assert [(case.model, case.backend) for case in report.cases] == [
+        (name, RECIPES.get(name).backend) for name in MODELS.match("mobilenet_*")
+    ]
+    everything = validation.run()
+    assert [case.model for case in everything.cases] == list(SHIPPED)
+
+
+def test_orders_keep_their_own_settings_and_the_report_tells_them_apart(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["none"])
+    shared = {"threads": 1, "batch_size": 2}
+    orders = [
+        Order("resnet18", ("x86", "onednn"), "a file", {**shared, "seed": 3}),
+        Order("squeezenet1_1", ("x86",), "a file", {**shared, "seed": 4}),
+    ]
+    report = validation.run_orders(orders)
+    cases = [(case.model, case.backend) for case in report.cases]
+    assert cases == [("resnet18", "x86"), ("resnet18", "onednn"), ("squeezenet1_1", "x86")]
+    assert report.settings["models"] == {"resnet18": {"seed": 3}, "squeezenet1_1": {"seed": 4}}
+    assert report.settings["threads"] == 1 and "seed" not in report.settings
+    alike = validation.run_orders([replace(orders[0], options=shared)])
+    assert alike.settings["seed"] == 0 and "models" not in alike.settings
+    with pytest.raises(UserError, match=r"a file: no backend that '\*' matches can run here"):
+        validation.run_orders([replace(orders[0], backends=("*",))])
+    with pytest.raises(UserError, match=r"a file: Unknown backend 'x68'\. Did you mean x86"):
+        validation.run_orders([replace(orders[0], backends=("x68",))])
+
+
+def test_predict_says_what_is_wrong(
+    user_case: UserCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"\xff\xd8 not a photograph")
+    with pytest.raises(UserError, match=r"broken\.jpg"):
+        validation.predict(broken, Order("resnet18", (AVAILABLE[0],), "recipe"))
+    with pytest.raises(UserError, match="Did you mean resnet18"):
+        validation.predict(broken, Order("resnet81", (AVAILABLE[0],), "recipe"))
+    picture = next((user_case.data / "val").glob("*/*.png"))
+    monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["none"])
+    with pytest.raises(UserError, match="backend qnnpack cannot be used here"):
+        validation.predict(picture, Order("resnet18", ("qnnpack",), "--backend"))
+
+
+def test_of_several_backends_predict_takes_the_recommended_or_the_first_that_runs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = RECIPES.get("resnet18")
+
+    def taken(*patterns: str) -> str:
+        return validation._one_backend(recipe, Order("resnet18", patterns, "a file")).name
+
+    others = [name for name in BACKENDS.names() if name != recipe.backend]
+    refused: set[str] = set()
+    monkeypatch.setattr(
+        TorchBackend, "refusal", lambda self, _: "no engine" if self.name in refused else None
+    )
+    assert taken(*others, recipe.backend) == recipe.backend
+    assert taken(*others) == others[0]
+    refused.add(others[0])
+    assert taken(*others) == others[1]
+    assert taken(others[0]) == others[0]
+    refused.add(recipe.backend)
+    assert taken("*") == others[1]
+    with pytest.raises(UserError, match=r"a file: Unknown backend 'x68'\. Did you mean x86"):
+        taken("x68")
+
+
+def test_the_sidecar_of_the_case_was_read(user_case: UserCase) -> None:
+    weights = load_weights(MODELS.get(user_case.model), str(user_case.weights))
+    assert weights.classes == CLASSES
+    assert weights.preprocessing.crop == 64

@@ -1,0 +1,72 @@
+"""The quick search for a histogram's range finds what torch's own finds, to the last bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.ao.quantization import HistogramObserver
+
+from ptqbench.quantization.fast_histogram import (
+    QuickHistogramObserver,
+    quantization_errors,
+    steps_of,
+)
+
+VALUES = {
+    "both signs": lambda x: x,
+    "after a ReLU": lambda x: x.relu(),
+    "after a ReLU6": lambda x: (3 * x).clamp(0, 6),
+    "long tail": lambda x: x.exp(),
+    "outliers": lambda x: x**5,
+    "far from zero": lambda x: 1000 + x,
+    "few": lambda x: x[0, 0, 0],
+    "two": lambda x: (x > 0).float(),
+    "one": lambda x: torch.full_like(x, 3.0),
+    "none but zero": torch.zeros_like,
+}
+
+
+def seen(observer: HistogramObserver, kind: str, seed: int) -> HistogramObserver:
+    """An observer after three batches, each wider than the one before."""
+    generator = torch.Generator().manual_seed(seed)
+    for widening in (1.0, 1.3, 1.7):
+        values = torch.randn((8, 16, 8, 8), generator=generator)
+        observer(widening * VALUES[kind](values))
+    return observer
+
+
+@pytest.mark.filterwarnings("ignore:.*reduce_range.*:UserWarning")
+@pytest.mark.parametrize("kind", VALUES)
+def test_ranges_are_those_of_torch(kind: str) -> None:
+    for seed, reduce_range in enumerate((False, True)):
+        own = seen(QuickHistogramObserver(reduce_range=reduce_range), kind, seed)
+        expected = seen(HistogramObserver(reduce_range=reduce_range), kind, seed)
+        assert bits(own.calculate_qparams()) == bits(expected.calculate_qparams())
+
+
+def test_another_number_of_bins() -> None:
+    own, expected = QuickHistogramObserver(bins=100), HistogramObserver(bins=100)
+    assert bits(seen(own, "outliers", 0).calculate_qparams()) == bits(
+        seen(expected, "outliers", 0).calculate_qparams()
+    )
+
+
+def test_errors_are_those_of_torch() -> None:
+    observer = seen(HistogramObserver(), "outliers", 0)
+    width = (observer.max_val.item() - observer.min_val.item()) / observer.bins
+    ranges = [step for step, _ in zip(steps_of(observer.histogram), range(40), strict=False)]
+    assert len(ranges) > 20
+    found = quantization_errors(observer.histogram, width, ranges, observer.dst_nbins)
+    assert found == [observer._compute_quantization_error(*each) for each in ranges]
+
+
+def test_steps_narrow_the_range() -> None:
+    steps = list(steps_of(seen(HistogramObserver(), "long tail", 0).histogram))
+    widths = [end - start for start, end in steps]
+    assert widths == sorted(widths, reverse=True)
+    assert len(set(steps)) == len(steps)
+
+
+def bits(values: tuple[Tensor, ...]) -> list[object]:
+    return [(value.dtype, value.tolist()) for value in values]

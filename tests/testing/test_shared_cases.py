@@ -1,0 +1,178 @@
+"""Shared work behind the suite: made once, looked up afterwards, the same numbers."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from ptqbench.backends import cpu as isa
+from ptqbench.backends.torch_engines.engine import engine_set
+from ptqbench.errors import UserError
+from ptqbench.gates import GATES
+from ptqbench.gates.gate import Verdict
+from ptqbench.measurement.accuracy import measure_accuracy
+from ptqbench.models.catalog import MODELS
+from ptqbench.recipes import Thresholds
+from ptqbench.settings.layers import CaseSettings
+from ptqbench.testing import shared_runner as cases
+from ptqbench.testing.measures import MEASURES, needs_of
+from ptqbench.testing.shared_cache import SharedFolder, SharedLogits
+from ptqbench.testing.shared_runner import SharedRunner
+
+
+class Images:
+    """Ten images of random numbers; counts how often it is read."""
+
+    name, classes, count, limit = "ten", ("a", "b", "c"), 6, 10
+    labelled = True
+
+    def __init__(self):
+        self.pixels = torch.randn(10, 3, generator=torch.Generator().manual_seed(0))
+        self.reads = 0
+
+    def batches(self, start, stop, batch_size):
+        self.reads += 1
+        for first in range(start, stop, batch_size):
+            last = min(first + batch_size, stop)
+            yield self.pixels[first:last], torch.arange(first, last) % 3
+
+    def content_hashes(self, start, stop):
+        return iter(())
+
+
+def shared(path, images, models=None):
+    models = models or {"float32": lambda: torch.neg, "int8": lambda: torch.sign}
+    return SharedLogits(SharedFolder(path), images, models, 4)
+
+
+def test_looked_up_logits_measure_what_the_models_do(tmp_path):
+    images = Images()
+    direct = measure_accuracy(torch.neg, torch.sign, images, batch_size=3, settled=lambda _: False)
+    replay = shared(tmp_path / "new", images)
+    looked_up = measure_accuracy(
+        replay.model("float32"),
+        replay.model("int8"),
+        replay,
+        batch_size=3,
+        settled=lambda _: False,
+    )
+    assert looked_up == direct and direct.n == 10
+
+
+def test_a_second_worker_computes_nothing(tmp_path):
+    list(shared(tmp_path, Images()).batches(0, 6, 4))
+
+    def unwanted():
+        raise AssertionError("computed again")
+
+    images = Images()
+    replay = shared(tmp_path, images, {"float32": unwanted, "int8": unwanted})
+    positions, labels = next(replay.batches(0, 6, 6))
+    assert torch.equal(replay.model("float32")(positions), -images.pixels[:6])
+    assert labels.tolist() == [0, 1, 2, 0, 1, 2] and images.reads == 0
+
+
+def test_a_failure_leaves_nothing_and_is_tried_again(tmp_path):
+    folder = SharedFolder(tmp_path)
+
+    def broken(path):
+        path.write_text("half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        folder.once("file", broken)
+    assert not (tmp_path / "file").exists()
+    assert folder.once("file", lambda path: path.write_text("whole")).read_text() == "whole"
+    assert folder.once("file", broken).read_text() == "whole"
+
+
+def test_every_gate_says_what_it_needs():
+    assert {gate: needs_of(gate) for gate in ("accuracy", "agreement", "size", "speedup")} == {
+        "accuracy": "accuracy",
+        "agreement": "accuracy",
+        "size": "size",
+        "speedup": "speed",
+    }
+    assert {needs_of(gate) for gate in GATES.names()} <= set(MEASURES.names())
+
+
+def test_thresholds_are_merged_with_those_of_the_recipe():
+    recipe = Thresholds(speedup={"avx2": 1.5, "neon": 2.0})
+    changed = recipe.changed({"accuracy": 0.9, "speedup": {"amx": 3.0}})
+    assert changed.accuracy == 0.9 and changed.size_ratio == recipe.size_ratio
+    assert changed.speedup == {"avx2": 1.5, "neon": 2.0, "amx": 3.0}
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    """A small model with random weights on a handful of pictures of 32 pixels."""
+    root = tmp_path_factory.mktemp("case")
+    torch.manual_seed(0)
+    save_file(MODELS.get("squeezenet1_1").factory(2).state_dict(), root / "w.safetensors")
+    (root / "w.json").write_text(json.dumps({"resize": 32, "crop": 32, "classes": ["a", "b"]}))
+    noise = torch.Generator().manual_seed(0)
+    for split, each in (("train", 4), ("val", 6)):
+        for name in ("a", "b"):
+            folder = root / "data" / split / name
+            folder.mkdir(parents=True)
+            for index in range(each):
+                pixels = torch.randint(0, 256, (32, 32, 3), generator=noise, dtype=torch.uint8)
+                Image.fromarray(pixels.numpy()).save(folder / f"{index}.png")
+    return CaseSettings(
+        "squeezenet1_1", "onednn", str(root / "w.safetensors"), str(root / "data"), 32
+    )
+
+
+def test_artifacts_and_measurements_are_made_once_per_session(tmp_path, case, monkeypatch):
+    first = SharedRunner(tmp_path, workers=2)
+    if reason := first.backends()["onednn"]:
+        pytest.skip(reason)
+    size = first.judge(case, "size")
+    agreement = first.judge(case, "agreement")
+    assert size.gates[0].verdict is Verdict.PASS and size.metrics["size_ratio"] > 3
+    assert agreement.gates[0].n == 12
+
+    def unwanted(*_):
+        raise AssertionError("made again")
+
+    monkeypatch.setattr(cases, "build_int8", unwanted)
+    second = SharedRunner(tmp_path, workers=2)
+    assert second.judge(case, "agreement").gates == agreement.gates
+    speedup = second.judge(case, "speedup").gates[0]
+    assert speedup.verdict is Verdict.UNVERIFIED and "2 pytest-xdist workers" in speedup.detail
+    numbers = second.reference(case).numbers
+    assert numbers["int8_operations"] == 26 and numbers["float32_operations"] == 0
+    assert numbers["calibration_images"] == 8
+
+
+def test_a_backend_that_cannot_run_here_is_unverified(tmp_path, case, monkeypatch):
+    monkeypatch.setattr(cases.TorchBackend, "availability", lambda self: "no such engine")
+    runner = SharedRunner(tmp_path, workers=1)
+    assert {runner.judge(case, gate).gates[0].verdict for gate in GATES.names()} == {
+        Verdict.UNVERIFIED
+    }
+    with pytest.raises(UserError, match="no such engine"):
+        runner.reference(case)
+
+
+def test_the_machine_is_told_with_what_kernels_are_chosen_by(tmp_path):
+    found = SharedRunner(tmp_path, workers=1).machine()
+    assert {"cpu", "flags", "instruction_set", "physical_cores", "engines", "torch"} <= set(found)
+    assert set(found["flags"]) <= isa.cpu_flags()
+    assert (found["instruction_set"] != "avx2") or "avx2" in found["flags"]
+
+
+def test_the_process_is_left_as_it_was(tmp_path, case):
+    runner = SharedRunner(tmp_path, workers=2)
+    if reason := runner.backends()["onednn"]:
+        pytest.skip(reason)
+    threads, engine = torch.get_num_threads(), torch.backends.quantized.engine
+    others = [name for name, reason in runner.backends().items() if not reason and name != "onednn"]
+    with engine_set(others[0]):
+        runner.judge(case, "agreement")
+        assert torch.backends.quantized.engine == others[0]
+    assert (torch.get_num_threads(), torch.backends.quantized.engine) == (threads, engine)
