@@ -94,7 +94,7 @@ def test_wheel_holds_fixtures_and_schema_but_no_scripts(tmp_path: Path) -> None:
         "ptqbench/fixtures/manifest.json",
         "ptqbench/reporting/result.schema.json",
         "ptqbench/py.typed",
-        "ptqbench/cli.py",
+        "ptqbench/cli/__init__.py",
     }
     assert expected - names == set()
     packaged = {name for name in names if name.startswith("ptqbench/fixtures/")}
