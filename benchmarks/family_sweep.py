@@ -33,7 +33,7 @@ from ptqbench.core.atomic import atomic_path
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import silent
 from ptqbench.evaluation.case import Subject, build_int8
-from ptqbench.evaluation.subject import RunSettings, open_subject
+from ptqbench.evaluation.subject import open_subject
 from ptqbench.measurement.macs import count_macs
 from ptqbench.quantization.completion import completed
 from ptqbench.quantization.fusion_groups import FUNCTIONS
@@ -41,6 +41,7 @@ from ptqbench.quantization.fx_tracing import Tracer
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.families import FAMILIES, family
 from ptqbench.reporting.format import percent
+from ptqbench.settings.run_settings import RunSettings
 from ptqbench.settings.weights_specifier import FIXTURE, PROBE
 from ptqbench.weights.probe.layer_scaling import head_of, layers_of
 

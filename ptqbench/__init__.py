@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from ptqbench.data.preprocessing import Preprocessing
     from ptqbench.errors import UserError
     from ptqbench.evaluation.result import CaseResult, Report
-    from ptqbench.evaluation.subject import RunSettings
     from ptqbench.gates.gate import GateResult, Verdict
     from ptqbench.models.custom.registration import register_model
     from ptqbench.recipes import Recipe, Thresholds
+    from ptqbench.settings.run_settings import RunSettings
 
 _LAZY = {
     "Artifact": "ptqbench.backends.torch_engines.artifact",
@@ -27,7 +27,7 @@ _LAZY = {
     "Preprocessing": "ptqbench.data.preprocessing",
     "Recipe": "ptqbench.recipes",
     "Report": "ptqbench.evaluation.result",
-    "RunSettings": "ptqbench.evaluation.subject",
+    "RunSettings": "ptqbench.settings.run_settings",
     "Thresholds": "ptqbench.recipes",
     "UserError": "ptqbench.errors",
     "Verdict": "ptqbench.gates.gate",

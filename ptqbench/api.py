@@ -22,7 +22,7 @@ from ptqbench.core.progress import Progress, silent
 from ptqbench.core.registry import nearest
 from ptqbench.data.image_set import Data, check_disjoint
 from ptqbench.data.preprocessing import Preprocessing
-from ptqbench.data.reading import BROKEN_SHARE, Reading
+from ptqbench.data.reading import Reading
 from ptqbench.errors import UserError
 from ptqbench.evaluation.case import (
     FloatSide,
@@ -36,13 +36,21 @@ from ptqbench.evaluation.foreign import judge_given, recipe_for
 from ptqbench.evaluation.foreign_notes import Given, check_model, open_given
 from ptqbench.evaluation.machine import machine_facts
 from ptqbench.evaluation.result import Report
-from ptqbench.evaluation.subject import RunSettings, artifact_folder, open_data, source_facts
+from ptqbench.evaluation.subject import (
+    artifact_folder,
+    open_data,
+    reading_of,
+    shown_settings,
+    source_facts,
+    timing_of,
+)
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.custom.importing import reference
 from ptqbench.models.custom.registration import open_recipe
 from ptqbench.quantization.completion import completed
 from ptqbench.quantization.fx_tracing import check_classifier
 from ptqbench.recipes import RECIPES, Recipe
+from ptqbench.settings.run_settings import BROKEN_SHARE, RunSettings
 from ptqbench.weights.load import Weights, build_model
 from ptqbench.weights.open_weights import open_weights
 
@@ -165,7 +173,7 @@ def validate(
     torch.set_num_threads(settings.threads or physical_cores())
     with ExitStack() as stack:
         folder = artifact_folder(settings.artifacts, stack)
-        timing = settings.timing(input_size)
+        timing = timing_of(settings, input_size)
         asked = chosen.promised(loaded.source).changed(settings.thresholds)
         if given is None or given.info is not None:
             chosen = completed(chosen, module, timing.example())
@@ -182,7 +190,7 @@ def validate(
             case = judge_given(
                 subject, target, given, keep_float=keep_float, progress=progress, phases=phases
             )
-    return Report(machine_facts(), (case,), settings.to_dict(), phases.records())
+    return Report(machine_facts(), (case,), shown_settings(settings), phases.records())
 
 
 def _given(artifact: Artifact | str | Path, backend: str | None) -> Given | None:
@@ -253,7 +261,7 @@ def _opened(
     if isinstance(data, Data):
         check_disjoint(data)
         return data
-    return open_data(str(data), weights, settings.seed, progress, settings.reading)
+    return open_data(str(data), weights, settings.seed, progress, reading_of(settings))
 
 
 def _recipe(model: str | nn.Module, recipe: Recipe | str | None) -> Recipe:

@@ -18,7 +18,7 @@ from ptqbench.testing.hookspec import Hooks
 from ptqbench.testing.session_state import MARKER, STATE, State, marker_of, state_of
 
 if TYPE_CHECKING:
-    from ptqbench.settings.layers import CaseSettings
+    from ptqbench.settings.requests import CaseRequest
 
 pytest_plugins = ["ptqbench.testing.benchmark_tracking"]
 
@@ -173,16 +173,15 @@ def ptqbench_case(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def ptqbench_settings(request: pytest.FixtureRequest, ptqbench_case: str) -> CaseSettings:
+def ptqbench_settings(request: pytest.FixtureRequest, ptqbench_case: str) -> CaseRequest:
     """Everything that is set for the case under test: model, backend, weights, thresholds."""
     state = state_of(request.config)
-    model, backend = state.cases[ptqbench_case]
-    return state.settings.case(model, backend, marker_of(request.node))
+    return state.request(ptqbench_case, marker_of(request.node))
 
 
 @pytest.fixture
 def ptqbench_gate(
-    request: pytest.FixtureRequest, ptqbench_settings: CaseSettings
+    request: pytest.FixtureRequest, ptqbench_settings: CaseRequest
 ) -> Callable[[str], None]:
     """A function that takes a gate's name and makes its verdict the outcome of the test.
 
@@ -203,7 +202,7 @@ def ptqbench_gate(
 
 @pytest.fixture
 def ptqbench_reference(
-    request: pytest.FixtureRequest, ptqbench_settings: CaseSettings
+    request: pytest.FixtureRequest, ptqbench_settings: CaseRequest
 ) -> Callable[[], None]:
     """A function that holds the case against its committed reference.
 

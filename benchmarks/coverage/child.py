@@ -41,7 +41,7 @@ from ptqbench.evaluation.case import (
 )
 from ptqbench.evaluation.machine import machine_facts
 from ptqbench.evaluation.result import plain
-from ptqbench.evaluation.subject import RunSettings, open_subject
+from ptqbench.evaluation.subject import open_subject
 from ptqbench.gates import Evidence
 from ptqbench.measurement.accuracy import measure_accuracy
 from ptqbench.measurement.artifact_inspection import Inside
@@ -51,6 +51,7 @@ from ptqbench.measurement.speed import measure_speed, pick_fastest
 from ptqbench.quantization.calibration_cache import Calibrations
 from ptqbench.quantization.completion import completed
 from ptqbench.recipes import RECIPES, Thresholds
+from ptqbench.settings.run_settings import RunSettings
 from ptqbench.settings.weights_specifier import PROBE
 
 FLOAT = "float32"

@@ -25,7 +25,7 @@ from ptqbench.settings.weights_specifier import check_weights
 if TYPE_CHECKING:
     from ptqbench.evaluation.result import Report
     from ptqbench.settings.layers import Settings
-    from ptqbench.settings.requests import Order
+    from ptqbench.settings.requests import CaseRequest
 
 _STARTED = time.perf_counter()
 
@@ -73,10 +73,10 @@ def _refuse(sentence: str) -> int:
 
 def _run(args: argparse.Namespace) -> int:
     _check_sources(args)
-    from ptqbench.settings import requests as orders
+    from ptqbench.settings import requests
 
-    settings = orders.settings_of(args, args.models)
-    chosen = orders.orders_of(settings, _overrides(args), args.artifacts)
+    settings = requests.settings_of(args, args.models)
+    chosen = requests.case_requests(settings, _overrides(args), args.artifacts)
     outputs = _outputs(args, settings)
     strict = settings.value("profile").value == "ci" if args.strict is None else args.strict
     from ptqbench.measurement.fresh_process import FreshProcess
@@ -92,7 +92,7 @@ def _run(args: argparse.Namespace) -> int:
         phases = Phases()
         phases.add("start and imports", time.perf_counter() - _STARTED)
         with progress_display(lines=not args.quiet) as progress:
-            report = validation.run_orders(chosen, progress, phases, fresh)
+            report = validation.run_requests(chosen, progress, phases, fresh)
     report = replace(report, phases=phases.records(), wall_seconds=time.perf_counter() - _STARTED)
     _present(report, outputs, args)
     return report.exit_code(strict)
@@ -103,25 +103,24 @@ def _gate(args: argparse.Namespace) -> int:
 
     check_torchscript(Path(args.artifact))
     _check_sources(args)
-    from ptqbench.settings import requests as orders
+    from ptqbench.settings import requests
 
-    settings = orders.settings_of(args, [args.model])
-    order = _one_order(args, settings)
+    settings = requests.settings_of(args, [args.model])
+    request = _one_request(args, settings)
     outputs = _outputs(args, settings)
     strict = settings.value("profile").value == "ci" if args.strict is None else args.strict
     from ptqbench.core.phases import Phases
     from ptqbench.evaluation import foreign as gating
-    from ptqbench.evaluation.subject import RunSettings
     from ptqbench.reporting.progress_display import progress_display
 
     phases = Phases()
     phases.add("start and imports", time.perf_counter() - _STARTED)
     with progress_display(lines=not args.quiet) as progress:
         report = gating.gate(
-            order.model,
+            request.model,
             args.artifact,
-            orders.one_backend(order),
-            RunSettings(**order.options),
+            requests.one_backend(request),
+            request.settings,
             keep_float=args.keep_float,
             progress=progress,
             phases=phases,
@@ -175,29 +174,31 @@ def _predict(args: argparse.Namespace) -> int:
         missing = "is a folder" if image.is_dir() else "does not exist"
         raise UserError(f"Cannot read the image {image}: it {missing}. Name an image file.")
     _check_sources(args)
-    from ptqbench.settings import requests as orders
+    from ptqbench.settings import requests
 
-    order = _one_order(args, orders.settings_of(args, [args.model]))
+    request = _one_request(args, requests.settings_of(args, [args.model]))
     from ptqbench.evaluation import run as validation
     from ptqbench.reporting import console
     from ptqbench.reporting import prediction_table as prediction
     from ptqbench.reporting.progress_display import progress_display
 
     with progress_display(lines=False) as progress:
-        found = validation.predict(image, order, progress)
+        found = validation.predict(image, request, progress)
     console.show(prediction.prediction_view(found, image.name))
     return 0
 
 
-def _one_order(args: argparse.Namespace, settings: Settings, option: str = "--model") -> Order:
+def _one_request(
+    args: argparse.Namespace, settings: Settings, option: str = "--model"
+) -> CaseRequest:
     """What is asked for the one model of a command that takes one.
 
     Raises:
         UserError: The name is a wildcard for several, or there is no such model.
     """
-    from ptqbench.settings import requests as orders
+    from ptqbench.settings import requests
 
-    chosen = orders.orders_of(settings, _overrides(args), None)
+    chosen = requests.case_requests(settings, _overrides(args), None)
     if len(chosen) > 1:
         raise UserError(f"{option} takes one name, but {args.model} is several. Name one.")
     return chosen[0]
@@ -205,19 +206,19 @@ def _one_order(args: argparse.Namespace, settings: Settings, option: str = "--mo
 
 def _recipe(args: argparse.Namespace) -> int:
     _check_sources(args)
-    from ptqbench.settings import requests as orders
+    from ptqbench.settings import requests
     from ptqbench.settings.layers import DEFAULT
 
-    settings = orders.settings_of(args, [args.model])
-    order = _one_order(args, settings, "MODEL")
-    given = {n: settings.value(n, order.model).origin != DEFAULT for n in ("weights", "data")}
+    settings = requests.settings_of(args, [args.model])
+    request = _one_request(args, settings, "MODEL")
+    given = {n: settings.value(n, request.model).origin != DEFAULT for n in ("weights", "data")}
     from ptqbench.evaluation import recipe_proposal as proposing
     from ptqbench.reporting import console
     from ptqbench.reporting.progress_display import progress_display
 
     with progress_display() as progress:
         text = proposing.propose(
-            order,
+            request,
             weights=given["weights"],
             images=given["weights"] and given["data"],
             keep_float=args.keep_float,
@@ -230,9 +231,9 @@ def _recipe(args: argparse.Namespace) -> int:
 def _list(args: argparse.Namespace) -> int:
     from ptqbench.reporting import console, inventory
     from ptqbench.reporting import inventory_table as listing
-    from ptqbench.settings import requests as orders
+    from ptqbench.settings import requests
 
-    orders.settings_of(args)  # registers models of the user's own
+    requests.settings_of(args)  # registers models of the user's own
     found = inventory.inventory()
     if args.json:
         console.write(found.to_json(), sys.stdout)
@@ -244,9 +245,9 @@ def _list(args: argparse.Namespace) -> int:
 def _show_config(args: argparse.Namespace) -> int:
     from ptqbench.reporting import console
     from ptqbench.reporting import settings_table as settings_view
-    from ptqbench.settings import requests as orders
+    from ptqbench.settings import requests
 
-    settings = orders.settings_of(args, args.models)
+    settings = requests.settings_of(args, args.models)
     console.show(settings_view.settings_view(settings, settings.chosen_models()))
     return 0
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-BROKEN_SHARE = 0.01
-"""Share of the pictures that may be undecodable where nobody says otherwise."""
+from ptqbench.settings.run_settings import BROKEN_SHARE
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from ptqbench.evaluation.case import FloatSide, Subject, inspection_images, judg
 from ptqbench.evaluation.foreign_notes import Given, check_model, open_given, told
 from ptqbench.evaluation.machine import machine_facts
 from ptqbench.evaluation.result import CaseResult, Report
-from ptqbench.evaluation.subject import RunSettings, open_subject
+from ptqbench.evaluation.subject import open_subject, shown_settings
 from ptqbench.gates import Evidence, evaluate
 from ptqbench.measurement.artifact_inspection import Findings, Inside, Made
 from ptqbench.measurement.conversion import Promise
@@ -44,6 +44,7 @@ from ptqbench.measurement.size import measure_size
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization.build_record import BuildRecord
 from ptqbench.recipes import RECIPES, Recipe, Thresholds
+from ptqbench.settings.run_settings import RunSettings
 
 _STATIC = ("fusion", "conversion")
 """What the graph alone tells, of a file that runs on nothing too."""
@@ -96,7 +97,7 @@ def gate(
             case = judge_given(
                 subject, target, given, keep_float=keep_float, progress=progress, phases=phases
             )
-    return Report(machine_facts(), (case,), settings.to_dict())
+    return Report(machine_facts(), (case,), shown_settings(settings))
 
 
 def recipe_for(model: str, backend: str | None, given: Given) -> Recipe:

@@ -21,7 +21,7 @@ from ptqbench.errors import UserError
 from ptqbench.evaluation.backend_choice import Choice, choose_backend
 from ptqbench.evaluation.case import FloatSide, Subject, build_int8
 from ptqbench.evaluation.machine import machine_facts
-from ptqbench.evaluation.subject import RunSettings, artifact_folder, open_subject
+from ptqbench.evaluation.subject import artifact_folder, open_subject, timing_of
 from ptqbench.measurement.intervals import noise_factor
 from ptqbench.measurement.speed import Speed, measure_speed
 from ptqbench.models.catalog import MODELS
@@ -33,7 +33,8 @@ from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.recipe import MEASURED
 from ptqbench.recipes.toml_format import to_toml
 from ptqbench.settings.layers import RECIPE
-from ptqbench.settings.requests import Order, chosen_backends
+from ptqbench.settings.requests import CaseRequest, chosen_backends
+from ptqbench.settings.run_settings import RunSettings
 from ptqbench.weights.load import build_model
 from ptqbench.weights.open_weights import open_weights
 
@@ -75,7 +76,7 @@ class Noise:
 
 @process_unchanged()
 def propose(
-    order: Order,
+    request: CaseRequest,
     *,
     weights: bool,
     images: bool,
@@ -88,7 +89,7 @@ def propose(
     measured, and with it the speedup. Neither depends on the values of the parameters.
 
     Args:
-        order: The model, and the backends that come into question.
+        request: The model, and the backends that come into question.
         weights: Whether somebody named weights; else random parameters stand in.
         images: Whether somebody named images; else agreement with float32 is not looked at.
         keep_float: What stays float32 in place of what the recipe says.
@@ -97,8 +98,8 @@ def propose(
     Raises:
         UserError: Weights or images cannot be read, or the model cannot be quantized.
     """
-    settings = RunSettings(**order.options)
-    recipe = RECIPES.get(order.model)
+    settings = request.settings
+    recipe = RECIPES.get(request.model)
     if keep_float is not None:
         recipe = replace(recipe, keep_float=keep_float, int8_modules=None, fused_groups=None)
     torch.set_num_threads(settings.threads or physical_cores())
@@ -112,7 +113,7 @@ def propose(
         if found.fusion is not None:
             found = replace(found, fused_groups=None)
         notes: dict[str, str] = {}
-        backend = _asked(order)
+        backend = _asked(request)
         if recipe.backend == MEASURED:
             kept = Calibrations()
             if backend is None:
@@ -135,7 +136,7 @@ def _without_images(
         spec, model = spec.fitted(loaded.state), build_model(spec, loaded)
     else:
         model = initialised(spec.factory, spec.num_classes or _CLASSES).eval()
-    timing = settings.timing(spec.input_size)
+    timing = timing_of(settings, spec.input_size)
     if spec.origin:
         check_classifier(model, timing.example())
     recipe = completed(recipe, model, timing.example())
@@ -144,15 +145,15 @@ def _without_images(
     return Subject(model, recipe, "random", data, timing, artifact_folder(None, stack), {})
 
 
-def _asked(order: Order) -> str | None:
+def _asked(request: CaseRequest) -> str | None:
     """The one backend that somebody named; None: the recipe's, or the fastest."""
-    if order.origin == RECIPE or MEASURED in order.backends:
+    if request.origin == RECIPE or MEASURED in request.backends:
         return None
     known = {backend.name: backend.availability() for backend in BACKENDS}
-    names = chosen_backends(order.backends, order.origin, known)
+    names = chosen_backends(request.backends, request.origin, known)
     if len(names) > 1:
         raise UserError(
-            f"{order.origin} names {', '.join(names)}, but a recipe recommends one backend. Name "
+            f"{request.origin} names {', '.join(names)}, but a recipe recommends one backend. Name "
             "one, or none to have the fastest recommended."
         )
     return names[0]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import fields
 from pathlib import Path
 
 import torch
@@ -26,18 +25,19 @@ from ptqbench.evaluation.backend_choice import choose_backend, noted
 from ptqbench.evaluation.case import FloatSide, build_int8, judge, unavailable
 from ptqbench.evaluation.machine import machine_facts
 from ptqbench.evaluation.result import CaseResult, Prediction, Report
-from ptqbench.evaluation.subject import RunSettings, open_subject
+from ptqbench.evaluation.subject import open_subject, shown_settings
 from ptqbench.measurement.fresh_process import FreshProcess
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization.calibration_cache import Calibrations
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.recipe import MEASURED
-from ptqbench.settings.requests import Order, chosen_backends
+from ptqbench.settings.requests import CaseRequest, chosen_backends
+from ptqbench.settings.run_settings import RunSettings
 from ptqbench.settings.weights_specifier import is_source_name
 from ptqbench.weights.load import check_published
 from ptqbench.weights.open_weights import open_weights
 
-__all__ = ["RunSettings", "predict", "run", "run_orders"]
+__all__ = ["RunSettings", "predict", "run", "run_requests"]
 
 
 def run(
@@ -71,22 +71,23 @@ def run(
             f"--weights {settings.weights} belongs to one model, but {len(recipes)} are named "
             f"({', '.join(names)}). Name the one that it is for."
         )
-    options = {each.name: getattr(settings, each.name) for each in fields(settings)}
-    orders = [Order(each.model, chosen or (each.backend,), "backends", options) for each in recipes]
-    return run_orders(orders, progress, phases)
+    requests = [
+        CaseRequest(each.model, chosen or (each.backend,), "backends", settings) for each in recipes
+    ]
+    return run_requests(requests, progress, phases)
 
 
 @process_unchanged()
-def run_orders(
-    orders: Sequence[Order],
+def run_requests(
+    requests: Sequence[CaseRequest],
     progress: Progress = silent,
     phases: Phases | None = None,
     fresh: FreshProcess | None = None,
 ) -> Report:
-    """Carry out what is asked for, model by model.
+    """Evaluate the requested cases, model by model.
 
     Args:
-        orders: What is asked for.
+        requests: One per model.
         progress: Told how far the work is.
         phases: Where time is counted.
         fresh: For the first artifact; the others start one of their own.
@@ -98,11 +99,11 @@ def run_orders(
     known = {backend.name: backend.availability() for backend in BACKENDS}
     planned = [
         (
-            RECIPES.get(order.model),
-            _planned(order, known),
-            RunSettings(**order.options).of(order.model),
+            RECIPES.get(request.model),
+            _planned(request, known),
+            request.settings.of(request.model),
         )
-        for order in orders
+        for request in requests
     ]
     with phases.measure("load weights"):
         for recipe, backends, settings in planned:
@@ -114,15 +115,15 @@ def run_orders(
     for recipe, backends, settings in planned:
         torch.set_num_threads(settings.threads or physical_cores())
         cases += _run_model(recipe, backends, settings, progress, phases, spare)
-    shown = {recipe.model: settings.to_dict() for recipe, _, settings in planned}
+    shown = {recipe.model: shown_settings(settings) for recipe, _, settings in planned}
     return Report(machine_facts(), tuple(cases), _together(shown))
 
 
-def _planned(order: Order, known: Mapping[str, str | None]) -> list[TorchBackend]:
+def _planned(request: CaseRequest, known: Mapping[str, str | None]) -> list[TorchBackend]:
     """The backends that are asked for; none: the fastest is to be found by measuring."""
-    if MEASURED in order.backends:
+    if MEASURED in request.backends:
         return []
-    return [BACKENDS.get(n) for n in chosen_backends(order.backends, order.origin, known)]
+    return [BACKENDS.get(n) for n in chosen_backends(request.backends, request.origin, known)]
 
 
 def _together(settings: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
@@ -184,12 +185,12 @@ def _run_model(
     return cases
 
 
-def predict(image: Path, order: Order, progress: Progress = silent) -> Prediction:
+def predict(image: Path, request: CaseRequest, progress: Progress = silent) -> Prediction:
     """What float32 and int8 see in one picture: the five most likely classes of each.
 
     Args:
         image: The picture.
-        order: Model, weights, and the images that set the ranges. Of several backends one is
+        request: Model, weights, and the images that set the ranges. Of several backends one is
             taken: the recipe's recommendation if it is among them, else the first that can be
             used here.
         progress: Told how far the work is.
@@ -198,30 +199,30 @@ def predict(image: Path, order: Order, progress: Progress = silent) -> Predictio
         UserError: Unknown names, a picture that cannot be read, a backend that cannot run
             here, or weights and data that do not fit.
     """
-    recipe = RECIPES.get(order.model)
-    settings = RunSettings(**order.options)
-    target = _one_backend(recipe, order)
+    recipe = RECIPES.get(request.model)
+    settings = request.settings.of(request.model)
+    target = _one_backend(recipe, request)
     picture = load_image(image)
     if reason := target.refusal(recipe):
         raise UserError(f"The backend {target.name} cannot be used here: {reason}.")
     with ExitStack() as stack:
         subject = open_subject(recipe, settings, stack, progress, Phases())
-        loaded = open_weights(MODELS.get(order.model), settings.weights, settings.overrides)
+        loaded = open_weights(MODELS.get(request.model), settings.weights, settings.overrides)
         pixels = loaded.preprocessing.normalise(loaded.preprocessing.pixels(picture)[None])
         int8 = build_int8(subject, target, Phases()).load()
         labels = subject.data.evaluation.classes
         with torch.inference_mode():
             seen = [_top5(run(pixels)[0], labels) for run in (subject.model, int8)]
     float32, quantized = seen
-    return Prediction(order.model, loaded.source, target.name, float32, quantized, loaded.notes)
+    return Prediction(request.model, loaded.source, target.name, float32, quantized, loaded.notes)
 
 
-def _one_backend(recipe: Recipe, order: Order) -> TorchBackend:
+def _one_backend(recipe: Recipe, request: CaseRequest) -> TorchBackend:
     """One of the backends that are asked for; it may be one that cannot be used here."""
     known = {backend.name: backend.refusal(recipe) for backend in BACKENDS}
-    if MEASURED in order.backends:  # for one picture, that would take too long
+    if MEASURED in request.backends:  # for one picture, that would take too long
         return BACKENDS.get(recommended(recipe))
-    names = chosen_backends(order.backends, order.origin, known)
+    names = chosen_backends(request.backends, request.origin, known)
     usable = [name for name in names if known[name] is None] or names
     return BACKENDS.get(recipe.backend if recipe.backend in usable else usable[0])
 

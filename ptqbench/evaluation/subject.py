@@ -3,87 +3,47 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from ptqbench.backends.cpu import physical_cores
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
 from ptqbench.data.image_set import Data, check_classes, check_disjoint
 from ptqbench.data.open import open_source
-from ptqbench.data.reading import BROKEN_SHARE, Reading, usable_cores
+from ptqbench.data.reading import Reading, usable_cores
 from ptqbench.errors import UserError
 from ptqbench.evaluation.case import Subject, Timing
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization.completion import check_count, completed
 from ptqbench.quantization.fx_tracing import check_classifier
 from ptqbench.recipes import Recipe
-from ptqbench.settings.weights_specifier import default_weights
+from ptqbench.settings.run_settings import RunSettings
 from ptqbench.weights.load import Weights, build_model
 from ptqbench.weights.open_weights import open_weights
 
 
-@dataclass(frozen=True)
-class RunSettings:
-    """What a run is asked for beside models and backends.
+def shown_settings(settings: RunSettings) -> dict[str, object]:
+    """Return the settings as the report shows them, defaults filled in."""
+    return {
+        **settings.to_dict(),
+        "threads": settings.threads or physical_cores(),
+        "workers": settings.workers or usable_cores(),
+    }
 
-    Attributes:
-        data: ``fixture``, ``cifar10[:ROOT]``, ``imagenet:ROOT`` or an image folder.
-        limit: Evaluation images that are used at most; None: all of them.
-        broken_share: Share of the pictures that may be undecodable.
-        workers: Threads that decode beside inference; None: one per usable core.
-        weights: ``fixture``, ``probe``, ``imagenet``, a name in torchvision's weights enums
-            such as ``IMAGENET1K_V2``, or a file; None: ``fixture`` where they ship, and else
-            ``probe``.
-        overrides: Preprocessing and classes that win over the weights' sidecar.
-        input_size: Height and width for latency; None: the model's standard size.
-        batch_size: Batch size for latency.
-        threads: None: all physical cores.
-        seed: Of every random choice.
-        artifacts: Folder that keeps the artifacts; None: they are not kept.
-        thresholds: What replaces the recipe's thresholds, by field of `Thresholds`.
-    """
 
-    data: str = "fixture"
-    limit: int | None = None
-    broken_share: float = BROKEN_SHARE
-    workers: int | None = None
-    weights: str | None = None
-    overrides: Mapping[str, object] = field(default_factory=dict)
-    input_size: int | None = None
-    batch_size: int = 1
-    threads: int | None = None
-    seed: int = 0
-    artifacts: str | None = None
-    thresholds: Mapping[str, Any] = field(default_factory=dict)
+def reading_of(settings: RunSettings) -> Reading:
+    """Return the part of the settings that says how images are read."""
+    return Reading(settings.limit, settings.broken_share, settings.workers)
 
-    def to_dict(self) -> dict[str, object]:
-        """The settings as the report shows them, defaults filled in."""
-        return {
-            **asdict(self),
-            "threads": self.threads or physical_cores(),
-            "workers": self.workers or usable_cores(),
-        }
 
-    def of(self, model: str) -> RunSettings:
-        """These settings with the weights of a model, if nobody names any."""
-        return replace(self, weights=self.weights or default_weights(model))
-
-    @property
-    def reading(self) -> Reading:
-        """How images are read."""
-        return Reading(self.limit, self.broken_share, self.workers)
-
-    def timing(self, input_size: tuple[int, int, int]) -> Timing:
-        """The input at which latency is measured, given the model's standard size."""
-        channels, height, width = input_size
-        if self.input_size:
-            height = width = self.input_size
-        shape = (self.batch_size, channels, height, width)
-        return Timing(shape, self.threads or physical_cores(), self.seed)
+def timing_of(settings: RunSettings, input_size: tuple[int, int, int]) -> Timing:
+    """Return the input at which latency is measured, from the model's standard size."""
+    channels, height, width = input_size
+    if settings.input_size:
+        height = width = settings.input_size
+    shape = (settings.batch_size, channels, height, width)
+    return Timing(shape, settings.threads or physical_cores(), settings.seed)
 
 
 def open_subject(
@@ -118,8 +78,8 @@ def open_subject(
             spec.check_side(settings.input_size, "the input size")
         model = build_model(spec, weights)
     with phases.measure("open images"):
-        data = open_data(settings.data, weights, settings.seed, progress, settings.reading)
-    timing = settings.timing(spec.input_size)
+        data = open_data(settings.data, weights, settings.seed, progress, reading_of(settings))
+    timing = timing_of(settings, spec.input_size)
     if spec.origin:
         check_classifier(model, timing.example())
     if complete:

@@ -11,16 +11,15 @@ import difflib
 import fnmatch
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from ptqbench.core.atomic import file_name
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.core.registry import nearest
-from ptqbench.data.reading import BROKEN_SHARE
 from ptqbench.errors import UserError
 from ptqbench.recipes import RECIPES, Recipe
+from ptqbench.settings.run_settings import RunSettings
 from ptqbench.settings.schema import (
     KEYS,
     POLICIES,
@@ -34,6 +33,9 @@ from ptqbench.settings.weights_specifier import default_weights, is_source_name
 _OWN_HINT = (
     "A model of your own is named as module:function, or registered by a module in `plugins`."
 )
+
+
+_CASE_KEYS = tuple(each.name for each in fields(RunSettings) if each.name in KEYS)
 
 
 @dataclass(frozen=True)
@@ -63,47 +65,6 @@ class Layer:
         if name not in self.values:
             return None
         return Value(self.values[name], self.origins.get(name, self.origin))
-
-
-@dataclass(frozen=True)
-class CaseSettings:
-    """Everything that is set for one case.
-
-    Attributes:
-        model: Registered name of the model.
-        backend: Name of the backend.
-        weights: The name of a source (``fixture``, ``imagenet``, …) or a file.
-        data: ``fixture`` or a folder.
-        limit: Evaluation images that are used at most; None: all of them.
-        broken_share: Share of the pictures that may be undecodable.
-        workers: Threads that decode; None: one per usable core.
-        input_size: Height and width for latency; None: the model's standard size.
-        batch_size: For latency.
-        threads: None: all physical cores.
-        seed: Of every random choice.
-        thresholds: What replaces the recipe's thresholds, by field of `Thresholds`; a
-            threshold per instruction set is a mapping.
-        origins: Who set a threshold, by dotted name without ``thresholds.``.
-    """
-
-    model: str
-    backend: str
-    weights: str = "fixture"
-    data: str = "fixture"
-    limit: int | None = None
-    broken_share: float = BROKEN_SHARE
-    workers: int | None = None
-    input_size: int | None = None
-    batch_size: int = 1
-    threads: int | None = None
-    seed: int = 0
-    thresholds: Mapping[str, object] = field(default_factory=dict)
-    origins: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """The name of the case in test ids: ``resnet18-x86``."""
-        return f"{file_name(self.model)}-{self.backend}"
 
 
 @dataclass(frozen=True)
@@ -191,43 +152,25 @@ class Settings:
                 )
         return names
 
-    def case(self, model: str, backend: str, marker: Layer | None = None) -> CaseSettings:
-        """The settings of a case.
+    def case(self, model: str, marker: Layer | None = None) -> tuple[RunSettings, dict[str, str]]:
+        """Return the settings of a model's cases, and who set each threshold.
 
         Args:
             model: Registered name.
-            backend: Name of the backend.
-            marker: What a marker on the test says about thresholds.
+            marker: Thresholds set by a marker on the test.
         """
-
-        def get(name: str) -> Any:
-            return self.value(name, model, marker).value
-
         thresholds: dict[str, object] = {}
         origins: dict[str, str] = {}
         for name in KEYS:
             prefix, _, rest = name.partition(".")
             if prefix != "thresholds":
                 continue
-            found = self.value(name, model, marker)
-            origins[rest] = found.origin
-            if found.origin not in (RECIPE, RECIPE_PROBE, DEFAULT) and found.value is not None:
-                thresholds[name] = found.value
-        return CaseSettings(
-            model=model,
-            backend=backend,
-            weights=get("weights"),
-            data=get("data"),
-            limit=get("limit"),
-            broken_share=get("broken_share"),
-            workers=get("workers"),
-            input_size=get("input_size"),
-            batch_size=get("batch_size"),
-            threads=get("threads"),
-            seed=get("seed"),
-            thresholds=threshold_changes(thresholds),
-            origins=origins,
-        )
+            value = self.value(name, model, marker)
+            origins[rest] = value.origin
+            if value.origin not in (RECIPE, RECIPE_PROBE, DEFAULT) and value.value is not None:
+                thresholds[name] = value.value
+        values = {name: self.value(name, model, marker).value for name in _CASE_KEYS}
+        return RunSettings(**values, thresholds=threshold_changes(thresholds)), origins
 
 
 def _policy(layer: Layer) -> Value | None:

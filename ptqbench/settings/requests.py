@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import fnmatch
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from ptqbench.core.atomic import file_name
 from ptqbench.core.registry import nearest
 from ptqbench.errors import UserError
 from ptqbench.models.custom.importing import prepare
 from ptqbench.settings.discovery import load
 from ptqbench.settings.layers import COMMAND_LINE, RECIPE, Layer, Settings
+from ptqbench.settings.run_settings import RunSettings
 from ptqbench.settings.schema import parse_table, parse_thresholds
 
 _OPTIONS = {
@@ -35,20 +36,37 @@ _OPTIONS = {
 
 
 @dataclass(frozen=True)
-class Order:
-    """What is asked for one model.
+class CaseRequest:
+    """A request to evaluate one model.
 
     Attributes:
         model: Registered name.
         backends: Names or wildcards.
         origin: Who chose the backends.
-        options: Fields of `RunSettings`.
+        settings: Everything else that is set for the model.
+        threshold_origins: Who set a threshold, by dotted name without ``thresholds.``.
     """
 
     model: str
     backends: tuple[str, ...]
     origin: str
-    options: Mapping[str, Any] = field(default_factory=dict)
+    settings: RunSettings = field(default_factory=RunSettings)
+    threshold_origins: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def backend(self) -> str:
+        """The backend of a request that names exactly one.
+
+        Raises:
+            ValueError: The request names several.
+        """
+        (name,) = self.backends
+        return name
+
+    @property
+    def name(self) -> str:
+        """Name of the case in test ids: ``resnet18-x86``."""
+        return f"{file_name(self.model)}-{self.backend}"
 
 
 def settings_of(args: argparse.Namespace, models: Sequence[str] = ()) -> Settings:
@@ -86,55 +104,42 @@ def settings_of(args: argparse.Namespace, models: Sequence[str] = ()) -> Setting
     return settings
 
 
-def orders_of(
+def case_requests(
     settings: Settings, overrides: Mapping[str, object], artifacts: str | None
-) -> list[Order]:
-    """An order for each chosen model.
+) -> list[CaseRequest]:
+    """Return a request for each chosen model.
 
     Args:
         settings: As they apply.
-        overrides: Preprocessing and classes that win over the weights' sidecar.
-        artifacts: Folder that keeps the artifacts; None: they are not kept.
+        overrides: Preprocessing and classes that take precedence over the weights' sidecar.
+        artifacts: Folder that the artifacts are written to; None: a temporary one.
 
     Raises:
         UserError: An unknown model, or weights of one model that are set for several.
     """
-    found = []
+    requests = []
     for model in settings.chosen_models():
         backends = settings.value("backends", model)
-        case = settings.case(model, "")
-        options = {
-            "data": case.data,
-            "limit": case.limit,
-            "broken_share": case.broken_share,
-            "workers": case.workers,
-            "weights": case.weights,
-            "overrides": overrides,
-            "input_size": case.input_size,
-            "batch_size": case.batch_size,
-            "threads": case.threads,
-            "seed": case.seed,
-            "artifacts": artifacts,
-            "thresholds": case.thresholds,
-        }
-        found.append(Order(model, tuple(backends.value), backends.origin, options))
-    return found
+        case, origins = settings.case(model)
+        case = replace(case, overrides=overrides, artifacts=artifacts)
+        requests.append(CaseRequest(model, tuple(backends.value), backends.origin, case, origins))
+    return requests
 
 
-def one_backend(order: Order) -> str | None:
+def one_backend(request: CaseRequest) -> str | None:
     """The one backend that somebody chose; None if only the recipe recommends one.
 
     Raises:
         UserError: Several are chosen.
     """
-    if order.origin == RECIPE:
+    if request.origin == RECIPE:
         return None
-    if len(order.backends) != 1 or any(sign in order.backends[0] for sign in "*?["):
+    if len(request.backends) != 1 or any(sign in request.backends[0] for sign in "*?["):
         raise UserError(
-            f"{order.origin} chooses {', '.join(order.backends)}, but a file is judged for one "
+            f"{request.origin} chooses {', '.join(request.backends)}, but a file is judged for one "
             "backend. Name it with --backend."
         )
-    return order.backends[0]
+    return request.backends[0]
 
 
 def chosen_backends(

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ptqbench.core.registry import nearest
-from ptqbench.data.reading import BROKEN_SHARE
 from ptqbench.errors import UserError
 from ptqbench.recipes import Thresholds
 from ptqbench.recipes.recipe import INSTRUCTION_SETS, TOP1_POLICIES, two_policies
 from ptqbench.settings import values
+from ptqbench.settings.run_settings import BROKEN_SHARE
 
 PROFILES = ("local", "ci")
 REPORTS = ("json", "markdown")

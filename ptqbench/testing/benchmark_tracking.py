@@ -19,7 +19,7 @@ from ptqbench.errors import UserError
 from ptqbench.testing.session_state import STATE, State, state_of
 
 if TYPE_CHECKING:
-    from ptqbench.settings.layers import CaseSettings
+    from ptqbench.settings.requests import CaseRequest
 
 FIXTURE = "ptqbench_latency"
 FACTS = "ptqbench"
@@ -155,7 +155,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture
 def ptqbench_latency(
-    request: pytest.FixtureRequest, ptqbench_settings: CaseSettings
+    request: pytest.FixtureRequest, ptqbench_settings: CaseRequest
 ) -> Callable[[Any, str], None]:
     """A function that takes ``benchmark`` and a precision, and measures the artifact's latency.
 
@@ -186,11 +186,11 @@ def ptqbench_latency(
         benchmark.extra_info.update(
             backend=case.backend,
             precision=precision,
-            weights=case.weights,
-            data=case.data,
+            weights=str(case.settings.weights),
+            data=case.settings.data,
             recipe=reference.recipe,
-            batch_size=case.batch_size,
-            input_size=case.input_size,
+            batch_size=case.settings.batch_size,
+            input_size=case.settings.input_size,
             **reference.numbers,
         )
         benchmark(call)

@@ -15,13 +15,13 @@ from ptqbench.evaluation.result import CaseResult, plain, worst
 from ptqbench.gates.gate import GateResult, Verdict, unverified
 from ptqbench.recipes import RECIPES
 from ptqbench.reporting import json_report, markdown
-from ptqbench.settings.layers import CaseSettings
+from ptqbench.settings.requests import CaseRequest
 from ptqbench.testing import baseline
 from ptqbench.testing.records import from_dict, report_of, sentence
 from ptqbench.testing.session_state import State
 
 
-def judge_and_record(state: State, case: CaseSettings, gate: str) -> tuple[str, Verdict]:
+def judge_and_record(state: State, case: CaseRequest, gate: str) -> tuple[str, Verdict]:
     """Ask a gate and keep what it says for the summary and the reports.
 
     Returns:
@@ -41,17 +41,25 @@ def judge_and_record(state: State, case: CaseSettings, gate: str) -> tuple[str, 
     return "\n".join(lines), worst(found.verdict for found in result.gates)
 
 
-def _unjudged(case: CaseSettings, gate: str, reason: str) -> CaseResult:
+def _unjudged(case: CaseRequest, gate: str, reason: str) -> CaseResult:
     """The record of a gate that ended in an error: a report must not pass it over."""
     found = unverified(gate, f"It could not be judged: {reason}")
     recipe = RECIPES.get(case.model).hash
-    return CaseResult(case.model, case.weights, case.backend, case.data, recipe, {}, (found,))
+    return CaseResult(
+        case.model,
+        str(case.settings.weights),
+        case.backend,
+        case.settings.data,
+        recipe,
+        {},
+        (found,),
+    )
 
 
-def origin(case: CaseSettings, gate: GateResult) -> str:
+def origin(case: CaseRequest, gate: GateResult) -> str:
     """Who set the threshold that a gate's number was held against."""
     names = (gate.quantity, f"{gate.quantity}_ratio")
-    found = [who for name, who in case.origins.items() if name.partition(".")[0] in names]
+    found = [who for name, who in case.threshold_origins.items() if name.partition(".")[0] in names]
     # Per instruction set there are several; the one that somebody set is what matters.
     said = [who for who in found if who not in ("recipe", "default")] or found
     return f"set by {said[0]}" if said else ""
@@ -67,7 +75,7 @@ def settle(message: str, verdict: Verdict, profile: str) -> None:
     pytest.skip(message)
 
 
-def check_reference(state: State, case: CaseSettings, *, update: bool) -> None:
+def check_reference(state: State, case: CaseRequest, *, update: bool) -> None:
     """Hold a case against its committed reference, or rewrite that.
 
     A number that became better fails as well: the reference is to be updated, or it would

@@ -10,7 +10,7 @@ from typing import Protocol
 import pytest
 
 from ptqbench.evaluation.result import CaseResult
-from ptqbench.settings.layers import CaseSettings
+from ptqbench.settings.requests import CaseRequest
 
 
 @dataclass(frozen=True)
@@ -34,13 +34,13 @@ class CaseRunner(Protocol):
     def backends(self) -> Mapping[str, str | None]:
         """Registered backends: None, or why the backend cannot run here."""
 
-    def judge(self, case: CaseSettings, gate: str) -> CaseResult:
+    def judge(self, case: CaseRequest, gate: str) -> CaseResult:
         """Measure what one gate needs, and ask it."""
 
-    def reference(self, case: CaseSettings) -> Reference:
+    def reference(self, case: CaseRequest) -> Reference:
         """Measure what a committed reference holds."""
 
-    def latency(self, case: CaseSettings, precision: str) -> Callable[[], object]:
+    def latency(self, case: CaseRequest, precision: str) -> Callable[[], object]:
         """A call of the ``float32`` or ``int8`` artifact on the input for latency."""
 
     def machine(self) -> Mapping[str, object]:

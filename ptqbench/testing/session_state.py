@@ -18,7 +18,7 @@ from ptqbench.models.custom.importing import prepare
 from ptqbench.recipes.recipe import MEASURED
 from ptqbench.settings.discovery import load
 from ptqbench.settings.layers import Layer, Settings, marker_layer, merged
-from ptqbench.settings.requests import chosen_backends
+from ptqbench.settings.requests import CaseRequest, chosen_backends
 from ptqbench.settings.schema import REPORTS, parse_table, parse_thresholds
 
 if TYPE_CHECKING:
@@ -124,6 +124,18 @@ class State:
 
             return [default_backend()]
         return chosen_backends(wanted.value, wanted.origin, self.runner.backends())
+
+    def request(self, name: str, marker: Layer | None = None) -> CaseRequest:
+        """Return the request for a case.
+
+        Args:
+            name: Of the case.
+            marker: Thresholds set by a marker on the test.
+        """
+        model, backend = self.cases[name]
+        settings, origins = self.settings.case(model, marker)
+        chosen = self.settings.value("backends", model)
+        return CaseRequest(model, (backend,), chosen.origin, settings, origins)
 
     def clean_up(self) -> None:
         """Remove the session's folder; workers leave that to who started them."""

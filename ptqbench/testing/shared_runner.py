@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ from ptqbench.evaluation.case import Subject, build_int8, calibration_batches
 from ptqbench.evaluation.fields import broken_facts, facts_of, metrics_of
 from ptqbench.evaluation.machine import machine_facts
 from ptqbench.evaluation.result import CaseResult
-from ptqbench.evaluation.subject import RunSettings, open_subject
+from ptqbench.evaluation.subject import open_subject
 from ptqbench.gates import Evidence, evaluate
 from ptqbench.recipes import RECIPES, Thresholds
-from ptqbench.settings.layers import CaseSettings
+from ptqbench.settings.requests import CaseRequest
 from ptqbench.testing.measures import MEASURES, Bench, NotMeasured, needs_of
 from ptqbench.testing.runner_protocol import Reference
 from ptqbench.testing.shared_cache import SharedFolder
@@ -62,14 +62,14 @@ class SharedRunner:
         """Facts about this machine."""
         return machine_facts()
 
-    def judge(self, case: CaseSettings, gate: str) -> CaseResult:
+    def judge(self, case: CaseRequest, gate: str) -> CaseResult:
         """Measure what one gate needs, and ask it.
 
         Raises:
             UserError: Weights or data cannot be read or do not fit.
         """
         recipe, backend = RECIPES.get(case.model), BACKENDS.get(case.backend)
-        thresholds = recipe.promised(case.weights).changed(case.thresholds)
+        thresholds = recipe.promised(str(case.settings.weights)).changed(case.settings.thresholds)
         part = needs_of(gate)
         known: dict[str, Any] = {}
         facts: dict[str, object] = {"engine": backend.engine}
@@ -88,16 +88,16 @@ class SharedRunner:
         evidence = Evidence(thresholds, instruction_set(), kernels_for=backend.targets, **known)
         return CaseResult(
             model=case.model,
-            weights=case.weights,
+            weights=str(case.settings.weights),
             backend=case.backend,
-            data=case.data,
+            data=case.settings.data,
             recipe=recipe.hash,
             metrics=metrics_of(known.get(part)),
             gates=evaluate(evidence, [gate]),
             facts=facts,
         )
 
-    def reference(self, case: CaseSettings) -> Reference:
+    def reference(self, case: CaseRequest) -> Reference:
         """Counts, bytes, accuracy and SQNR of a case.
 
         Raises:
@@ -118,9 +118,9 @@ class SharedRunner:
         sums = 16 if backend.saturates() else 32
         return Reference(f"{backend.name}/{sums}-bit sums", recipe.hash, numbers)
 
-    def latency(self, case: CaseSettings, precision: str) -> Callable[[], object]:
+    def latency(self, case: CaseRequest, precision: str) -> Callable[[], object]:
         """A call of an artifact on the input for latency, under the case's thread count."""
-        bench = self._bench(case, RECIPES.get(case.model).promised(case.weights))
+        bench = self._bench(case, RECIPES.get(case.model).promised(str(case.settings.weights)))
         model = (bench.int8 if precision == "int8" else bench.float32).load()
         example = bench.subject.timing.example()
         torch.set_num_threads(bench.subject.timing.threads)
@@ -131,7 +131,7 @@ class SharedRunner:
 
         return call
 
-    def _part(self, case: CaseSettings, part: str, thresholds: Thresholds) -> object:
+    def _part(self, case: CaseRequest, part: str, thresholds: Thresholds) -> object:
         """A measurement, or why it is missing; the same one is not made twice."""
         key = (_digest(case), case.backend, part, repr(thresholds))
         if key not in self._measured:
@@ -144,7 +144,7 @@ class SharedRunner:
                     self._measured[key] = _Missing(str(reason))
         return self._measured[key]
 
-    def _bench(self, case: CaseSettings, thresholds: Thresholds) -> Bench:
+    def _bench(self, case: CaseRequest, thresholds: Thresholds) -> Bench:
         """The bench of a case; the last one is kept, with what was found on it."""
         key = (_digest(case), case.backend, repr(thresholds))
         if self._kept is None or self._kept[0] != key:
@@ -164,22 +164,12 @@ class SharedRunner:
         torch.set_num_threads(max(1, physical_cores() // self._workers))
         return self._kept[1]
 
-    def _open(self, case: CaseSettings) -> Subject:
+    def _open(self, case: CaseRequest) -> Subject:
         """The subject of a case; tests come in the order of cases, so the last one is kept."""
         digest = _digest(case)
         if self._subject is None or self._subject[0] != digest:
-            settings = RunSettings(
-                data=case.data,
-                limit=case.limit,
-                broken_share=case.broken_share,
-                workers=case.workers,
-                weights=case.weights,
-                input_size=case.input_size,
-                batch_size=case.batch_size,
-                threads=case.threads,
-                seed=case.seed,
-                artifacts=str(self._root / f"{file_name(case.model)}-{digest}"),
-            )
+            folder = str(self._root / f"{file_name(case.model)}-{digest}")
+            settings = replace(case.settings, artifacts=folder)
             recipe = RECIPES.get(case.model)
             subject = open_subject(recipe, settings, self._stack, silent, Phases())
             self._subject = (digest, subject)
@@ -216,9 +206,10 @@ def _float32(folder: SharedFolder, subject: Subject, backend: TorchBackend) -> A
     return Artifact.open(folder.once(f"{file_name(subject.recipe.model)}.float32.pt", make))
 
 
-def _digest(case: CaseSettings) -> str:
+def _digest(case: CaseRequest) -> str:
     """What the float32 side of a case depends on, in eight hexadecimal digits."""
-    # The number of workers is not among it: it changes no image.
-    parts = [case.model, case.weights, case.data, case.seed, case.limit, case.broken_share]
-    parts += [case.input_size, case.batch_size, case.threads]
+    # The number of workers is left out: it changes no image.
+    parts = case.settings.to_dict() | {"model": case.model}
+    for name in ("workers", "artifacts", "thresholds"):
+        del parts[name]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:8]

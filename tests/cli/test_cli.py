@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -16,7 +16,7 @@ import jsonschema
 import pytest
 from helpers.reports import MACHINE
 
-import ptqbench
+import ptqbench.evaluation
 from ptqbench.cli import main
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.errors import UnknownNameError
@@ -26,7 +26,8 @@ from ptqbench.recipes import RECIPES
 from ptqbench.reporting import inventory
 from ptqbench.reporting import progress_display as progress
 from ptqbench.reporting.json_report import schema
-from ptqbench.settings.requests import Order
+from ptqbench.settings.requests import CaseRequest
+from ptqbench.settings.run_settings import RunSettings
 
 
 @dataclass
@@ -37,8 +38,8 @@ class Recorder:
     error: BaseException | None = None
     calls: list[tuple[object, ...]] = field(default_factory=list)
 
-    def run_orders(self, orders, progress, phases, fresh) -> Report:  # type: ignore[no-untyped-def]
-        self.calls.append(tuple(orders))
+    def run_requests(self, requests, progress, phases, fresh) -> Report:  # type: ignore[no-untyped-def]
+        self.calls.append(tuple(requests))
         if self.error is not None:
             raise self.error
         progress("float32 predictions", 1, 2)
@@ -48,29 +49,16 @@ class Recorder:
         case = CaseResult("resnet18", "fixture", "x86", "fixture", "ab", {}, (gate,))
         return Report(MACHINE, (case,))
 
-    def predict(self, image, order, progress) -> Prediction:  # type: ignore[no-untyped-def]
-        self.calls.append((image, order))
+    def predict(self, image, request, progress) -> Prediction:  # type: ignore[no-untyped-def]
+        self.calls.append((image, request))
         if self.error is not None:
             raise self.error
         assert callable(progress)
-        return Prediction(order.model, "fixture", "x86", (("cat", 0.9),), (("cat", 0.8),))
+        return Prediction(request.model, "fixture", "x86", (("cat", 0.9),), (("cat", 0.8),))
 
 
-DEFAULTS = {
-    "data": "fixture",
-    "limit": None,
-    "broken_share": 0.01,
-    "workers": None,
-    "weights": "fixture",
-    "overrides": {},
-    "input_size": None,
-    "batch_size": 1,
-    "threads": None,
-    "seed": 0,
-    "artifacts": None,
-    "thresholds": {},
-}
-"""What a run is asked for that nobody says anything about."""
+DEFAULTS = RunSettings(weights="fixture")
+"""The settings of a run without options."""
 
 
 @pytest.fixture(autouse=True)
@@ -84,9 +72,9 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     stand_in = Recorder()
     module = ModuleType("ptqbench.evaluation.run")
-    module.__dict__.update(run_orders=stand_in.run_orders, predict=stand_in.predict)
+    module.__dict__.update(run_requests=stand_in.run_requests, predict=stand_in.predict)
     monkeypatch.setitem(sys.modules, "ptqbench.evaluation.run", module)
-    monkeypatch.setattr(ptqbench, "validation", module, raising=False)
+    monkeypatch.setattr(ptqbench.evaluation, "run", module, raising=False)
     return stand_in
 
 
@@ -112,10 +100,10 @@ def refused(*argv: str) -> int:
 
 def test_run_passes_the_defaults_on(recorder: Recorder, said: Say) -> None:
     assert main(["run"]) == 0
-    (orders,) = recorder.calls
-    assert [each.model for each in orders] == list(SHIPPED)
-    assert orders[0].backends == (RECIPES.get(orders[0].model).backend,)
-    assert orders[0].options == DEFAULTS
+    (requests,) = recorder.calls
+    assert [each.model for each in requests] == list(SHIPPED)
+    assert requests[0].backends == (RECIPES.get(requests[0].model).backend,)
+    assert requests[0].settings == DEFAULTS
     out, err = said()
     assert "1 case: ✓ 1 pass" in out
     assert err == "ptqbench: float32 predictions\n"
@@ -157,7 +145,9 @@ def test_run_passes_every_option_on(
         "artifacts": "kept",
         "thresholds": {"accuracy": 0.98, "speedup": {"avx2": 1.5}, "max_bytes": 3 * 2**20},
     }
-    assert recorder.calls == [(Order("resnet18", ("x86", "onednn"), "--backend", expected),)]
+    assert [
+        (each.model, each.backends, each.origin, each.settings) for (each,) in recorder.calls
+    ] == [("resnet18", ("x86", "onednn"), "--backend", RunSettings(**expected))]
     assert os.environ["PTQBENCH_CACHE"] == f"{tmp_path}/cache"
 
 
@@ -183,15 +173,15 @@ def test_run_reads_the_settings_and_options_win(recorder: Recorder, tmp_path: Pa
     (tmp_path / "ptqbench.toml").write_text(PROJECT, "utf-8")
     (tmp_path / "mine.safetensors").touch()
     assert main(["run"]) == 0
-    (orders,) = recorder.calls
-    found = {each.model: each for each in orders}
+    (requests,) = recorder.calls
+    found = {each.model: each for each in requests}
     assert list(found) == ["mobilenet_v2", "mobilenet_v3_large", "squeezenet1_1"]
     assert found["mobilenet_v2"].backends == ("x86", "onednn")
     assert found["squeezenet1_1"].backends == (RECIPES.get("squeezenet1_1").backend,)
-    assert found["mobilenet_v2"].options["weights"] == str(tmp_path / "mine.safetensors")
-    assert found["mobilenet_v3_large"].options["weights"] == "fixture"
-    assert [each.options["seed"] for each in orders] == [4, 4, 3]
-    accuracy = [each.options["thresholds"] for each in orders]
+    assert found["mobilenet_v2"].settings.weights == str(tmp_path / "mine.safetensors")
+    assert found["mobilenet_v3_large"].settings.weights == "fixture"
+    assert [each.settings.seed for each in requests] == [4, 4, 3]
+    accuracy = [each.settings.thresholds for each in requests]
     assert accuracy == [{"accuracy": 0.97}, {"accuracy": 0.97}, {"accuracy": 0.98}]
     assert json.loads((tmp_path / "from-settings.json").read_text("utf-8"))["cases"]
     assert "resnet18" in (tmp_path / "from-settings.md").read_text("utf-8")
@@ -199,9 +189,9 @@ def test_run_reads_the_settings_and_options_win(recorder: Recorder, tmp_path: Pa
     recorder.calls.clear()
     argv = "run mobilenet_v2 --seed 5 --backend fbgemm --threshold accuracy=0.5 --json own.json"
     assert main(argv.split()) == 0
-    ((order,),) = recorder.calls
-    assert (order.backends, order.options["seed"]) == (("fbgemm",), 5)
-    assert (order.options["thresholds"], order.options["threads"]) == ({"accuracy": 0.5}, 2)
+    ((request,),) = recorder.calls
+    assert (request.backends, request.settings.seed) == (("fbgemm",), 5)
+    assert (request.settings.thresholds, request.settings.threads) == ({"accuracy": 0.5}, 2)
     assert (tmp_path / "own.json").exists()
 
 
@@ -241,11 +231,11 @@ def test_predict_passes_its_options_on(recorder: Recorder, said: Say, tmp_path: 
     image = tmp_path / "photo.jpg"
     image.write_bytes(b"")
     assert main(["predict", str(image), "--model", "resnet18", "--classes", "cat,dog"]) == 0
-    ((path, order),) = recorder.calls
+    ((path, request),) = recorder.calls
     assert path == image
-    assert isinstance(order, Order)
-    assert (order.model, order.backends) == ("resnet18", (RECIPES.get("resnet18").backend,))
-    assert order.options == {**DEFAULTS, "overrides": {"classes": ("cat", "dog")}}
+    assert isinstance(request, CaseRequest)
+    assert (request.model, request.backends) == ("resnet18", (RECIPES.get("resnet18").backend,))
+    assert request.settings == replace(DEFAULTS, overrides={"classes": ("cat", "dog")})
     assert "Both say cat." in said()[0]
 
 
@@ -261,11 +251,11 @@ def test_predict_takes_the_backend_of_the_option_the_settings_or_the_recipe(
     assert main([*argv, "resnet18", "--backend", "qnnpack"]) == 0
     assert main([*argv, "resnet18"]) == 0
     assert main([*argv, "vgg11"]) == 0
-    orders = [order for _, order in recorder.calls]
-    assert all(isinstance(order, Order) for order in orders)
-    assert [o.backends for o in orders] == [("qnnpack",), ("x86",), ("fbgemm", "x86")]  # type: ignore[attr-defined]
-    assert orders[0].origin == "--backend"  # type: ignore[attr-defined]
-    assert "ptqbench.toml" in orders[1].origin  # type: ignore[attr-defined]
+    requests = [request for _, request in recorder.calls]
+    assert all(isinstance(request, CaseRequest) for request in requests)
+    assert [o.backends for o in requests] == [("qnnpack",), ("x86",), ("fbgemm", "x86")]  # type: ignore[attr-defined]
+    assert requests[0].origin == "--backend"  # type: ignore[attr-defined]
+    assert "ptqbench.toml" in requests[1].origin  # type: ignore[attr-defined]
     assert main([*argv, "resnet*"]) == 2
     assert "--model takes one name, but resnet* is several" in said()[1]
 

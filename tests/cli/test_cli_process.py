@@ -63,14 +63,14 @@ def test_help_is_there_at_once() -> None:
 
 _SLEEPER = """
 import os, signal, sys, types
-import ptqbench
+import ptqbench.evaluation
 module = types.ModuleType("ptqbench.evaluation.run")
 # A shell starts background jobs with interrupts ignored, and that is inherited.
 signal.signal(signal.SIGINT, signal.default_int_handler)
-def run_orders(*_):
+def run_requests(*_):
     os.kill(os.getpid(), signal.SIGINT)
     raise SystemExit("not interrupted")
-module.run_orders = run_orders
+module.run_requests = run_requests
 sys.modules["ptqbench.evaluation.run"] = ptqbench.evaluation.run = module
 from ptqbench.cli import main
 sys.exit(main(["run"]))

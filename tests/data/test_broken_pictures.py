@@ -15,7 +15,7 @@ from ptqbench.backends.torch_engines.engine import BACKENDS
 from ptqbench.cli import main
 from ptqbench.measurement.artifact_inspection import Inside
 from ptqbench.measurement.fidelity import Fidelity
-from ptqbench.settings.layers import CaseSettings
+from ptqbench.settings.requests import CaseRequest
 from ptqbench.testing.shared_runner import SharedRunner
 
 if TYPE_CHECKING:
@@ -106,10 +106,14 @@ def test_quantize(user_case: UserCase, photos: Path, tmp_path: Path) -> None:
 
 def test_in_pytest(user_case: UserCase, photos: Path, tmp_path: Path) -> None:
     def judged(share: float) -> object:
-        case = CaseSettings(
-            user_case.model, BACKEND, str(user_case.weights), str(photos),
-            broken_share=share, input_size=64, threads=1,
-        )  # fmt: skip
+        settings = RunSettings(
+            weights=str(user_case.weights),
+            data=str(photos),
+            broken_share=share,
+            input_size=64,
+            threads=1,
+        )
+        case = CaseRequest(user_case.model, (BACKEND,), "a test", settings)
         return SharedRunner(tmp_path, workers=1).judge(case, "accuracy").facts
 
     refused(lambda: judged(0.01), photos, "train")

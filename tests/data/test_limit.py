@@ -20,9 +20,10 @@ from ptqbench.data.image_set import Data, check_disjoint
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.data.reading import Reading
 from ptqbench.data.sampling import balanced, held_out_share
-from ptqbench.evaluation.subject import RunSettings
+from ptqbench.evaluation.subject import reading_of, shown_settings
 from ptqbench.settings.layers import Layer, Settings
-from ptqbench.settings.requests import orders_of
+from ptqbench.settings.requests import case_requests
+from ptqbench.settings.run_settings import RunSettings
 from ptqbench.settings.schema import parse_table
 
 pytest_plugins = ["pytester"]
@@ -194,15 +195,15 @@ def test_the_setting_reaches_the_run_and_its_record() -> None:
     file = Layer("ptqbench.toml", parse_table({"limit": 30, "workers": 2}, Path(), "a file"))
     table = Layer("a table", parse_table({"limit": 7, "broken_share": 0.5}, Path(), "a table"))
     settings = Settings(Layer("command line"), (("resnet*", table),), file)
-    case = settings.case("resnet18", "x86")
+    case = settings.case("resnet18")[0]
     assert (case.limit, case.broken_share, case.workers) == (7, 0.5, 2)
-    assert settings.case("squeezenet1_1", "x86").limit == 30
+    assert settings.case("squeezenet1_1")[0].limit == 30
     chosen = Settings(Layer("command line", {"models": ("resnet18",)}), settings.models, file)
-    (order,) = orders_of(chosen, {}, None)
-    run = RunSettings(**order.options)
-    assert run.reading == Reading(limit=7, broken_share=0.5, workers=2)
-    assert run.to_dict()["limit"] == 7
-    assert isinstance(RunSettings().to_dict()["workers"], int)
+    (request,) = case_requests(chosen, {}, None)
+    expected = Reading(limit=7, broken_share=0.5, workers=2)
+    assert reading_of(request.settings) == expected
+    assert shown_settings(request.settings)["limit"] == 7
+    assert isinstance(shown_settings(RunSettings())["workers"], int)
 
 
 RUNNER = """
@@ -213,7 +214,7 @@ class Runner:
     def backends(self): return {"x86": None}
     def machine(self): return {}
     def judge(self, case, gate):
-        detail = f"limit {case.limit!r} of the case"
+        detail = f"limit {case.settings.limit!r} of the case"
         result = GateResult(gate, Verdict.FAIL, None, None, None, None, detail)
         return CaseResult(case.model, "", case.backend, "", "", {}, (result,))
 

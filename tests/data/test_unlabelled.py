@@ -17,7 +17,7 @@ from ptqbench.data.fixture.scenes import render
 from ptqbench.measurement.artifact_inspection import Inside
 from ptqbench.measurement.fidelity import Fidelity
 from ptqbench.reporting.json_report import schema
-from ptqbench.settings.layers import CaseSettings
+from ptqbench.settings.requests import CaseRequest
 from ptqbench.testing.shared_runner import SharedRunner
 
 if TYPE_CHECKING:
@@ -99,10 +99,14 @@ def test_run_at_the_command_line(
 
 
 def test_the_suite(user_case: UserCase, loose: Path, tmp_path: Path) -> None:
-    case = CaseSettings(
-        MODEL, BACKEND, str(user_case.weights), str(loose), input_size=64, threads=1,
+    settings = RunSettings(
+        weights=str(user_case.weights),
+        data=str(loose),
+        input_size=64,
+        threads=1,
         thresholds={"agreement": 0.5, "sqnr_db": 15.0},
-    )  # fmt: skip
+    )
+    case = CaseRequest(MODEL, (BACKEND,), "a test", settings)
     runner = SharedRunner(tmp_path, workers=1)
     if reason := runner.backends()[BACKEND]:
         pytest.skip(str(reason))

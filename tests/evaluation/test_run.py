@@ -28,14 +28,14 @@ from ptqbench.evaluation import case as case_module
 from ptqbench.evaluation import run as validation
 from ptqbench.evaluation.case import FloatSide, Subject, Timing, judge
 from ptqbench.evaluation.result import METRICS, Report
-from ptqbench.evaluation.subject import RunSettings
 from ptqbench.gates import GATES
 from ptqbench.measurement.macs import count_macs
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization.completion import derive
 from ptqbench.recipes import RECIPES
 from ptqbench.reporting.json_report import schema
-from ptqbench.settings.requests import Order
+from ptqbench.settings.requests import CaseRequest
+from ptqbench.settings.run_settings import RunSettings
 from ptqbench.weights.load import load_weights
 
 if TYPE_CHECKING:
@@ -185,8 +185,8 @@ def test_predict_against_the_model_itself(
     pixels = (images[0].permute(1, 2, 0) * std + mean) * 255
     Image.fromarray(pixels.round().to(torch.uint8).numpy()).save(path)
     options = {"weights": str(user_case.weights), "data": str(user_case.data)}
-    order = Order(user_case.model, (AVAILABLE[0],), "--backend", options)
-    found = validation.predict(path, order)
+    request = CaseRequest(user_case.model, (AVAILABLE[0],), "--backend", RunSettings(**options))
+    found = validation.predict(path, request)
     assert found.backend == AVAILABLE[0]
     with torch.inference_mode():
         shares = workshop.model(user_case.model)(images)[0].softmax(0)
@@ -326,26 +326,26 @@ def test_wildcards_and_recommended_backends(monkeypatch: pytest.MonkeyPatch) -> 
     assert [case.model for case in everything.cases] == list(SHIPPED)
 
 
-def test_orders_keep_their_own_settings_and_the_report_tells_them_apart(
+def test_requests_keep_their_own_settings_and_the_report_tells_them_apart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["none"])
     shared = {"threads": 1, "batch_size": 2}
-    orders = [
-        Order("resnet18", ("x86", "onednn"), "a file", {**shared, "seed": 3}),
-        Order("squeezenet1_1", ("x86",), "a file", {**shared, "seed": 4}),
+    requests = [
+        CaseRequest("resnet18", ("x86", "onednn"), "a file", RunSettings(**shared, seed=3)),
+        CaseRequest("squeezenet1_1", ("x86",), "a file", RunSettings(**shared, seed=4)),
     ]
-    report = validation.run_orders(orders)
+    report = validation.run_requests(requests)
     cases = [(case.model, case.backend) for case in report.cases]
     assert cases == [("resnet18", "x86"), ("resnet18", "onednn"), ("squeezenet1_1", "x86")]
     assert report.settings["models"] == {"resnet18": {"seed": 3}, "squeezenet1_1": {"seed": 4}}
     assert report.settings["threads"] == 1 and "seed" not in report.settings
-    alike = validation.run_orders([replace(orders[0], options=shared)])
+    alike = validation.run_requests([replace(requests[0], settings=RunSettings(**shared))])
     assert alike.settings["seed"] == 0 and "models" not in alike.settings
     with pytest.raises(UserError, match=r"a file: no backend that '\*' matches can run here"):
-        validation.run_orders([replace(orders[0], backends=("*",))])
+        validation.run_requests([replace(requests[0], backends=("*",))])
     with pytest.raises(UserError, match=r"a file: Unknown backend 'x68'\. Did you mean x86"):
-        validation.run_orders([replace(orders[0], backends=("x68",))])
+        validation.run_requests([replace(requests[0], backends=("x68",))])
 
 
 def test_predict_says_what_is_wrong(
@@ -354,13 +354,13 @@ def test_predict_says_what_is_wrong(
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8 not a photograph")
     with pytest.raises(UserError, match=r"broken\.jpg"):
-        validation.predict(broken, Order("resnet18", (AVAILABLE[0],), "recipe"))
+        validation.predict(broken, CaseRequest("resnet18", (AVAILABLE[0],), "recipe"))
     with pytest.raises(UserError, match="Did you mean resnet18"):
-        validation.predict(broken, Order("resnet81", (AVAILABLE[0],), "recipe"))
+        validation.predict(broken, CaseRequest("resnet81", (AVAILABLE[0],), "recipe"))
     picture = next((user_case.data / "val").glob("*/*.png"))
     monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["none"])
     with pytest.raises(UserError, match="backend qnnpack cannot be used here"):
-        validation.predict(picture, Order("resnet18", ("qnnpack",), "--backend"))
+        validation.predict(picture, CaseRequest("resnet18", ("qnnpack",), "--backend"))
 
 
 def test_of_several_backends_predict_takes_the_recommended_or_the_first_that_runs(
@@ -369,7 +369,7 @@ def test_of_several_backends_predict_takes_the_recommended_or_the_first_that_run
     recipe = RECIPES.get("resnet18")
 
     def taken(*patterns: str) -> str:
-        return validation._one_backend(recipe, Order("resnet18", patterns, "a file")).name
+        return validation._one_backend(recipe, CaseRequest("resnet18", patterns, "a file")).name
 
     others = [name for name in BACKENDS.names() if name != recipe.backend]
     refused: set[str] = set()

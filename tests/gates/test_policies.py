@@ -382,17 +382,17 @@ def test_a_more_specific_layer_replaces_the_policy_of_a_less_specific_one(tmp_pa
         ("resnet18", ("accuracy_points", 1.0)),
         ("mobilenet_v2", ("reference_top1", 0.7)),
     ):
-        case = settings.case(model, "x86")
+        case, _ = settings.case(model)
         changed = recipe.changed(case.thresholds)
         assert changed.top1_policy == policy
         assert (changed.max_bytes, changed.top5) == (3 * 2**20, 0.98)
         assert None not in case.thresholds.values()
     marker = marker_layer((), {"accuracy": 0.9}, "a test")
-    case = settings.case("mobilenet_v2", "x86", marker)
+    case, origins = settings.case("mobilenet_v2", marker)
     assert recipe.changed(case.thresholds).top1_policy == ("accuracy", 0.9)
-    assert case.origins["accuracy"] == case.origins["reference_top1"] == "marker"
+    assert origins["accuracy"] == origins["reference_top1"] == "marker"
     line = Layer("command line", {"thresholds.accuracy_points": 2.0})
-    case = load(tmp_path, line).case("mobilenet_v2", "x86", marker)
+    case, _ = load(tmp_path, line).case("mobilenet_v2", marker)
     assert recipe.changed(case.thresholds).top1_policy == ("accuracy_points", 2.0)
     text = console.render(settings_view(settings, ["resnet18"]), 120)
     rows = {row.split()[0]: row.split()[1] for row in text.splitlines() if row}

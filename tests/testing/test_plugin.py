@@ -40,7 +40,7 @@ class Runner:
                 "python": "3.11", "torch": "2.13"}
 
     def judge(self, case, gate):
-        threshold = case.thresholds.get("accuracy", 0.99)
+        threshold = case.settings.thresholds.get("accuracy", 0.99)
         verdict = VERDICTS.get(gate, Verdict.PASS)
         if gate == "accuracy" and threshold > 0.985:
             verdict = Verdict.FAIL
@@ -50,7 +50,7 @@ class Runner:
             verdict = Verdict.UNVERIFIED
         detail = f"{gate} detail from {os.environ.get('PYTEST_XDIST_WORKER', 'main')}"
         result = GateResult(gate, verdict, 0.985, threshold, (0.98, 0.99), 2000, detail)
-        return CaseResult(case.model, case.weights, case.backend, case.data, "ab",
+        return CaseResult(case.model, case.settings.weights, case.backend, case.settings.data, "ab",
                           {"float32_top1": 0.8, "int8_top1": 0.79}, (result,))
 
     def reference(self, case):

@@ -17,7 +17,8 @@ from ptqbench.gates.gate import Verdict
 from ptqbench.measurement.accuracy import measure_accuracy
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import Thresholds
-from ptqbench.settings.layers import CaseSettings
+from ptqbench.settings.requests import CaseRequest
+from ptqbench.settings.run_settings import RunSettings
 from ptqbench.testing import shared_runner as cases
 from ptqbench.testing.measures import MEASURES, needs_of
 from ptqbench.testing.shared_cache import SharedFolder, SharedLogits
@@ -122,9 +123,8 @@ def case(tmp_path_factory):
             for index in range(each):
                 pixels = torch.randint(0, 256, (32, 32, 3), generator=noise, dtype=torch.uint8)
                 Image.fromarray(pixels.numpy()).save(folder / f"{index}.png")
-    return CaseSettings(
-        "squeezenet1_1", "onednn", str(root / "w.safetensors"), str(root / "data"), 32
-    )
+    settings = RunSettings(weights=str(root / "w.safetensors"), data=str(root / "data"), limit=32)
+    return CaseRequest("squeezenet1_1", ("onednn",), "a test", settings)
 
 
 def test_artifacts_and_measurements_are_made_once_per_session(tmp_path, case, monkeypatch):

@@ -21,7 +21,7 @@ from ptqbench.data.image_set import Data
 from ptqbench.errors import UserError
 from ptqbench.evaluation.case import unavailable
 from ptqbench.evaluation.result import CaseResult, Prediction, Report
-from ptqbench.evaluation.subject import RunSettings, source_facts
+from ptqbench.evaluation.subject import source_facts
 from ptqbench.gates.gate import GateResult, Verdict
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES, Recipe
@@ -30,8 +30,9 @@ from ptqbench.reporting.json_report import schema, to_json
 from ptqbench.reporting.markdown import to_markdown
 from ptqbench.reporting.prediction_table import prediction_view
 from ptqbench.reporting.terminal import report_view
-from ptqbench.settings import requests as orders
+from ptqbench.settings import requests
 from ptqbench.settings.layers import RECIPE, RECIPE_PROBE, Layer, Settings
+from ptqbench.settings.run_settings import RunSettings
 from ptqbench.settings.weights_specifier import default_weights
 from ptqbench.weights import open_weights as opening
 from ptqbench.weights.load import Weights
@@ -69,12 +70,12 @@ def test_models_without_shipped_weights_have_probe_ones() -> None:
 def test_the_settings_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     settings = Settings()
-    assert (settings.value("weights", MODEL).value, settings.case(MODEL, "x86").weights) == (
+    assert (settings.value("weights", MODEL).value, settings.case(MODEL)[0].weights) == (
         "probe",
         "probe",
     )
     assert settings.value("weights", MODEL).origin == "default"
-    assert settings.case(SHIPPED, "x86").weights == "fixture"
+    assert settings.case(SHIPPED)[0].weights == "fixture"
     general = Settings(general=Layer("file", {"weights": "imagenet"}))
     assert general.value("weights", MODEL).value == "imagenet"
 
@@ -88,8 +89,8 @@ def test_the_command_line_asks_for_them(
     parser = build_parser(defaultdict(lambda: main))
     for more, expected in (([], "probe"), (["--weights", "imagenet"], "imagenet")):
         args = parser.parse_args([*argv, *more])
-        (order,) = orders.orders_of(orders.settings_of(args, [MODEL]), {}, None)
-        assert order.options["weights"] == expected
+        (request,) = requests.case_requests(requests.settings_of(args, [MODEL]), {}, None)
+        assert request.settings.weights == expected
 
 
 def test_python_asks_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,10 +170,10 @@ def test_the_settings_show_them_and_whoever_sets_one_wins(promising: Recipe) -> 
     assert (found.value, found.origin) == (0.5, RECIPE_PROBE)
     assert settings.value("thresholds.size_ratio", MODEL).origin == RECIPE
     assert settings.value("thresholds.accuracy", MODEL).value is None
-    assert settings.case(MODEL, "x86").thresholds == {}  # what a recipe says is not set by anyone
+    assert settings.case(MODEL)[0].thresholds == {}  # what a recipe says is not set by anyone
     own = Settings(command_line=Layer("--threshold", {"thresholds.agreement": 0.7}))
     assert own.value("thresholds.agreement", MODEL).origin == "--threshold"
-    asked = promising.promised("probe").changed(own.case(MODEL, "x86").thresholds)
+    asked = promising.promised("probe").changed(own.case(MODEL)[0].thresholds)
     assert (asked.agreement, asked.sqnr_db) == (0.7, 12.0)
     named = Settings(command_line=Layer("--weights", {"weights": "imagenet"}))
     assert named.value("thresholds.agreement", MODEL).value == promising.thresholds.agreement

@@ -32,7 +32,8 @@ from ptqbench.recipes.published_accuracy import PUBLISHED
 from ptqbench.reporting.console import render
 from ptqbench.reporting.markdown import to_markdown
 from ptqbench.reporting.terminal import report_view
-from ptqbench.settings.requests import Order
+from ptqbench.settings.requests import CaseRequest
+from ptqbench.settings.run_settings import RunSettings
 from ptqbench.weights import torchvision_weights as imagenet
 from ptqbench.weights.load import build_model, check_published, load_weights
 
@@ -213,12 +214,12 @@ def test_missing_weights_of_the_last_model_are_said_before_the_first_is_measured
     (home / first).write_bytes(b"read later")
     check_published(MODELS.get("resnet18"), "imagenet")
     check_published(MODELS.get("vgg11"), "fixture")
-    orders = [
-        Order(name, (RECIPES.get(name).backend,), "recipe", {"weights": "imagenet"})
+    requests = [
+        CaseRequest(name, (RECIPES.get(name).backend,), "recipe", RunSettings(weights="imagenet"))
         for name in ("resnet18", "vgg11")
     ]
     with pytest.raises(UserError, match=r"vgg11-.*\.pth are not in"):
-        validation.run_orders(orders)
+        validation.run_requests(requests)
 
 
 @pytest.mark.parametrize(
