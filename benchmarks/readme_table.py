@@ -39,14 +39,15 @@ Json = Mapping[str, Any]
 
 def measure(model: str, backends: Sequence[str], path: Path) -> None:
     """Judge one model on all backends, and keep the result."""
+    from ptqbench.core.atomic import write_text
     from ptqbench.evaluation import run as validation
-    from ptqbench.reporting.json_report import write_json
+    from ptqbench.reporting.json_report import to_json
     from ptqbench.reporting.progress_display import progress_display
 
     with progress_display() as progress:
         report = validation.run([model], list(backends), progress=progress)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(report, path)
+    write_text(to_json(report), path)
 
 
 def arrow(before: str, after: str) -> str:

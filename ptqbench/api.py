@@ -16,10 +16,9 @@ from torch import Tensor, nn
 from ptqbench.backends.cpu import physical_cores
 from ptqbench.backends.torch_engines.artifact import Artifact
 from ptqbench.backends.torch_engines.engine import BACKENDS, process_unchanged, recommended
-from ptqbench.core.atomic import file_name
+from ptqbench.core.names import nearest, safe_file_name
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
-from ptqbench.core.registry import nearest
 from ptqbench.data.image_set import Data, check_disjoint
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.data.reading import Reading
@@ -111,7 +110,7 @@ def quantize(
     if path is None:
         folder = tempfile.mkdtemp(prefix="ptqbench-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        path = Path(folder) / f"{file_name(chosen.model)}-{target.name}.int8.pt"
+        path = Path(folder) / f"{safe_file_name(chosen.model)}-{target.name}.int8.pt"
     return target.build(module, chosen, calibration, Path(path))
 
 

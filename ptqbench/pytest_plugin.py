@@ -133,7 +133,7 @@ def _check_outputs(state: State) -> None:
     for kind in ("json", "markdown"):
         path = state.settings.value(f"report.{kind}").value
         if path is not None:
-            from ptqbench.reporting.json_report import check_writable
+            from ptqbench.core.atomic import check_writable
 
             check_writable(path)
     if state.config.getoption("ptqbench_update"):

@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import fnmatch
 from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
+from ptqbench.core.names import nearest
 from ptqbench.errors import UnknownNameError
 
 T = TypeVar("T")
-
-
-def nearest(name: str, allowed: list[str]) -> str:
-    """A sentence that suggests the names nearest to ``name``, or lists what is allowed."""
-    close = difflib.get_close_matches(name, allowed, n=3, cutoff=0.5)
-    if close:
-        return f"Did you mean {' or '.join(close)}?"
-    return f"Known: {', '.join(allowed)}."
 
 
 class Registry(Generic[T]):

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptqbench.core.registry import nearest
-from ptqbench.data.image_set import listed
+from ptqbench.core.names import first_few, nearest
 from ptqbench.errors import UserError
 
 _SYNSET = re.compile(r"n\d{8}")
@@ -69,7 +68,7 @@ def match_classes(
     if classes is None:
         if len(found) != num_classes:
             raise UserError(
-                f"{place} has {len(found)} classes ({listed(found)}), but the weights have "
+                f"{place} has {len(found)} classes ({first_few(found)}), but the weights have "
                 f"{num_classes} outputs. Name the classes of the outputs, in their order, with "
                 "--classes or in the sidecar of the weights."
             )
@@ -84,7 +83,7 @@ def match_classes(
     unknown = [name for name in found if name not in labels]
     raise UserError(
         f"{len(unknown)} of {len(found)} {kind} in {place} are called like none of the weights' "
-        f"{len(names)} classes: {listed(unknown)}. {nearest(unknown[0], list(names)[:20])} "
+        f"{len(names)} classes: {first_few(unknown)}. {nearest(unknown[0], list(names)[:20])} "
         f"{'Rename the folders, or name' if kind == 'folders' else 'Name'} the classes in the "
         "order of the outputs with --classes, or pass the images that belong to the weights "
         "with --data."
@@ -114,7 +113,7 @@ def _match_synsets(found: Sequence[str], names: tuple[str, ...], place: str) -> 
             return ClassMap(names, {name: index[name] for name in found})
         raise UserError(
             f"{len(unknown)} of {len(found)} folders in {place} are none of the weights' synsets: "
-            f"{listed(unknown)}. Remove them, or name all synsets in the order of the outputs "
+            f"{first_few(unknown)}. Remove them, or name all synsets in the order of the outputs "
             "with --classes."
         )
     ordered = sorted(found)
@@ -125,9 +124,9 @@ def _match_synsets(found: Sequence[str], names: tuple[str, ...], place: str) -> 
         )
         return ClassMap(names, {name: index for index, name in enumerate(ordered)}, note)
     raise UserError(
-        f"The {len(found)} folders in {place} are called by synsets ({listed(found, 3)}), the "
-        f"weights' {len(names)} classes by words ({listed(names, 3)}), and nothing says which is "
-        "which: sorted order only tells where ImageNet's 1,000 synsets are all there and the "
+        f"The {len(found)} folders in {place} are called by synsets ({first_few(found, 3)}), the "
+        f"weights' {len(names)} classes by words ({first_few(names, 3)}), and nothing says which "
+        "is which: sorted order only tells where ImageNet's 1,000 synsets are all there and the "
         "weights have its classes in its order. Pass a file with the synsets in the order of the "
         "outputs, one a line (with or without words after it), with --classes; or, for "
         "ImageNet with its meta.bin or devkit, --data imagenet:ROOT."

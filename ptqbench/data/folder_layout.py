@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptqbench.data.image_set import UNLABELLED, listed
+from ptqbench.core.names import first_few
+from ptqbench.data.image_set import UNLABELLED
 from ptqbench.data.sampling import balanced
 from ptqbench.errors import UserError
 
@@ -85,7 +86,7 @@ def _check_no_classes(root: Path, loose: Path) -> None:
     if classes:
         raise UserError(
             f"{root} holds pictures itself ({loose.name}, …), which have no label, and folders "
-            f"of pictures ({listed(classes)}), whose names are labels. Keep one kind: move the "
+            f"of pictures ({first_few(classes)}), whose names are labels. Keep one kind: move the "
             "loose pictures into the folders of their classes, or out of it; or, to do without "
             "labels, pass a folder that holds nothing but pictures."
         )

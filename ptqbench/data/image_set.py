@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from ptqbench.core.registry import nearest
+from ptqbench.core.names import first_few, nearest
 from ptqbench.errors import UserError
 
 UNLABELLED = -1
@@ -118,17 +118,11 @@ def check_classes(data: Data, classes: Sequence[str] | None, num_classes: int) -
         unknown = [name for name in have if name not in classes]
         hint = f" {nearest(unknown[0], list(classes))}" if unknown else " Their order differs."
         raise UserError(
-            f"The classes of {data.name} ({listed(have)}) are not those of the weights "
-            f"({listed(classes)}).{hint} Pass the images that belong to the weights with --data."
+            f"The classes of {data.name} ({first_few(have)}) are not those of the weights "
+            f"({first_few(classes)}).{hint} Pass the images that belong to the weights with --data."
         )
     if classes is None and len(have) != num_classes:
         raise UserError(
-            f"{data.name} has {len(have)} classes ({listed(have)}), but the weights have "
+            f"{data.name} has {len(have)} classes ({first_few(have)}), but the weights have "
             f"{num_classes} outputs. Pass the images that belong to the weights with --data."
         )
-
-
-def listed(names: Sequence[str], most: int = 5) -> str:
-    """The first few names, and how many more there are."""
-    shown = ", ".join(names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

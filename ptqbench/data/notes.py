@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ptqbench.data.image_set import listed
+from ptqbench.core.names import first_few
 
 UNLABELLED_NOTE = "The images have no labels: agreement and SQNR decide, accuracy does not."
 
@@ -44,7 +44,7 @@ def absent_note(labels: Sequence[int], classes: Sequence[str]) -> tuple[str, ...
     absent = sorted(set(range(len(classes))) - set(labels))
     if not absent:
         return ()
-    names = listed([classes[label] for label in absent])
+    names = first_few([classes[label] for label in absent])
     return (f"{len(absent)} of {len(classes)} classes have no evaluation images: {names}.",)
 
 

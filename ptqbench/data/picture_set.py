@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ptqbench.data.image_set import listed
+from ptqbench.core.names import first_few
 from ptqbench.data.prefetch import batches_ahead
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.data.reading import Reading, usable_cores
@@ -124,7 +124,7 @@ class Pictures(ABC):
         if len(self._broken) > self._broken_share * self.count:
             raise UserError(
                 f"{len(self._broken)} of the {self.count} pictures in {self.name} cannot be "
-                f"decoded, more than {self._broken_share * 100:g} %: {listed(self.broken)}. "
+                f"decoded, more than {self._broken_share * 100:g} %: {first_few(self.broken)}. "
                 f"{self._first()} Repair or remove them, or allow more with --broken-share "
                 "(setting broken_share)."
             )

@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from ptqbench.core.registry import nearest
+from ptqbench.core.names import nearest
 from ptqbench.errors import UserError
 
 INTERPOLATIONS = {

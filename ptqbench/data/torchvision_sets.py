@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from ptqbench.core.names import first_few
 from ptqbench.data.class_matching import ClassMap, match_classes
 from ptqbench.data.fixture.shard_cache import default_cache_dir
 from ptqbench.data.folder import CALIBRATION_IMAGES, divide
 from ptqbench.data.folder_layout import Layout
-from ptqbench.data.image_set import Data, listed
+from ptqbench.data.image_set import Data
 from ptqbench.data.notes import (
     absent_note,
     calibration_note,
@@ -245,9 +246,9 @@ def _match_synsets(
         # A few of torchvision's names differ from ImageNet's, to tell two cranes apart.
         if known < 0.9 * len(synsets):
             raise UserError(
-                f"Only {known} of the weights' {len(classes)} classes ({listed(classes, 3)}) are "
-                f"called as ImageNet's are in the order of its synsets ({listed(own, 3)}), so "
-                "that the outputs mean something else. Pass the images that belong to the "
+                f"Only {known} of the weights' {len(classes)} classes ({first_few(classes, 3)}) "
+                f"are called as ImageNet's are in the order of its synsets ({first_few(own, 3)}), "
+                "so that the outputs mean something else. Pass the images that belong to the "
                 "weights with --data."
             )
     labels = {synset: index for index, synset in enumerate(synsets)}

@@ -15,7 +15,7 @@ from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.torch_engines.artifact import Artifact, trace
 from ptqbench.backends.torch_engines.engine import TorchBackend
 from ptqbench.backends.torch_engines.graph import Graph, read_script
-from ptqbench.core.atomic import file_name
+from ptqbench.core.names import safe_file_name
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
 from ptqbench.data.image_set import Data, ImageSet, broken_in
@@ -89,7 +89,7 @@ class Subject:
 
     def int8_path(self, backend: str) -> Path:
         """Where the int8 artifact for a backend is written."""
-        return self.folder / f"{file_name(self.recipe.model)}-{backend}.int8.pt"
+        return self.folder / f"{safe_file_name(self.recipe.model)}-{backend}.int8.pt"
 
 
 class FloatSide:
@@ -104,7 +104,7 @@ class FloatSide:
     def __init__(self, subject: Subject, backend: TorchBackend, phases: Phases) -> None:
         with phases.measure("lower float32"):
             example = next(calibration_batches(subject.data, subject.recipe))[:1]
-            path = subject.folder / f"{file_name(subject.recipe.model)}.float32.pt"
+            path = subject.folder / f"{safe_file_name(subject.recipe.model)}.float32.pt"
             # Traced once: the file is made from it, and the graph read in it.
             self._traced = trace(subject.model.eval(), example)
             self.artifact = backend.build_float(self._traced, subject.recipe.model, example, path)

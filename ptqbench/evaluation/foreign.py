@@ -25,9 +25,9 @@ from ptqbench.backends.torch_engines.foreign_artifact import (
     try_out,
 )
 from ptqbench.backends.torch_engines.graph import Graph
+from ptqbench.core.names import is_within, nearest
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
-from ptqbench.core.registry import nearest
 from ptqbench.errors import UserError
 from ptqbench.evaluation.case import FloatSide, Subject, inspection_images, judge, unavailable
 from ptqbench.evaluation.foreign_notes import Given, check_model, open_given, told
@@ -216,7 +216,7 @@ def _made(
 def _check_layers(names: Iterable[str], reference: Graph) -> None:
     layers = [layer.path for layer in reference.float_layers]
     for name in names:
-        if not any(layer == name or layer.startswith(f"{name}.") for layer in layers):
+        if not any(is_within(layer, name) for layer in layers):
             raise UserError(
                 f"{name!r} is to stay float32, but is no convolution or linear layer of the "
                 f"model, nor holds one. {nearest(name, layers)}"

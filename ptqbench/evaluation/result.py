@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from ptqbench.core.names import printable
 from ptqbench.core.phases import Phase
 from ptqbench.core.version import package_version
 from ptqbench.gates.gate import GateResult, Verdict
@@ -44,7 +45,8 @@ def plain(value: object) -> object:
     """Turn ``value`` into what JSON can say.
 
     Infinities and NaN, for which JSON has no number, become None; enums their value, paths
-    strings, tuples lists and NumPy scalars Python numbers.
+    strings, tuples lists and NumPy scalars Python numbers. In strings, what UTF-8 cannot
+    write is escaped.
 
     Args:
         value: Any nesting of mappings, sequences and scalars.
@@ -57,13 +59,13 @@ def plain(value: object) -> object:
     if isinstance(value, Enum):
         return plain(value.value)
     if isinstance(value, (str, Path)):
-        return str(value)
+        return printable(str(value))
     if isinstance(value, int):
         return int(value)
     if isinstance(value, float):
         return float(value) if math.isfinite(value) else None
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {printable(str(key)): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     if hasattr(value, "item"):
@@ -106,13 +108,13 @@ class CaseResult:
         """The case as JSON says it; every metric is there, None where it was not measured."""
         names = [*METRICS, *(name for name in self.metrics if name not in METRICS)]
         return {
-            "model": self.model,
-            "weights": self.weights,
-            "backend": self.backend,
-            "data": self.data,
-            "recipe": self.recipe,
+            "model": plain(self.model),
+            "weights": plain(self.weights),
+            "backend": plain(self.backend),
+            "data": plain(self.data),
+            "recipe": plain(self.recipe),
             "verdict": self.verdict.value,
-            "metrics": {name: plain(self.metrics.get(name)) for name in names},
+            "metrics": {printable(name): plain(self.metrics.get(name)) for name in names},
             "gates": [_gate(gate) for gate in self.gates],
             "facts": plain(self.facts),
             "phases": [_phase(phase) for phase in self.phases],
@@ -200,16 +202,16 @@ class Prediction:
 
 def _gate(gate: GateResult) -> dict[str, object]:
     return {
-        "name": gate.name,
+        "name": plain(gate.name),
         "verdict": gate.verdict.value,
         "observed": plain(gate.observed),
         "threshold": plain(gate.threshold),
         "interval": plain(gate.interval),
         "n": gate.n,
-        "detail": gate.detail,
+        "detail": plain(gate.detail),
         "criterion": gate.criterion,
     }
 
 
 def _phase(phase: Phase) -> dict[str, object]:
-    return {"name": phase.name, "seconds": plain(phase.seconds), "forward": phase.forward}
+    return {"name": plain(phase.name), "seconds": plain(phase.seconds), "forward": phase.forward}

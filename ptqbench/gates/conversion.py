@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from ptqbench.core.names import first_few
 from ptqbench.gates.gate import Evidence, GateResult, Verdict, gate
-from ptqbench.gates.wording import some
 
 if TYPE_CHECKING:
     from ptqbench.measurement.conversion import Conversion
@@ -34,7 +34,7 @@ def _observers(conversion: Conversion) -> str:
     if conversion.unseen is None:
         return " (the file does not record what its observers saw)."
     if conversion.unreached:
-        return f"; observers on paths never taken: {some(conversion.unreached)}."
+        return f"; observers on paths never taken: {first_few(conversion.unreached)}."
     return "; every observer saw data."
 
 
@@ -52,7 +52,7 @@ def _problems(found: Conversion) -> Iterator[str]:
     )
     for names, text in texts:
         if names:
-            yield text.format(some(names))
+            yield text.format(first_few(names))
     if len(found.int8) != found.promised and not (found.missing or found.not_kept):
         yield (
             f"the float model's graph has {len(found.int8)} such layers: the count that the "

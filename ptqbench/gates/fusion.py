@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ptqbench.core.names import first_few
 from ptqbench.gates.gate import Evidence, GateResult, Verdict, gate
-from ptqbench.gates.wording import some
 
 if TYPE_CHECKING:
     from ptqbench.measurement.bn_folding import Folding
@@ -31,7 +31,7 @@ def fusion_gate(evidence: Evidence, fusion: Fusion) -> GateResult:
     detail = f"{fusion.fused} of {fusion.groups} groups are fused"
     if problems or fusion.fused < fusion.groups:
         verdict = Verdict.FAIL
-        detail += f"; {some(problems, '; ')}." if problems else _MISSING
+        detail += f"; {first_few(problems, separator='; ')}." if problems else _MISSING
     else:
         # Weights can differ for good reasons too, so that they prove no wrong fusion.
         if fusion.folding is not None and fusion.folding.off:
@@ -66,6 +66,6 @@ def _weights(found: Folding) -> str:
     return (
         f"; but the numbers cannot be verified: in {len(found.off)} of {found.layers} layers the "
         "int8 weights are not the float weights with their BatchNorms folded in: "
-        f"{some(found.off)}. Either they come from other float weights, or were equalised, "
+        f"{first_few(found.off)}. Either they come from other float weights, or were equalised, "
         "corrected or trained on, or fusing was wrong (in training mode): accuracy decides"
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from ptqbench.core.names import first_few
 from ptqbench.gates.gate import Evidence, GateResult, Verdict, gate
-from ptqbench.gates.wording import some
 
 if TYPE_CHECKING:
     from ptqbench.measurement.saturation import Saturation
@@ -32,7 +32,7 @@ def _decide(found: Saturation) -> tuple[Verdict, str]:
         worst = [f"{x.name} ({x.wrong / x.outputs:.1%}, {x.worst:.0f} steps)" for x in broken]
         return Verdict.FAIL, (
             f"{len(broken)} of {len(found.layers)} int8 layers differ from exact integer "
-            f"arithmetic under {found.engine}: {some(worst)}. {_WAYS_OUT}"
+            f"arithmetic under {found.engine}: {first_few(worst)}. {_WAYS_OUT}"
         )
     unchecked = [x.name for x in found.layers if not x.outputs]
     if not found.layers:
@@ -43,7 +43,7 @@ def _decide(found: Saturation) -> tuple[Verdict, str]:
         reason = f" ({found.error})" if found.error else ""
         return Verdict.UNVERIFIED, (
             f"{len(unproven)} int8 layers could not be run apart{reason} and have weights that "
-            f"can saturate: {some(unproven)}. {_WAYS_OUT}"
+            f"can saturate: {first_few(unproven)}. {_WAYS_OUT}"
         )
     text = f"{len(found.layers) - len(unchecked)} int8 layers equal exact integer arithmetic"
     text += f" on {found.images} images."
@@ -62,11 +62,11 @@ def _elsewhere(found: Saturation, risky: list[str]) -> str:
     if likely:
         return (
             f" On a CPU without VNNI {len(likely)} layers would saturate with inputs as large as "
-            f"these images give: {some(likely)}. {_WAYS_OUT}"
+            f"these images give: {first_few(likely)}. {_WAYS_OUT}"
         )
     return (
         f" On a CPU without VNNI {len(risky)} layers could saturate, with larger inputs than "
-        f"these images give: {some(risky)}."
+        f"these images give: {first_few(risky)}."
     )
 
 

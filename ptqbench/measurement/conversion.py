@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ptqbench.backends.torch_engines.graph import Graph
+from ptqbench.core.names import is_within
 from ptqbench.measurement.layer_matching import is_foldable
 from ptqbench.measurement.matched_graphs import Inspection
 from ptqbench.quantization.build_record import BuildRecord
@@ -27,7 +28,7 @@ class Promise:
 
     def keeps(self, name: str) -> bool:
         """Whether the layer ``name`` stays in float."""
-        return any(name == k or name.startswith(f"{k}.") for k in self.keep_float)
+        return any(is_within(name, parent) for parent in self.keep_float)
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
-from ptqbench.core.registry import nearest
+from ptqbench.core.names import is_within, nearest
 from ptqbench.errors import UserError
 from ptqbench.quantization import eager
 from ptqbench.quantization.fusion_groups import FUNCTIONS, is_function, within
@@ -183,7 +183,7 @@ def resolved(names: tuple[str, ...], model: nn.Module) -> tuple[str, ...]:
     modules = (
         name
         for name in known
-        if name in wanted and not any(name.startswith(f"{other}.") for other in wanted)
+        if name in wanted and not any(is_within(name, other) for other in wanted - {name})
     )
     return (*modules, *dict.fromkeys(functions))
 

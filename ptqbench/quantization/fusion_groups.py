@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ptqbench.core.names import is_within
 from ptqbench.errors import UserError
 from ptqbench.recipes.recipe import Group, Recipe
 
@@ -69,7 +70,7 @@ def fusable_groups(model: nn.Module, recipe: Recipe, *, saturates: bool) -> tupl
 
 def within(name: str, parents: Iterable[str]) -> bool:
     """Whether a module is one of ``parents`` or lies below one of them."""
-    return any(name == parent or name.startswith(f"{parent}.") for parent in parents)
+    return any(is_within(name, parent) for parent in parents)
 
 
 def relu6_outputs(model: nn.Module, groups: Iterable[Group]) -> frozenset[str]:

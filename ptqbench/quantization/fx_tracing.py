@@ -20,6 +20,7 @@ from torch import Tensor, fx, nn
 from torch.ao.quantization import FakeQuantizeBase, ObserverBase, QuantStub
 from torch.fx.proxy import TraceError
 
+from ptqbench.core.names import is_within
 from ptqbench.errors import UserError
 
 _TORCH = Path(torch.__file__).parent
@@ -165,7 +166,7 @@ def _trace(model: nn.Module, keep_float: Iterable[str]) -> tuple[fx.GraphModule,
             return fx.GraphModule(model, tracer.trace(model)), tuple(leaves)
         except Exception as error:  # FX raises whatever the traced code does with a stand-in
             failed = tracer.failed or ""
-            whole = next((k for k in kept if failed == k or failed.startswith(f"{k}.")), None)
+            whole = next((k for k in kept if is_within(failed, k)), None)
             if whole is None or whole in leaves:
                 raise UserError(failure(error, model, failed).message) from None
             leaves.append(whole)

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
-from ptqbench.core.registry import Registry, nearest
+from ptqbench.core.names import nearest
+from ptqbench.core.registry import Registry
 from ptqbench.errors import UserError
 from ptqbench.recipes.published_accuracy import PUBLISHED, Published
 from ptqbench.settings.weights_specifier import PROBE

@@ -13,7 +13,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
-from ptqbench.core.registry import nearest
+from ptqbench.core.names import nearest
 from ptqbench.errors import UserError
 from ptqbench.recipes.recipe import MEASURED, Recipe, Thresholds
 from ptqbench.settings import values

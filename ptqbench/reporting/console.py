@@ -11,6 +11,8 @@ from typing import TextIO
 
 from rich.console import Console, RenderableType
 
+from ptqbench.core.names import printable
+
 PIPE_WIDTH = 100
 """Columns where nobody says how wide the reader's window is: CI logs and files."""
 WIDEST = 140
@@ -48,6 +50,7 @@ def render(item: RenderableType, width: int = PIPE_WIDTH, color: bool = False) -
 def encodable(text: str, encoding: str | None) -> str:
     """The text with plain stand-ins for what ``encoding`` cannot say."""
     encoding = encoding or "ascii"
+    text = printable(text)
     try:
         text.encode(encoding)
     except (UnicodeEncodeError, LookupError):

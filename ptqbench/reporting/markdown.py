@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ptqbench.core.atomic import atomic_path
-from ptqbench.errors import UserError
+from ptqbench.core.names import printable
 from ptqbench.evaluation.result import SEVERITY, CaseResult
 from ptqbench.gates.gate import GateResult, Verdict
 from ptqbench.reporting.case_notes import case_notes
@@ -24,7 +22,6 @@ from ptqbench.reporting.format import (
     significant,
     times,
 )
-from ptqbench.reporting.json_report import check_writable
 from ptqbench.reporting.terminal_rows import published_top1
 
 if TYPE_CHECKING:
@@ -53,26 +50,13 @@ def to_markdown(report: Report) -> str:
     return "\n".join(lines)
 
 
-def write_markdown(report: Report, path: Path) -> None:
-    """Write the report to ``path``, whole or not at all.
-
-    Raises:
-        UserError: The file cannot be written.
-    """
-    check_writable(path)
-    try:
-        with atomic_path(path) as temporary:
-            temporary.write_text(to_markdown(report), encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"Cannot write the report to {path}: {error.strerror or error}.") from error
-
-
 def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(escaped(cell) for cell in cells)} |"
 
 
 def escaped(text: str) -> str:
-    """Text that neither ends a cell nor is taken for markup."""
+    """Escape what would end a cell or be taken for markup."""
+    text = printable(text)
     for sign in "\\`*_|<>[]":
         text = text.replace(sign, f"\\{sign}")
     return " ".join(text.split())

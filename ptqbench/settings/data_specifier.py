@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ptqbench.core.registry import nearest
+from ptqbench.core.names import nearest
 from ptqbench.errors import UserError
 
 FIXTURE = "fixture"

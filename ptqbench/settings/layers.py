@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from ptqbench.core.names import nearest
 from ptqbench.core.package_data import SHIPPED
-from ptqbench.core.registry import nearest
 from ptqbench.errors import UserError
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.settings.run_settings import RunSettings

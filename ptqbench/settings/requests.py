@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ptqbench.core.atomic import file_name
-from ptqbench.core.registry import nearest
+from ptqbench.core.names import nearest, safe_file_name
 from ptqbench.errors import UserError
 from ptqbench.models.custom.importing import prepare
 from ptqbench.settings.discovery import load
@@ -66,7 +65,7 @@ class CaseRequest:
     @property
     def name(self) -> str:
         """Name of the case in test ids: ``resnet18-x86``."""
-        return f"{file_name(self.model)}-{self.backend}"
+        return f"{safe_file_name(self.model)}-{self.backend}"
 
 
 def settings_of(args: argparse.Namespace, models: Sequence[str] = ()) -> Settings:

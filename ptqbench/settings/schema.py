@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ptqbench.core.registry import nearest
+from ptqbench.core.names import nearest
 from ptqbench.errors import UserError
 from ptqbench.recipes import Thresholds
 from ptqbench.recipes.recipe import INSTRUCTION_SETS, TOP1_POLICIES, two_policies

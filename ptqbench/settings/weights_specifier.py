@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from ptqbench.core.names import nearest
 from ptqbench.core.package_data import SHIPPED
-from ptqbench.core.registry import nearest
 from ptqbench.errors import UserError
 
 FIXTURE = "fixture"

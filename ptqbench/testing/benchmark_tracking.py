@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
+from ptqbench.core.names import first_few
 from ptqbench.errors import UserError
 from ptqbench.testing.session_state import STATE, State, state_of
 
@@ -90,10 +91,10 @@ def problem(
             )
         absent = [name for name in names if name not in baseline.benchmarks]
         if absent:
-            shown = ", ".join(absent[:5]) + (" and more" if len(absent) > 5 else "")
             return (
                 f"{len(absent)} benchmarks are not in the saved run and would not be compared: "
-                f"{shown}. Record a new run with --benchmark-autosave, or leave them out with -k."
+                f"{first_few(absent)}. Record a new run with --benchmark-autosave, or leave "
+                "them out with -k."
             )
     return None
 

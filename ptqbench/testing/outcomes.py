@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from ptqbench.core.atomic import file_name
+from ptqbench.core.names import safe_file_name
 from ptqbench.errors import UserError
 from ptqbench.evaluation.result import CaseResult, plain, worst
 from ptqbench.gates.gate import GateResult, Verdict, unverified
 from ptqbench.recipes import RECIPES
-from ptqbench.reporting import json_report, markdown
+from ptqbench.reporting.report_files import write_reports as write_files
 from ptqbench.settings.requests import CaseRequest
 from ptqbench.testing import baseline
 from ptqbench.testing.records import from_dict, report_of, sentence
@@ -85,7 +85,7 @@ def check_reference(state: State, case: CaseRequest, *, update: bool) -> None:
     folder = Path(state.settings.value("baselines").value)
     try:
         found = state.runner.reference(case)
-        path = folder / f"{file_name(case.model)}.json"
+        path = folder / f"{safe_file_name(case.model)}.json"
         if update:
             # Two workers may have a case each of one model.
             state.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -113,7 +113,7 @@ def send(state: State) -> dict[str, Any]:
     return {
         "records": [case.to_dict() for case in state.records],
         "machine": plain(state.machine),
-        "notes": list(state.notes),
+        "notes": plain(state.notes),
         "collected": state.collected,
     }
 
@@ -137,12 +137,6 @@ def write_reports(state: State) -> bool:
     # Without a verdict nobody has asked for the machine yet.
     machine = state.machine or state.runner.machine()
     report = report_of(state.records, machine, {"profile": state.profile}, state.notes)
-    complete = True
-    writers = {"json": json_report.write_json, "markdown": markdown.write_markdown}
-    for kind, path in state.reports.items():
-        try:
-            writers[kind](report, path)
-        except UserError as error:
-            state.notes.append(str(error))
-            complete = False
-    return complete
+    failures = write_files(report, state.reports)
+    state.notes += failures
+    return not failures

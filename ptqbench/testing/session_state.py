@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from ptqbench.core.atomic import file_name
+from ptqbench.core.names import safe_file_name
 from ptqbench.errors import UserError
 from ptqbench.models.custom.importing import prepare
 from ptqbench.recipes.recipe import MEASURED
@@ -113,7 +113,7 @@ class State:
         found = {}
         for model in self.settings.chosen_models():
             for backend in self._backends(model):
-                found[f"{file_name(model)}-{backend}"] = (model, backend)
+                found[f"{safe_file_name(model)}-{backend}"] = (model, backend)
         return found
 
     def _backends(self, model: str) -> list[str]:

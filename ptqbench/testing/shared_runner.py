@@ -15,7 +15,7 @@ import torch
 from ptqbench.backends.cpu import instruction_set, physical_cores
 from ptqbench.backends.torch_engines.artifact import Artifact, load_script
 from ptqbench.backends.torch_engines.engine import BACKENDS, TorchBackend, process_unchanged
-from ptqbench.core.atomic import file_name
+from ptqbench.core.names import safe_file_name
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import silent
 from ptqbench.data.image_set import broken_in
@@ -203,7 +203,7 @@ def _float32(folder: SharedFolder, subject: Subject, backend: TorchBackend) -> A
         example = next(calibration_batches(subject.data, subject.recipe))[:1]
         backend.build_float(subject.model, subject.recipe.model, example, path)
 
-    return Artifact.open(folder.once(f"{file_name(subject.recipe.model)}.float32.pt", make))
+    return Artifact.open(folder.once(f"{safe_file_name(subject.recipe.model)}.float32.pt", make))
 
 
 def _digest(case: CaseRequest) -> str:

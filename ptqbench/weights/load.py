@@ -11,9 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ptqbench.core.names import nearest
 from ptqbench.core.package_data import fixtures_dir
 from ptqbench.core.progress import Progress, silent
-from ptqbench.core.registry import nearest
 from ptqbench.data.imagenet_synsets import imagenet_synsets
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError

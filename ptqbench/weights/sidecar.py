@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from ptqbench.core.registry import nearest
+from ptqbench.core.names import nearest
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
 

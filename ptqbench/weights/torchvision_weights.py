@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from ptqbench.core.registry import nearest
+from ptqbench.core.names import first_few, nearest
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import MODELS, ModelSpec
@@ -106,9 +106,8 @@ def _unknown(spec: ModelSpec, name: str, allowed: list[str]) -> str:
     else:
         others = [other for other in MODELS.names() if name in _classifiers(other)]
         if others:
-            more = f" and {len(others) - _OTHERS} more" if len(others) > _OTHERS else ""
             return (
-                f"{spec.name} has no weights {name}; {', '.join(others[:_OTHERS])}{more} "
+                f"{spec.name} has no weights {name}; {first_few(others, _OTHERS)} "
                 f"{'have' if len(others) > 1 else 'has'}. For {spec.name} there are: "
                 f"{', '.join(allowed)}, or `{IMAGENET}` for torchvision's default."
             )

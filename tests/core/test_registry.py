@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ptqbench.core.registry import Registry, nearest
+from ptqbench.core.registry import Registry
 from ptqbench.errors import UnknownNameError, UserError
 
 
@@ -53,7 +53,3 @@ def test_registries_share_nothing() -> None:
     second: Registry[int] = Registry("second")
     first.add("name", 1)
     assert second.names() == []
-
-
-def test_nearest_of_nothing_close() -> None:
-    assert nearest("x", ["alpha", "beta"]) == "Known: alpha, beta."

@@ -13,7 +13,7 @@ from torch import nn
 
 import ptqbench
 from ptqbench.cli import main
-from ptqbench.core.atomic import file_name
+from ptqbench.core.names import safe_file_name
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.custom import importing as plugins
@@ -304,7 +304,7 @@ def test_commands_know_models_of_ones_own(tmp_path, monkeypatch, capsys):
     ],
 )
 def test_names_are_fit_for_files(name, expected):
-    assert file_name(name) == expected
+    assert safe_file_name(name) == expected
 
 
 # Weights

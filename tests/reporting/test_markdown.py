@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
-from ptqbench.errors import UserError
 from ptqbench.evaluation.result import CaseResult, Report
 from ptqbench.gates.gate import GateResult, Verdict
-from ptqbench.reporting.markdown import SIGNS, escaped, to_markdown, write_markdown
+from ptqbench.reporting.markdown import SIGNS, escaped, to_markdown
+from ptqbench.reporting.report_files import write_reports
 from ptqbench.testing.records import from_dict, merge
 
 
@@ -49,10 +47,10 @@ def test_a_table_survives_any_text():
 
 def test_nothing_measured_is_not_a_pass(tmp_path):
     path = tmp_path / "report.md"
-    write_markdown(Report({}, ()), path)
+    assert write_reports(Report({}, ()), {"markdown": path}) == []
     assert "unverified" in path.read_text() and "Nothing was measured" in path.read_text()
-    with pytest.raises(UserError, match="no folder"):
-        write_markdown(Report({}, ()), tmp_path / "none" / "report.md")
+    (failure,) = write_reports(Report({}, ()), {"markdown": tmp_path / "none" / "report.md"})
+    assert "there is no folder" in failure
 
 
 def test_records_merge_to_cases_with_the_worst_verdict():

@@ -15,7 +15,6 @@ import pytest
 from rich.console import RenderableType
 
 from ptqbench.core.phases import Phase
-from ptqbench.errors import UserError
 from ptqbench.evaluation.result import METRICS, CaseResult, Prediction, Report, plain, worst
 from ptqbench.gates.gate import GateResult, Verdict
 from ptqbench.recipes import Recipe, Thresholds
@@ -23,8 +22,9 @@ from ptqbench.reporting import console
 from ptqbench.reporting import format as numbers
 from ptqbench.reporting.inventory import collect, read_weights
 from ptqbench.reporting.inventory_table import inventory_view
-from ptqbench.reporting.json_report import schema, to_json, write_json
+from ptqbench.reporting.json_report import schema, to_json
 from ptqbench.reporting.prediction_table import prediction_view
+from ptqbench.reporting.report_files import write_reports
 from ptqbench.reporting.terminal import report_view
 from ptqbench.reporting.timings_table import overhead, timings_view
 
@@ -218,7 +218,7 @@ def test_result_is_written_whole_or_not_at_all(
 ) -> None:
     path = tmp_path / "result.json"
     report = make_report(make_case())
-    write_json(report, path)
+    assert write_reports(report, {"json": path}) == []
     before = path.read_text("utf-8")
     assert before == to_json(report)
 
@@ -226,8 +226,8 @@ def test_result_is_written_whole_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "write_text", full)
-    with pytest.raises(UserError, match="No space left on device"):
-        write_json(make_report(), path)
+    (failure,) = write_reports(make_report(), {"json": path})
+    assert "No space left on device" in failure
     assert path.read_text("utf-8") == before
     assert os.listdir(tmp_path) == ["result.json"]
 

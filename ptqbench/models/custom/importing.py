@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ptqbench.core.registry import nearest
+from ptqbench.core.names import is_within, nearest
 from ptqbench.core.user_code import failure
 from ptqbench.errors import UserError
 from ptqbench.models.custom.registration import add_reference
@@ -145,7 +145,7 @@ def _imported(name: str, folders: Iterable[Path], what: str) -> ModuleType:
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+        if error.name is not None and is_within(name, error.name):
             places = ", ".join(dict.fromkeys(map(str, folders))) or "Python's path"
             raise UserError(
                 f"{what} is not there: no module {error.name} in {places}, nor installed. "

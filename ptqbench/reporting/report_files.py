@@ -1,0 +1,33 @@
+"""Write a report to files, each of them even if another one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ptqbench.core.atomic import write_text
+from ptqbench.errors import UserError
+from ptqbench.evaluation.result import Report
+from ptqbench.reporting.json_report import to_json
+from ptqbench.reporting.markdown import to_markdown
+
+_FORMATS = {"json": to_json, "markdown": to_markdown}
+
+
+def write_reports(report: Report, files: Mapping[str, Path]) -> list[str]:
+    """Write a report in every format that a file is named for.
+
+    Args:
+        report: What a run measured and decided.
+        files: Where to, by format: ``json`` and ``markdown``.
+
+    Returns:
+        Why a file could not be written, one sentence for each that could not.
+    """
+    failures = []
+    for kind, path in files.items():
+        try:
+            write_text(_FORMATS[kind](report), path)
+        except UserError as error:
+            failures.append(str(error))
+    return failures
