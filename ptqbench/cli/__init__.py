@@ -12,18 +12,18 @@ import gc
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ptqbench.cli.parser import Command, build_parser
+from ptqbench.cli.report_output import conclude, report_outputs
 from ptqbench.errors import UserError
 from ptqbench.settings.data_specifier import check_source
 from ptqbench.settings.weights_specifier import check_weights
 
 if TYPE_CHECKING:
-    from ptqbench.evaluation.result import Report
     from ptqbench.settings.layers import Settings
     from ptqbench.settings.requests import CaseRequest
 
@@ -77,7 +77,7 @@ def _run(args: argparse.Namespace) -> int:
 
     settings = requests.settings_of(args, args.models)
     chosen = requests.case_requests(settings, _overrides(args), args.artifacts)
-    outputs = _outputs(args, settings)
+    outputs = report_outputs(args, settings)
     strict = settings.value("profile").value == "ci" if args.strict is None else args.strict
     from ptqbench.measurement.fresh_process import FreshProcess
 
@@ -94,8 +94,7 @@ def _run(args: argparse.Namespace) -> int:
         with progress_display(lines=not args.quiet) as progress:
             report = validation.run_requests(chosen, progress, phases, fresh)
     report = replace(report, phases=phases.records(), wall_seconds=time.perf_counter() - _STARTED)
-    _present(report, outputs, args)
-    return report.exit_code(strict)
+    return conclude(report, outputs, timings=args.timings, strict=strict)
 
 
 def _gate(args: argparse.Namespace) -> int:
@@ -107,7 +106,7 @@ def _gate(args: argparse.Namespace) -> int:
 
     settings = requests.settings_of(args, [args.model])
     request = _one_request(args, settings)
-    outputs = _outputs(args, settings)
+    outputs = report_outputs(args, settings)
     strict = settings.value("profile").value == "ci" if args.strict is None else args.strict
     from ptqbench.core.phases import Phases
     from ptqbench.evaluation import foreign as gating
@@ -126,46 +125,7 @@ def _gate(args: argparse.Namespace) -> int:
             phases=phases,
         )
     report = replace(report, phases=phases.records(), wall_seconds=time.perf_counter() - _STARTED)
-    _present(report, outputs, args)
-    return report.exit_code(strict)
-
-
-def _outputs(args: argparse.Namespace, settings: Settings) -> dict[str, Path | None]:
-    """Where the result is written, by format; None, for JSON, is standard output.
-
-    Raises:
-        UserError: A file cannot be written.
-    """
-    from ptqbench.reporting.json_report import check_writable
-
-    outputs: dict[str, Path | None] = {}
-    for kind in ("json", "markdown"):
-        if (path := settings.value(f"report.{kind}").value) is not None:
-            outputs[kind] = path
-    if args.json is not None:
-        outputs["json"] = None if args.json == "-" else Path(args.json)
-    for path in filter(None, outputs.values()):
-        check_writable(path)
-    return outputs
-
-
-def _present(report: Report, outputs: Mapping[str, Path | None], args: argparse.Namespace) -> None:
-    """Write the result first: a terminal that goes away must not take it along."""
-    from ptqbench.reporting import console, json_report, markdown, terminal
-    from ptqbench.reporting import timings_table as timings
-
-    readable = sys.stdout
-    writers = {"json": json_report.write_json, "markdown": markdown.write_markdown}
-    for kind, path in outputs.items():
-        if path is None:
-            readable = sys.stderr
-            console.write(json_report.to_json(report), sys.stdout)
-        else:
-            writers[kind](report, path)
-    console.show(terminal.report_view(report, console.width_of(readable)), readable)
-    if args.timings:
-        assert report.wall_seconds is not None
-        console.show(timings.timings_view(report.phases, report.wall_seconds), readable)
+    return conclude(report, outputs, timings=args.timings, strict=strict)
 
 
 def _predict(args: argparse.Namespace) -> int:

@@ -21,7 +21,8 @@ _EPILOG = """\
 exit codes:
   0  no gate failed
   1  a gate failed
-  2  wrong use, configuration or input; said before anything is measured
+  2  usage, configuration or input error (reported before measuring where possible), or the
+     report could not be written everywhere (after the verdicts have been shown)
   3  nothing failed, but something is inconclusive or unverified (only with --strict)
 
 examples:

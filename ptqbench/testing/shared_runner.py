@@ -168,7 +168,7 @@ class SharedRunner:
         """The subject of a case; tests come in the order of cases, so the last one is kept."""
         digest = _digest(case)
         if self._subject is None or self._subject[0] != digest:
-            folder = str(self._root / f"{file_name(case.model)}-{digest}")
+            folder = str(self._root / f"{safe_file_name(case.model)}-{digest}")
             settings = replace(case.settings, artifacts=folder)
             recipe = RECIPES.get(case.model)
             subject = open_subject(recipe, settings, self._stack, silent, Phases())
