@@ -35,11 +35,11 @@ from ptqbench.core.progress import silent
 from ptqbench.evaluation.case import Subject, build_int8
 from ptqbench.evaluation.subject import open_subject
 from ptqbench.measurement.macs import count_macs
-from ptqbench.quantization.completion import completed
+from ptqbench.quantization.completion import complete_recipe
 from ptqbench.quantization.fusion_groups import FUNCTIONS
 from ptqbench.quantization.fx_tracing import Tracer
 from ptqbench.recipes import RECIPES, Recipe
-from ptqbench.recipes.families import FAMILIES, family
+from ptqbench.recipes.family import FAMILIES, family
 from ptqbench.reporting.format import percent
 from ptqbench.settings.run_settings import RunSettings
 from ptqbench.settings.weights_specifier import FIXTURE, PROBE
@@ -139,7 +139,7 @@ def measure(
 def measured(subject: Subject, side: Side, variant: Recipe, backend: str) -> dict[str, Any]:
     """One variant on one backend."""
     declared = keys.open_recipe(replace(variant, fusion=None))
-    recipe = completed(declared, subject.model, subject.timing.example())
+    recipe = complete_recipe(declared, subject.model, subject.timing.example())
     changed = replace(subject, recipe=recipe)
     path = subject.folder / f"{backend}.pt"
     artifact = build_int8(changed, BACKENDS.get(backend), Phases(), path)

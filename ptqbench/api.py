@@ -46,7 +46,7 @@ from ptqbench.evaluation.subject import (
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.custom.importing import reference
 from ptqbench.models.custom.registration import open_recipe
-from ptqbench.quantization.completion import completed
+from ptqbench.quantization.completion import complete_recipe
 from ptqbench.quantization.fx_tracing import check_classifier
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.settings.run_settings import BROKEN_SHARE, RunSettings
@@ -173,9 +173,9 @@ def validate(
     with ExitStack() as stack:
         folder = artifact_folder(settings.artifacts, stack)
         timing = timing_of(settings, input_size)
-        asked = chosen.promised(loaded.source).changed(settings.thresholds)
+        asked = chosen.thresholds_for(loaded.source).replaced(settings.thresholds)
         if given is None or given.info is not None:
-            chosen = completed(chosen, module, timing.example())
+            chosen = complete_recipe(chosen, module, timing.example())
         facts = source_facts(loaded, opened)
         subject = Subject(module, chosen, loaded.source, opened, timing, folder, facts, asked)
         refused = target.refusal(chosen) if given is None else target.availability()

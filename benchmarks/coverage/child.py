@@ -48,8 +48,8 @@ from ptqbench.measurement.artifact_inspection import Inside
 from ptqbench.measurement.macs import Macs, count_macs
 from ptqbench.measurement.size import measure_size
 from ptqbench.measurement.speed import measure_speed, pick_fastest
-from ptqbench.quantization.calibration_cache import Calibrations
-from ptqbench.quantization.completion import completed
+from ptqbench.quantization.calibration import CalibrationCache
+from ptqbench.quantization.completion import complete_recipe
 from ptqbench.recipes import RECIPES, Thresholds
 from ptqbench.settings.run_settings import RunSettings
 from ptqbench.settings.weights_specifier import PROBE
@@ -118,9 +118,11 @@ def build(
         journal.write("model", **facts)
         side = float_side(subject, macs)
         give_back_memory()
-        kept = Calibrations() if len(cases) > 1 else None
+        calibrations = CalibrationCache() if len(cases) > 1 else None
         for name in cases:
-            settle(journal, "case", name, lambda name=name: built(name, subject, side, kept))
+            settle(
+                journal, "case", name, lambda name=name: built(name, subject, side, calibrations)
+            )
 
 
 def smaller(subject: Subject, macs: Macs, images: int | None) -> tuple[Subject, dict[str, Any]]:
@@ -164,7 +166,9 @@ def float_side(subject: Subject, macs: Macs) -> Side:
     return Side(artifact, Remembered(artifact.load()), graph, macs)
 
 
-def built(name: str, subject: Subject, side: Side, kept: Calibrations | None) -> dict[str, Any]:
+def built(
+    name: str, subject: Subject, side: Side, calibrations: CalibrationCache | None
+) -> dict[str, Any]:
     """One case: measured, refused by torch, or an error of our own."""
     recipe, backend = subject.recipe, BACKENDS.get("x86" if name == EAGER else name)
     found: dict[str, Any] = {}
@@ -175,7 +179,7 @@ def built(name: str, subject: Subject, side: Side, kept: Calibrations | None) ->
             backend = BACKENDS.get(declared.backend)
             # Not what was completed already: the variant calls modules where FX found functions.
             declared = eager(open_recipe(declared))
-            recipe = completed(declared, subject.model, subject.timing.example())
+            recipe = complete_recipe(declared, subject.model, subject.timing.example())
         subject = replace(subject, recipe=recipe)
         found = {
             "backend": backend.name,
@@ -185,7 +189,7 @@ def built(name: str, subject: Subject, side: Side, kept: Calibrations | None) ->
         }
         path = subject.folder / f"{name}.pt"
         artifact = build_int8(
-            subject, backend, Phases(), path, kept=None if name == EAGER else kept
+            subject, backend, Phases(), path, calibrations=None if name == EAGER else calibrations
         )
         images, _ = next(subject.data.evaluation.batches(0, 1, 1))
         with torch.inference_mode():

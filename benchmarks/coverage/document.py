@@ -11,7 +11,7 @@ from benchmarks.blocks import table
 from benchmarks.coverage import thresholds as rules
 from benchmarks.coverage.plan import CALIBRATION, EVALUATION, GIANT, PAIRS, TRAINED_IMAGES
 from benchmarks.coverage.records import accuracy_of
-from ptqbench.recipes.families import FAMILIES, OTHER
+from ptqbench.recipes.family import FAMILIES, OTHER
 from ptqbench.reporting.format import MISSING, decibel, percent, significant, span, times
 
 COMMAND = "python -m benchmarks.coverage"

@@ -14,7 +14,7 @@ from ptqbench.evaluation.result import worst
 from ptqbench.gates.accuracy import is_guessing, share_kept
 from ptqbench.gates.gate import Verdict
 from ptqbench.recipes import Recipe
-from ptqbench.recipes.families import family
+from ptqbench.recipes.family import family
 
 SCHEMA_VERSION = 1
 _OF_MODEL = (
@@ -60,7 +60,7 @@ def case_record(recipe: Recipe, name: str, result: Json) -> dict[str, Any]:
     }
     if case["status"] != "measured":
         return {**record, "reason": case["reason"], "verdict": Verdict.UNVERIFIED.value}
-    asked = recipe.promised(result["weights"])
+    asked = recipe.thresholds_for(result["weights"])
     gates = judge_again(case, asked, result["input_shape"])
     return {
         **record,

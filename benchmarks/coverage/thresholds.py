@@ -107,7 +107,7 @@ def measured_of(recipe: Recipe, results: Results) -> Measured:
     probe = probe_thresholds(good) if by_probe else {}
     size_ratio = down(SIZE_SHARE * min(sizes), 2) if sizes else None
     first = next(iter(results.values()))
-    asked = Thresholds(size_ratio=size_ratio or 0.0).changed(probe)
+    asked = Thresholds(size_ratio=size_ratio or 0.0).replaced(probe)
     backend = recommended([*results.values()], asked)
     return Measured(
         fused_groups=first.get("fused_groups"),

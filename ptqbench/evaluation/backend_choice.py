@@ -16,7 +16,7 @@ from ptqbench.core.phases import Phases
 from ptqbench.errors import UserError
 from ptqbench.evaluation.case import Subject, build_int8
 from ptqbench.measurement.speed import pick_fastest
-from ptqbench.quantization.calibration_cache import Calibrations
+from ptqbench.quantization.calibration import CalibrationCache
 
 ROUNDS = 15
 """Calls of each candidate that are timed, in turn."""
@@ -84,7 +84,7 @@ class Choice:
 def choose_backend(
     subject: Subject,
     phases: Phases,
-    kept: Calibrations | None = None,
+    calibrations: CalibrationCache | None = None,
     *,
     agree: bool = True,
 ) -> Choice:
@@ -93,14 +93,14 @@ def choose_backend(
     Args:
         subject: The model.
         phases: Where time is counted.
-        kept: Keeps the calibrated module for whoever builds the artifact anew.
+        calibrations: Keeps the calibrated module for whoever builds the artifact anew.
         agree: Whether artifacts have to agree with float32; not where the weights mean nothing.
 
     Raises:
         UserError: No backend can make an artifact.
     """
     with tempfile.TemporaryDirectory(prefix="ptqbench-") as folder:
-        made, impossible = _made(subject, Path(folder), phases, kept or Calibrations())
+        made, impossible = _made(subject, Path(folder), phases, calibrations or CalibrationCache())
         shares = _agreements(subject, made, phases) if agree else {}
         with phases.measure("choose the backend", forward=True):
             # Loaded anew: what has seen other shapes is slower (see `case.judge`).
@@ -143,14 +143,14 @@ def noted(subject: Subject, sentence: str) -> Subject:
 
 
 def _made(
-    subject: Subject, folder: Path, phases: Phases, kept: Calibrations
+    subject: Subject, folder: Path, phases: Phases, calibrations: CalibrationCache
 ) -> tuple[dict[str, Artifact], dict[str, str]]:
     made: dict[str, Artifact] = {}
     failed: dict[str, UserError] = {}
     for backend in candidates(subject):
         path = folder / f"{backend.name}.int8.pt"
         try:
-            made[backend.name] = build_int8(subject, backend, phases, path, kept)
+            made[backend.name] = build_int8(subject, backend, phases, path, calibrations)
         except UserError as error:
             failed[backend.name] = error
     if not made:

@@ -31,7 +31,7 @@ from ptqbench.measurement.model_type import Model
 from ptqbench.measurement.size import measure_size
 from ptqbench.measurement.speed import measure_speed, pick_fastest, that_run
 from ptqbench.quantization.build_record import BuildRecord
-from ptqbench.quantization.calibration_cache import Calibrations
+from ptqbench.quantization.calibration import CalibrationCache
 from ptqbench.recipes import Recipe, Thresholds
 
 BATCH_SIZE = 50
@@ -165,7 +165,7 @@ def build_int8(
     backend: TorchBackend,
     phases: Phases,
     path: Path | None = None,
-    kept: Calibrations | None = None,
+    calibrations: CalibrationCache | None = None,
 ) -> Artifact:
     """Quantize the subject for a backend.
 
@@ -174,14 +174,14 @@ def build_int8(
         backend: What the artifact is for.
         phases: Where time is counted.
         path: Where it is written; by default in the subject's folder.
-        kept: Shared by the subject's backends, so that those which can calibrate once.
+        calibrations: Shared by the subject's backends, so that those which can calibrate once.
 
     Raises:
         UserError: The backend is missing or the recipe does not fit.
     """
     batches = calibration_batches(subject.data, subject.recipe)
     path = path or subject.int8_path(backend.name)
-    return backend.build(subject.model, subject.recipe, batches, path, phases, kept)
+    return backend.build(subject.model, subject.recipe, batches, path, phases, calibrations)
 
 
 def judge(
@@ -283,7 +283,7 @@ def unavailable(
     recipe: Recipe, backend: TorchBackend, reason: str, *, weights: str, data: str
 ) -> CaseResult:
     """The case of a backend that cannot run here: every gate is unverified, none is green."""
-    evidence = Evidence(recipe.promised(weights), instruction_set(), unavailable=reason)
+    evidence = Evidence(recipe.thresholds_for(weights), instruction_set(), unavailable=reason)
     return CaseResult(
         model=recipe.model,
         weights=weights,

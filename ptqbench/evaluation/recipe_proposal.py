@@ -26,8 +26,8 @@ from ptqbench.measurement.intervals import noise_factor
 from ptqbench.measurement.speed import Speed, measure_speed
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.meta_init import initialised
-from ptqbench.quantization.calibration_cache import Calibrations
-from ptqbench.quantization.completion import completed
+from ptqbench.quantization.calibration import CalibrationCache
+from ptqbench.quantization.completion import complete_recipe
 from ptqbench.quantization.fx_tracing import check_classifier
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.recipe import MEASURED
@@ -115,13 +115,13 @@ def propose(
         notes: dict[str, str] = {}
         backend = _asked(request)
         if recipe.backend == MEASURED:
-            kept = Calibrations()
+            calibrations = CalibrationCache()
             if backend is None:
-                choice = choose_backend(subject, phases, kept, agree=images)
+                choice = choose_backend(subject, phases, calibrations, agree=images)
                 backend, notes["backend"] = choice.backend, _choice_note(choice)
-            speed = _speed(subject, backend, phases, kept, progress)
+            speed = _speed(subject, backend, phases, calibrations, progress)
             speedup, notes["speedup"] = _threshold(speed)
-            found = replace(found, thresholds=found.thresholds.changed({"speedup": speedup}))
+            found = replace(found, thresholds=found.thresholds.replaced({"speedup": speedup}))
         found = replace(found, backend=backend or recipe.backend)
     return to_toml(found, _heading(found), notes)
 
@@ -139,7 +139,7 @@ def _without_images(
     timing = timing_of(settings, spec.input_size)
     if spec.origin:
         check_classifier(model, timing.example())
-    recipe = completed(recipe, model, timing.example())
+    recipe = complete_recipe(recipe, model, timing.example())
     side = spec.input_size[1]
     data = Data("random images", Noise(side, settings.seed), Noise(side, settings.seed + 1))
     return Subject(model, recipe, "random", data, timing, artifact_folder(None, stack), {})
@@ -170,11 +170,15 @@ def _choice_note(choice: Choice) -> str:
 
 
 def _speed(
-    subject: Subject, backend: str, phases: Phases, kept: Calibrations, progress: Progress
+    subject: Subject,
+    backend: str,
+    phases: Phases,
+    calibrations: CalibrationCache,
+    progress: Progress,
 ) -> Speed:
     target = BACKENDS.get(backend)
     float_side = FloatSide(subject, target, phases)
-    int8 = build_int8(subject, target, phases, kept=kept).load()
+    int8 = build_int8(subject, target, phases, calibrations=calibrations).load()
     timing = subject.timing
     return measure_speed(
         float_side.fastest,

@@ -28,7 +28,7 @@ from ptqbench.evaluation.result import CaseResult, Prediction, Report
 from ptqbench.evaluation.subject import open_subject, shown_settings
 from ptqbench.measurement.fresh_process import FreshProcess
 from ptqbench.models.catalog import MODELS
-from ptqbench.quantization.calibration_cache import Calibrations
+from ptqbench.quantization.calibration import CalibrationCache
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.recipe import MEASURED
 from ptqbench.settings.requests import CaseRequest, chosen_backends
@@ -154,13 +154,13 @@ def _run_model(
     Without backends there is one case, for the one that is the fastest here.
     """
     cases: list[CaseResult] = []
-    kept = Calibrations() if len(backends) != 1 else None
+    calibrations = CalibrationCache() if len(backends) != 1 else None
     with ExitStack() as stack:
         subject = None
         float_side = None
         if not backends:
             subject = open_subject(recipe, settings, stack, progress, phases)
-            choice = choose_backend(subject, phases, kept)
+            choice = choose_backend(subject, phases, calibrations)
             subject = noted(subject, choice.sentence(recipe.model))
             backends = [BACKENDS.get(choice.backend)]
         for backend in backends:
@@ -178,7 +178,7 @@ def _run_model(
                     float_side = FloatSide(subject, backend, phases)
                 told = named(progress, f"{recipe.model} on {backend.name}")
                 told("quantize", 0, 0)
-                artifact = build_int8(subject, backend, phases, kept=kept)
+                artifact = build_int8(subject, backend, phases, calibrations=calibrations)
                 case = judge(subject, backend, artifact, float_side, told, phases, fresh=fresh)
                 told(case.verdict.value, 1, 1)
                 cases.append(case)

@@ -15,7 +15,7 @@ from ptqbench.data.reading import Reading, usable_cores
 from ptqbench.errors import UserError
 from ptqbench.evaluation.case import Subject, Timing
 from ptqbench.models.catalog import MODELS
-from ptqbench.quantization.completion import check_count, completed
+from ptqbench.quantization.completion import check_count, complete_recipe
 from ptqbench.quantization.fx_tracing import check_classifier
 from ptqbench.recipes import Recipe
 from ptqbench.settings.run_settings import RunSettings
@@ -84,12 +84,12 @@ def open_subject(
         check_classifier(model, timing.example())
     if complete:
         with phases.measure("complete the recipe"):
-            recipe = completed(recipe, model, timing.example())
+            recipe = complete_recipe(recipe, model, timing.example())
             if spec.origin:
                 check_count(recipe, model)
     facts = source_facts(weights, data)
     folder = artifact_folder(settings.artifacts, stack)
-    asked = recipe.promised(weights.source).changed(settings.thresholds)
+    asked = recipe.thresholds_for(weights.source).replaced(settings.thresholds)
     return Subject(model, recipe, weights.source, data, timing, folder, facts, asked)
 
 

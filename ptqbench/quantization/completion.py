@@ -30,7 +30,7 @@ _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _LAYER_FUNCTIONS = (F.conv1d, F.conv2d, F.conv3d, F.linear)
 
 
-def completed(recipe: Recipe, model: nn.Module, example: Tensor) -> Recipe:
+def complete_recipe(recipe: Recipe, model: nn.Module, example: Tensor) -> Recipe:
     """The recipe with everything that it leaves open found in the model's graph.
 
     A complete recipe is returned as it is, without tracing the model. Where the groups are to be
@@ -110,7 +110,7 @@ def derive(
     recipe = Recipe(
         name, backend, None, None, thresholds=Thresholds(), keep_float=tuple(keep_float)
     )
-    found = completed(recipe, model, example)
+    found = complete_recipe(recipe, model, example)
     return replace(found, fused_groups=len(found.groups), declared=None)
 
 

@@ -1,37 +1,21 @@
-"""One recipe per architecture: how it is quantized and what must come of it."""
+"""One recipe per architecture: how it is quantized and what its int8 model must achieve."""
 
 from __future__ import annotations
 
-from ptqbench.recipes import (  # isort: skip  (the order of registration is that of reports)
-    resnet,
-    mobilenet,
-    shufflenet,
-    squeezenet,
-    efficientnet,
-)
-from ptqbench.recipes import (
-    alexnet,
-    convnext,
-    densenet,
-    googlenet,
-    inception,
-    maxvit,
-    mnasnet,
-    regnet,
-    swin,
-    vgg,
-    vit,
-)
-from ptqbench.recipes.recipe import RECIPES, Recipe, Thresholds, register
+from ptqbench.recipes import efficientnet, mobilenet, resnet, shufflenet, squeezenet
+from ptqbench.recipes.recipe import RECIPES, Recipe, Thresholds
+from ptqbench.recipes.traced import traced_recipes
 
 __all__ = ["RECIPES", "Recipe", "Thresholds"]
 
-# After the models with shipped weights, which register themselves.
-for _members in (
-    *(alexnet.MEMBERS, vgg.MEMBERS, resnet.MEMBERS, squeezenet.MEMBERS, densenet.MEMBERS),
-    *(googlenet.MEMBERS, inception.MEMBERS, shufflenet.MEMBERS, mobilenet.MEMBERS),
-    *(mnasnet.MEMBERS, efficientnet.MEMBERS, regnet.MEMBERS, convnext.MEMBERS),
-    *(vit.MEMBERS, swin.MEMBERS, maxvit.MEMBERS),
+# The order of registration is that of reports: models with shipped weights come first.
+for _recipe in (
+    resnet.RESNET18,
+    mobilenet.MOBILENET_V2,
+    mobilenet.MOBILENET_V3_LARGE,
+    shufflenet.SHUFFLENET_V2_X1_0,
+    squeezenet.SQUEEZENET1_1,
+    efficientnet.EFFICIENTNET_B0,
+    *traced_recipes(),
 ):
-    for _recipe in _members:
-        register(_recipe)
+    RECIPES.add(_recipe.model, _recipe)

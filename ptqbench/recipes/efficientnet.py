@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ptqbench.recipes.family import traced
-from ptqbench.recipes.recipe import Group, Recipe, Thresholds, register
+from ptqbench.recipes.recipe import Group, Recipe, Thresholds
 
 
 def b0_groups() -> tuple[Group, ...]:
@@ -20,17 +19,10 @@ def b0_groups() -> tuple[Group, ...]:
     return tuple(groups)
 
 
-register(
-    Recipe(
-        model="efficientnet_b0",
-        backend="onednn",
-        fusion=b0_groups(),
-        int8_modules=82,
-        thresholds=Thresholds(size_ratio=3.2, speedup={"avx2": 1.15, "avx512_vnni": 1.25}),
-    )
-)
-
-MEMBERS = (
-    *(traced(f"efficientnet_b{size}") for size in range(1, 8)),
-    *(traced(f"efficientnet_v2_{size}") for size in "sml"),
+EFFICIENTNET_B0 = Recipe(
+    model="efficientnet_b0",
+    backend="onednn",
+    fusion=b0_groups(),
+    int8_modules=82,
+    thresholds=Thresholds(size_ratio=3.2, speedup={"avx2": 1.15, "avx512_vnni": 1.25}),
 )

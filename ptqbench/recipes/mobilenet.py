@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ptqbench.recipes.family import traced
-from ptqbench.recipes.recipe import Group, Recipe, Thresholds, register
+from ptqbench.recipes.recipe import Group, Recipe, Thresholds
 
 
 def v2_groups() -> tuple[Group, ...]:
@@ -44,23 +43,17 @@ def v3_large_groups() -> tuple[Group, ...]:
     return tuple(groups)
 
 
-register(
-    Recipe(
-        model="mobilenet_v2",
-        backend="x86",
-        fusion=v2_groups(),
-        int8_modules=53,
-        thresholds=Thresholds(size_ratio=3.2, speedup={"avx2": 1.3, "avx512_vnni": 1.7}),
-    )
+MOBILENET_V2 = Recipe(
+    model="mobilenet_v2",
+    backend="x86",
+    fusion=v2_groups(),
+    int8_modules=53,
+    thresholds=Thresholds(size_ratio=3.2, speedup={"avx2": 1.3, "avx512_vnni": 1.7}),
 )
-register(
-    Recipe(
-        model="mobilenet_v3_large",
-        backend="onednn",
-        fusion=v3_large_groups(),
-        int8_modules=64,
-        thresholds=Thresholds(size_ratio=3.4, speedup={"avx2": 1.5, "avx512_vnni": 1.8}),
-    )
+MOBILENET_V3_LARGE = Recipe(
+    model="mobilenet_v3_large",
+    backend="onednn",
+    fusion=v3_large_groups(),
+    int8_modules=64,
+    thresholds=Thresholds(size_ratio=3.4, speedup={"avx2": 1.5, "avx512_vnni": 1.8}),
 )
-
-MEMBERS = (traced("mobilenet_v3_small", size_ratio=3.2),)

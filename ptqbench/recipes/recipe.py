@@ -85,21 +85,21 @@ class Thresholds:
             (name, value) for name in TOP1_POLICIES if (value := getattr(self, name)) is not None
         )
 
-    def changed(self, wanted: Mapping[str, Any]) -> Thresholds:
-        """These thresholds with some replaced.
+    def replaced(self, changes: Mapping[str, Any]) -> Thresholds:
+        """Return these thresholds with some replaced.
 
         Args:
-            wanted: Values by field. A policy for top-1 replaces the one in force; speedups
+            changes: Values by field. A policy for top-1 replaces the one in force; speedups
                 replace those of their instruction sets.
 
         Raises:
-            UserError: Two policies for top-1 are wanted, or there is no such threshold.
+            UserError: Two policies for top-1 are set, or there is no such threshold.
         """
         known = [each.name for each in fields(self)]
-        for name in wanted:
+        for name in changes:
             if name not in known:
                 raise UserError(f"Unknown threshold {name!r}. {nearest(name, known)}")
-        values = dict(wanted)
+        values = dict(changes)
         if any(values.get(name) is not None for name in TOP1_POLICIES):
             values = {**dict.fromkeys(TOP1_POLICIES), **values}
         return replace(self, **{**values, "speedup": {**self.speedup, **values.get("speedup", {})}})
@@ -173,13 +173,13 @@ class Recipe:
             raise ValueError(f"The fusion groups of {self.model} are not known yet.")
         return self.fusion
 
-    def promised(self, weights: str) -> Thresholds:
-        """What the gates ask for under weights, where nobody sets anything else.
+    def thresholds_for(self, weights: str) -> Thresholds:
+        """Thresholds under weights from a source, unless settings replace them.
 
         Args:
-            weights: Source of the weights; under ``probe`` other thresholds may hold.
+            weights: Source of the weights; under ``probe`` other thresholds may apply.
         """
-        return self.thresholds.changed(self.probe) if weights == PROBE else self.thresholds
+        return self.thresholds.replaced(self.probe) if weights == PROBE else self.thresholds
 
     @property
     def published(self) -> Mapping[str, Published]:
@@ -219,8 +219,3 @@ class Recipe:
 _ADDED = ("fused_groups", "probe", "unsupported")
 
 RECIPES: Registry[Recipe] = Registry("recipe")
-
-
-def register(recipe: Recipe) -> Recipe:
-    """Add a recipe under the name of its model."""
-    return RECIPES.add(recipe.model, recipe)

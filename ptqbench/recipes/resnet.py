@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ptqbench.recipes.family import traced
-from ptqbench.recipes.recipe import Group, Recipe, Thresholds, register
+from ptqbench.recipes.recipe import Group, Recipe, Thresholds
 
 
 def basic_block_groups(blocks: tuple[int, ...]) -> tuple[Group, ...]:
@@ -23,22 +22,10 @@ def basic_block_groups(blocks: tuple[int, ...]) -> tuple[Group, ...]:
     return tuple(groups)
 
 
-register(
-    Recipe(
-        model="resnet18",
-        backend="onednn",
-        fusion=basic_block_groups((2, 2, 2, 2)),
-        int8_modules=21,
-        thresholds=Thresholds(size_ratio=3.8, speedup={"avx2": 1.7, "avx512_vnni": 2.5}),
-    )
+RESNET18 = Recipe(
+    model="resnet18",
+    backend="onednn",
+    fusion=basic_block_groups((2, 2, 2, 2)),
+    int8_modules=21,
+    thresholds=Thresholds(size_ratio=3.8, speedup={"avx2": 1.7, "avx512_vnni": 2.5}),
 )
-
-MEMBERS = tuple(
-    traced(name, size_ratio=3.7)
-    for name in (
-        *("resnet34", "resnet50", "resnet101", "resnet152"),
-        *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
-        *("wide_resnet50_2", "wide_resnet101_2"),
-    )
-)
-"""Deeper, grouped and wider: their groups are found in the graph."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ptqbench.recipes.family import traced
-from ptqbench.recipes.recipe import Group, Recipe, Thresholds, register
+from ptqbench.recipes.recipe import Group, Recipe, Thresholds
 
 
 def v2_groups() -> tuple[Group, ...]:
@@ -23,16 +22,12 @@ def v2_groups() -> tuple[Group, ...]:
     return tuple(groups)
 
 
-register(
-    Recipe(
-        model="shufflenet_v2_x1_0",
-        backend="onednn",
-        fusion=v2_groups(),
-        int8_modules=57,
-        thresholds=Thresholds(size_ratio=3.2, speedup={"avx2": 1.3, "avx512_vnni": 1.5}),
-        # In FX the branches of a concatenation are requantized; eager lowers to quantized::cat.
-        flow="eager",
-    )
+SHUFFLENET_V2_X1_0 = Recipe(
+    model="shufflenet_v2_x1_0",
+    backend="onednn",
+    fusion=v2_groups(),
+    int8_modules=57,
+    thresholds=Thresholds(size_ratio=3.2, speedup={"avx2": 1.3, "avx512_vnni": 1.5}),
+    # In FX the branches of a concatenation are requantized; eager lowers to quantized::cat.
+    flow="eager",
 )
-
-MEMBERS = tuple(traced(f"shufflenet_v2_{width}") for width in ("x0_5", "x1_5", "x2_0"))

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ptqbench.recipes.family import traced
-from ptqbench.recipes.recipe import Group, Recipe, Thresholds, register
+from ptqbench.recipes.recipe import Group, Recipe, Thresholds
 
 _FIRES = (3, 4, 6, 7, 9, 10, 11, 12)
 
@@ -20,14 +19,10 @@ def v1_1_groups() -> tuple[Group, ...]:
     return tuple(groups)
 
 
-register(
-    Recipe(
-        model="squeezenet1_1",
-        backend="onednn",
-        fusion=v1_1_groups(),
-        int8_modules=26,
-        thresholds=Thresholds(size_ratio=3.4, speedup={"avx2": 2.0, "avx512_vnni": 3.3}),
-    )
+SQUEEZENET1_1 = Recipe(
+    model="squeezenet1_1",
+    backend="onednn",
+    fusion=v1_1_groups(),
+    int8_modules=26,
+    thresholds=Thresholds(size_ratio=3.4, speedup={"avx2": 2.0, "avx512_vnni": 3.3}),
 )
-
-MEMBERS = (traced("squeezenet1_0", size_ratio=3.4),)

@@ -179,7 +179,7 @@ def _as_written(given: object, parsed: Any) -> Any:
 
 
 def _thresholds_of(value: Any, where: str) -> Thresholds:
-    return Thresholds().changed(_changes(value, where))
+    return Thresholds().replaced(_changes(value, where))
 
 
 def _reasons(value: Any, where: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from ptqbench.evaluation.result import SCHEMA_VERSION, plain
 from ptqbench.recipes import Recipe
-from ptqbench.recipes.families import OTHER, family
+from ptqbench.recipes.family import OTHER, family
 from ptqbench.settings.weights_specifier import FIXTURE, PROBE
 
 

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ptqbench.recipes.families import FAMILIES, OTHER
+from ptqbench.recipes.family import FAMILIES, OTHER
 from ptqbench.reporting.format import MISSING, count, percent, times
 from ptqbench.reporting.inventory import Inventory, ModelEntry
 

@@ -199,7 +199,7 @@ def _promised(name: str, recipe: Recipe, weights: str) -> Value:
         found.get(instructions[0]) if instructions else found
         for found in (
             getattr(thresholds, group)
-            for thresholds in (recipe.promised(weights), recipe.thresholds)
+            for thresholds in (recipe.thresholds_for(weights), recipe.thresholds)
         )
     )
     return Value(value, RECIPE if value == usual else RECIPE_PROBE)

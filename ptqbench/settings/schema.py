@@ -190,7 +190,7 @@ def _literal(text: str) -> object:
 
 
 def threshold_changes(table: Mapping[str, object]) -> dict[str, Any]:
-    """Thresholds among values by dotted name, as `Thresholds.changed` takes them."""
+    """Thresholds among values by dotted name, as `Thresholds.replaced` takes them."""
     changes: dict[str, Any] = {}
     for name, value in table.items():
         if _is_threshold(name):

@@ -69,7 +69,9 @@ class SharedRunner:
             UserError: Weights or data cannot be read or do not fit.
         """
         recipe, backend = RECIPES.get(case.model), BACKENDS.get(case.backend)
-        thresholds = recipe.promised(str(case.settings.weights)).changed(case.settings.thresholds)
+        thresholds = recipe.thresholds_for(str(case.settings.weights)).replaced(
+            case.settings.thresholds
+        )
         part = needs_of(gate)
         known: dict[str, Any] = {}
         facts: dict[str, object] = {"engine": backend.engine}
@@ -120,7 +122,9 @@ class SharedRunner:
 
     def latency(self, case: CaseRequest, precision: str) -> Callable[[], object]:
         """A call of an artifact on the input for latency, under the case's thread count."""
-        bench = self._bench(case, RECIPES.get(case.model).promised(str(case.settings.weights)))
+        bench = self._bench(
+            case, RECIPES.get(case.model).thresholds_for(str(case.settings.weights))
+        )
         model = (bench.int8 if precision == "int8" else bench.float32).load()
         example = bench.subject.timing.example()
         torch.set_num_threads(bench.subject.timing.threads)

@@ -13,7 +13,7 @@ from helpers.sweep_results import VGG, Script, case, result
 from ptqbench.backends.torch_engines.engine import BACKENDS
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES, Thresholds
-from ptqbench.recipes.families import FAMILIES, family
+from ptqbench.recipes.family import FAMILIES, family
 from ptqbench.reporting.inventory import inventory
 
 ROOT = Path(__file__).parents[2]
@@ -174,7 +174,7 @@ def test_the_record_belongs_to_the_recipes_that_ship(
             if entry["status"] != "measured":
                 continue
             model = run["models"][entry["model"]]
-            asked = recipe.promised(model["weights"])
+            asked = recipe.thresholds_for(model["weights"])
             gates = script("records").judge_again(entry, asked, model["input_shape"])
             assert {gate.name: gate.verdict.value for gate in gates} == entry["gates"]
             assert results.numbers(entry)["metrics"] == entry["metrics"]

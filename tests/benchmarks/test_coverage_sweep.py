@@ -12,7 +12,7 @@ from torch import nn
 
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.meta_init import initialised
-from ptqbench.quantization.completion import completed
+from ptqbench.quantization.completion import complete_recipe
 from ptqbench.recipes import RECIPES, Thresholds
 
 ROOT = Path(__file__).parents[2]
@@ -129,6 +129,6 @@ def test_eager_mode_finds_groups_of_its_own(script: Script) -> None:
     assert (recipe.flow, recipe.fusion, recipe.int8_modules) == ("eager", None, None)
     spec = MODELS.get("googlenet")
     model = initialised(spec.factory, 16).eval()
-    found = completed(recipe, model, torch.zeros(1, 3, 64, 64))
+    found = complete_recipe(recipe, model, torch.zeros(1, 3, 64, 64))
     assert len(found.groups) == sum(isinstance(m, nn.BatchNorm2d) for m in model.modules())
     assert all("<" not in name for group in found.groups for name in group)

@@ -91,7 +91,7 @@ def test_probe_thresholds_are_set_where_the_general_ones_are_missed(script: Scri
     assert found["agreement"] == 0.87
     assert found["sqnr_db"] == 16.2
     assert 0.95 < found["accuracy"] < 0.99
-    again = Thresholds().changed(found)
+    again = Thresholds().replaced(found)
     gates = script("records").judge_again(case(agreed=368, sqnr_db=17.26), again, [1, 3, 8, 8])
     verdicts = {gate.name: gate.verdict.value for gate in gates}
     assert verdicts.pop("speedup") == "unverified"  # no threshold is asked for here

@@ -32,7 +32,7 @@ from ptqbench.evaluation.case import Subject, Timing
 from ptqbench.evaluation.recipe_proposal import Noise
 from ptqbench.evaluation.subject import artifact_folder
 from ptqbench.models.custom.registration import open_recipe
-from ptqbench.quantization.completion import completed
+from ptqbench.quantization.completion import complete_recipe
 
 USABLE = [backend.name for backend in BACKENDS if backend.availability() is None]
 
@@ -42,7 +42,7 @@ def subject():
     with ExitStack() as stack:
         timing = Timing((1, 3, 16, 16), 1)
         model = seeded(odd_nets.Everything).eval()
-        recipe = completed(open_recipe("net"), model, timing.example())
+        recipe = complete_recipe(open_recipe("net"), model, timing.example())
         data = Data("random", Noise(16, 0), Noise(16, 1))
         folder = artifact_folder(None, stack)
         yield Subject(model, recipe, "random", data, timing, folder, {"notes": ("before",)})

@@ -144,7 +144,7 @@ def test_the_size_of_sound_artifacts_and_of_one_that_was_not_converted(
 
     def size(artifact: Path, **changes: object) -> GateResult:
         measured = measure_size(float32, artifact)
-        asked = thresholds.changed(changes)
+        asked = thresholds.replaced(changes)
         return evaluate(Evidence(asked, "avx2", size=measured), ["size"])[0]
 
     assert size(int8).verdict is Verdict.PASS

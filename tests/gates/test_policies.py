@@ -119,16 +119,16 @@ def test_one_policy_is_in_force() -> None:
     points = Thresholds(accuracy_points=1.0)
     assert (points.accuracy, points.top1_policy) == (None, ("accuracy_points", 1.0))
     for policy in ("accuracy", "accuracy_points", "reference_top1"):
-        changed = points.changed({policy: 0.5, "agreement": 0.9})
+        changed = points.replaced({policy: 0.5, "agreement": 0.9})
         assert changed.top1_policy == (policy, 0.5)
         assert changed.agreement == 0.9
-    assert points.changed({"top5": 0.9}).top1_policy == ("accuracy_points", 1.0)
+    assert points.replaced({"top5": 0.9}).top1_policy == ("accuracy_points", 1.0)
     with pytest.raises(UserError, match="sets accuracy and reference_top1, but top-1 is judged"):
         Thresholds(accuracy=0.98, reference_top1=0.7)
     with pytest.raises(UserError, match="accuracy and accuracy_points"):
-        Thresholds().changed({"accuracy": 0.98, "accuracy_points": 1})
+        Thresholds().replaced({"accuracy": 0.98, "accuracy_points": 1})
     with pytest.raises(UserError, match=r"'acuracy'.* Did you mean accuracy"):
-        Thresholds().changed({"acuracy": 0.98})
+        Thresholds().replaced({"acuracy": 0.98})
 
 
 # --- top-5
@@ -383,17 +383,17 @@ def test_a_more_specific_layer_replaces_the_policy_of_a_less_specific_one(tmp_pa
         ("mobilenet_v2", ("reference_top1", 0.7)),
     ):
         case, _ = settings.case(model)
-        changed = recipe.changed(case.thresholds)
+        changed = recipe.replaced(case.thresholds)
         assert changed.top1_policy == policy
         assert (changed.max_bytes, changed.top5) == (3 * 2**20, 0.98)
         assert None not in case.thresholds.values()
     marker = marker_layer((), {"accuracy": 0.9}, "a test")
     case, origins = settings.case("mobilenet_v2", marker)
-    assert recipe.changed(case.thresholds).top1_policy == ("accuracy", 0.9)
+    assert recipe.replaced(case.thresholds).top1_policy == ("accuracy", 0.9)
     assert origins["accuracy"] == origins["reference_top1"] == "marker"
     line = Layer("command line", {"thresholds.accuracy_points": 2.0})
     case, _ = load(tmp_path, line).case("mobilenet_v2", marker)
-    assert recipe.changed(case.thresholds).top1_policy == ("accuracy_points", 2.0)
+    assert recipe.replaced(case.thresholds).top1_policy == ("accuracy_points", 2.0)
     text = console.render(settings_view(settings, ["resnet18"]), 120)
     rows = {row.split()[0]: row.split()[1] for row in text.splitlines() if row}
     assert rows["thresholds.accuracy"] == "–"

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ptqbench.backends.torch_engines.engine import BACKENDS
-from ptqbench.quantization.calibration_cache import Calibrations
+from ptqbench.quantization.calibration import CalibrationCache
 
 if TYPE_CHECKING:
     from conftest import Workshop
@@ -31,11 +31,13 @@ def test_logits_are_the_same_with_fewer_calibrations(
             yield batch
 
     images, _ = workshop.evaluation
-    kept = Calibrations()
+    calibrations = CalibrationCache()
     for backend in AVAILABLE:
         path = tmp_path / f"{backend.name}.int8.pt"
         recipe = workshop.recipe(name, flow=flow)
-        made = backend.build(workshop.model(name), recipe, batches(backend.name), path, kept=kept)
+        made = backend.build(
+            workshop.model(name), recipe, batches(backend.name), path, calibrations=calibrations
+        )
         alone = workshop.built(name, backend.name, flow).artifact
         assert made.info == alone.info
         with torch.inference_mode():
@@ -45,14 +47,14 @@ def test_logits_are_the_same_with_fewer_calibrations(
 
 
 def test_another_recipe_is_calibrated_anew(workshop: Workshop, tmp_path: Path) -> None:
-    backend, kept = AVAILABLE[0], Calibrations()
+    backend, calibrations = AVAILABLE[0], CalibrationCache()
     seen = []
     for count, changes in enumerate(({}, {"observer": "minmax"}, {"observer": "minmax"})):
         recipe = workshop.recipe("squeezenet1_1", **changes)
         images = workshop.calibration[: 8 if count < 2 else 4].split(4)
         path = tmp_path / f"{count}.int8.pt"
         model = workshop.model("squeezenet1_1")
-        made = backend.build(model, recipe, images, path, kept=kept)
+        made = backend.build(model, recipe, images, path, calibrations=calibrations)
         seen.append((made.info.calibration_images, made.info.recipe_hash))
     assert [images for images, _ in seen] == [8, 8, 8]
     assert len({recipe for _, recipe in seen}) == 2

@@ -17,7 +17,7 @@ import ptqbench
 from ptqbench.backends.torch_engines.engine import BACKENDS
 from ptqbench.errors import UserError
 from ptqbench.models.custom.registration import open_recipe
-from ptqbench.quantization.completion import completed, derive
+from ptqbench.quantization.completion import complete_recipe, derive
 from ptqbench.recipes import Recipe, Thresholds
 
 ANY = next(backend.name for backend in BACKENDS if backend.availability() is None)
@@ -98,7 +98,7 @@ def test_a_scripted_module_stays_float(tmp_path):
 def test_a_recipe_that_says_nothing_is_completed_alike():
     model = seeded(odd_nets.Everything).eval()
     open_one = open_recipe("Everything")
-    recipe, derived = completed(open_one, model, images()[:1]), found("Everything")
+    recipe, derived = complete_recipe(open_one, model, images()[:1]), found("Everything")
     assert (recipe.fusion, recipe.int8_modules) == (derived.fusion, derived.int8_modules)
     assert recipe.hash == open_one.hash != derived.hash
 
@@ -161,7 +161,7 @@ def test_a_prelu_is_refused_in_eager_mode_unless_it_stays_in_float(tmp_path):
 
 def test_stubs_and_the_fx_flow_do_not_go_together():
     recipe = Recipe("Stubbed", ANY, (), 3, Thresholds())
-    said = error_of(completed, recipe, seeded(odd_nets.Stubbed).eval(), images()[:1])
+    said = error_of(complete_recipe, recipe, seeded(odd_nets.Stubbed).eval(), images()[:1])
     assert "Stubbed has QuantStubs and so is written for eager mode" in said
     assert 'flow = "fx". Set it to "eager"' in said
 

@@ -151,7 +151,7 @@ def test_the_hash_changes_with_every_field(field: str) -> None:
 def test_the_hash_changes_with_every_threshold(field: str) -> None:
     recipe = RECIPES.get("resnet18")
     value = {"avx2": 9.0} if field == "speedup" else 0.123
-    thresholds = recipe.thresholds.changed({field: value})
+    thresholds = recipe.thresholds.replaced({field: value})
     assert replace(recipe, thresholds=thresholds).hash != recipe.hash
 
 

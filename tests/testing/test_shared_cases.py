@@ -103,7 +103,7 @@ def test_every_gate_says_what_it_needs():
 
 def test_thresholds_are_merged_with_those_of_the_recipe():
     recipe = Thresholds(speedup={"avx2": 1.5, "neon": 2.0})
-    changed = recipe.changed({"accuracy": 0.9, "speedup": {"amx": 3.0}})
+    changed = recipe.replaced({"accuracy": 0.9, "speedup": {"amx": 3.0}})
     assert changed.accuracy == 0.9 and changed.size_ratio == recipe.size_ratio
     assert changed.speedup == {"avx2": 1.5, "neon": 2.0, "amx": 3.0}
 

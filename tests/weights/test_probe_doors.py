@@ -156,12 +156,12 @@ def test_every_report_says_what_they_are(few_images: None) -> None:
 
 
 def test_thresholds_for_probe_weights_hold_under_them_alone(promising: Recipe) -> None:
-    under = promising.promised("probe")
+    under = promising.thresholds_for("probe")
     assert (under.agreement, under.sqnr_db) == (0.5, 12.0)
     assert under.top1_policy == ("accuracy_points", 3.0)
     assert under.size_ratio == promising.thresholds.size_ratio
     for source in ("fixture", "imagenet", "mine.safetensors"):
-        assert promising.promised(source) == promising.thresholds
+        assert promising.thresholds_for(source) == promising.thresholds
 
 
 def test_the_settings_show_them_and_whoever_sets_one_wins(promising: Recipe) -> None:
@@ -173,7 +173,7 @@ def test_the_settings_show_them_and_whoever_sets_one_wins(promising: Recipe) -> 
     assert settings.case(MODEL)[0].thresholds == {}  # what a recipe says is not set by anyone
     own = Settings(command_line=Layer("--threshold", {"thresholds.agreement": 0.7}))
     assert own.value("thresholds.agreement", MODEL).origin == "--threshold"
-    asked = promising.promised("probe").changed(own.case(MODEL)[0].thresholds)
+    asked = promising.thresholds_for("probe").replaced(own.case(MODEL)[0].thresholds)
     assert (asked.agreement, asked.sqnr_db) == (0.7, 12.0)
     named = Settings(command_line=Layer("--weights", {"weights": "imagenet"}))
     assert named.value("thresholds.agreement", MODEL).value == promising.thresholds.agreement

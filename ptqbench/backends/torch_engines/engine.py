@@ -22,9 +22,8 @@ from ptqbench.core.registry import Registry
 from ptqbench.errors import UserError
 from ptqbench.quantization import eager, fx
 from ptqbench.quantization.build_record import inspect_build
-from ptqbench.quantization.calibration import calibrate
-from ptqbench.quantization.calibration_cache import Calibrated, Calibrations
-from ptqbench.quantization.completion import completed, unfused
+from ptqbench.quantization.calibration import Calibrated, CalibrationCache, calibrate
+from ptqbench.quantization.completion import complete_recipe, unfused
 from ptqbench.quantization.torch_warnings import known_deprecations_ignored
 from ptqbench.recipes import Recipe
 from ptqbench.recipes.recipe import MEASURED
@@ -104,7 +103,7 @@ class TorchBackend:
         calibration: Iterable[Tensor],
         path: Path,
         phases: Phases | None = None,
-        kept: Calibrations | None = None,
+        calibrations: CalibrationCache | None = None,
     ) -> Artifact:
         """Quantize a float32 model with its recipe and save the int8 artifact.
 
@@ -114,7 +113,7 @@ class TorchBackend:
             calibration: Batches ``N×C×H×W`` float32, streamed.
             path: The file to write.
             phases: Where time is counted.
-            kept: Of this model and these images: backends that share it calibrate once.
+            calibrations: Of this model and these images: backends that share it calibrate once.
 
         Raises:
             UserError: The engine is missing, there are no calibration images, or the
@@ -127,7 +126,7 @@ class TorchBackend:
         first = next(batches, None)
         if first is None:
             raise UserError("There are no calibration images: quantization needs at least one.")
-        recipe = completed(recipe, model, first[:1])
+        recipe = complete_recipe(recipe, model, first[:1])
         images = _chain(first, batches)
         saturates = self.saturates()
         with engine_set(self.engine):
@@ -135,7 +134,11 @@ class TorchBackend:
             def make() -> Calibrated:
                 return _calibrated(model, recipe, images, first, saturates, phases)
 
-            calibrated = make() if kept is None else kept.find(recipe, saturates, make)
+            calibrated = (
+                make()
+                if calibrations is None
+                else calibrations.get_or_create(recipe, saturates, make)
+            )
             with phases.measure("convert"):
                 converted = _FLOWS[recipe.flow].convert(calibrated.module)
                 if recipe.flow == "eager":

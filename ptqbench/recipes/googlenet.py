@@ -1,7 +1,0 @@
-"""GoogLeNet: branches of convolution, BatchNorm and a functional ReLU, concatenated."""
-
-from __future__ import annotations
-
-from ptqbench.recipes.family import traced
-
-MEMBERS = (traced("googlenet", size_ratio=3.6),)
