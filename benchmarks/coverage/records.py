@@ -9,7 +9,7 @@ from typing import Any
 
 from ptqbench.evaluation.fields import macs_facts
 from ptqbench.gates import GATES, Evidence, GateResult, Verdict, evaluate
-from ptqbench.measurement.accuracy import Accuracy, Pairs
+from ptqbench.measurement.accuracy import Accuracy, ClassSpread, Pairs
 from ptqbench.measurement.intervals import Estimate
 from ptqbench.measurement.macs import Macs
 from ptqbench.measurement.size import Size
@@ -37,6 +37,8 @@ def encode(evidence: Evidence, macs: Macs, calibration_images: int) -> dict[str,
             "top5": list(astuple(accuracy.top5)),
             "noise": [_number(value) for value in astuple(accuracy.noise)],
             "classes": accuracy.classes,
+            "labels": _spread(accuracy.labels),
+            "predictions": _spread(accuracy.predictions),
         },
         "size": [size.float32_bytes, size.int8_bytes],
         "instruction_set": evidence.instruction_set,
@@ -111,6 +113,9 @@ def accuracy_of(case: Json) -> Accuracy:
         top1=top1,
         top5=Pairs(*stored["top5"]),
         classes=stored["classes"],
+        # Results measured before these were counted are read too.
+        labels=_spread_of(stored.get("labels")),
+        predictions=_spread_of(stored.get("predictions")),
     )
 
 
@@ -129,6 +134,14 @@ def speed_of(case: Json, input_shape: list[int]) -> Speed | None:
         threads=stored["threads"],
         input_shape=tuple(input_shape),
     )
+
+
+def _spread(spread: ClassSpread | None) -> list[int] | None:
+    return None if spread is None else [spread.distinct, spread.commonest]
+
+
+def _spread_of(stored: list[int] | None) -> ClassSpread | None:
+    return None if stored is None else ClassSpread(*stored)
 
 
 def _estimate(estimate: Estimate) -> list[float]:

@@ -11,8 +11,9 @@ from benchmarks.coverage import keys
 from benchmarks.coverage.records import accuracy_of, judge_again, verdicts
 from benchmarks.coverage.sweep import RESTRICTED
 from ptqbench.evaluation.result import worst
-from ptqbench.gates.accuracy import is_guessing, share_kept
+from ptqbench.gates.accuracy import share_kept
 from ptqbench.gates.gate import Verdict
+from ptqbench.gates.soundness import is_guessing
 from ptqbench.recipes import Recipe
 from ptqbench.recipes.family import family
 

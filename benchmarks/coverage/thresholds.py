@@ -11,6 +11,7 @@ from benchmarks.coverage.records import JUDGED_AGAIN, accuracy_of, judge_again
 from ptqbench.gates import accuracy as accuracy_gate
 from ptqbench.gates import agreement as agreement_gate
 from ptqbench.gates.gate import Verdict
+from ptqbench.gates.soundness import is_guessing
 from ptqbench.measurement.accuracy import Accuracy
 from ptqbench.measurement.intervals import Estimate, noise_factor
 from ptqbench.recipes import Recipe, Thresholds
@@ -46,7 +47,7 @@ NOT_FAILING = frozenset(Verdict) - {Verdict.FAIL}
 def collapsed(accuracy: Accuracy) -> bool:
     """Whether int8 is so far from float32 that something is wrong, whatever was hoped for."""
     most_kept = 1.0
-    if accuracy.top1 is not None and not accuracy_gate.is_guessing(accuracy):
+    if accuracy.top1 is not None and not is_guessing(accuracy):
         most_kept = accuracy_gate.share_kept(accuracy.top1).high
     return (
         not accuracy.sqnr_db >= LEAST_SQNR_DB
@@ -82,7 +83,7 @@ def probe_thresholds(cases: Iterable[Json]) -> dict[str, float]:
         accuracy = accuracy_of(case)
         lows["agreement"].append(agreement_gate.conditions(accuracy, general)[0].estimate.low)
         lows["sqnr_db"].append(accuracy.sqnr.low)
-        if not accuracy_gate.is_guessing(accuracy):
+        if not is_guessing(accuracy):
             lows["accuracy"].append(accuracy_gate.conditions(accuracy, general)[0].estimate.low)
     found = {}
     for name, least in (("accuracy", general.accuracy), ("agreement", general.agreement)):

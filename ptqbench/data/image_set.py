@@ -83,6 +83,11 @@ def broken_in(images: ImageSet) -> tuple[str, ...]:
     return tuple(map(str, getattr(images, "broken", ())))
 
 
+def expected_labels(images: ImageSet) -> frozenset[int]:
+    """Labels that have images in the data, evaluated or not; empty if the set does not say."""
+    return frozenset(getattr(images, "expected_labels", ()))
+
+
 def check_disjoint(data: Data) -> None:
     """Check by content hash that no calibration image is evaluated on.
 

@@ -1,16 +1,18 @@
-"""Gate: does int8 say what float32 says, right or wrong?
+"""Gate: does int8 predict what float32 predicts, right or wrong?
 
-It needs no labels: where there are none, it is what decides.
+It needs no labels; without labels, it decides.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ptqbench.gates.conditions import Condition, judged_by, worst
-from ptqbench.gates.gate import Evidence, GateResult, Verdict, gate
+from ptqbench.gates.gate import Evidence, GateResult, Verdict, gate, unverified
+from ptqbench.gates.soundness import constant_reason
 from ptqbench.measurement.intervals import proportion
 
 if TYPE_CHECKING:
@@ -19,10 +21,10 @@ if TYPE_CHECKING:
 
 NAME = "agreement"
 UNLABELLED_SQNR_DB = 10.0
-"""Asked for on images without labels where no threshold is set: a tenth of the signal's power.
+"""Default threshold on images without labels: noise of a tenth of the signal's power.
 
-Collapsed and saturating networks measured 0.1 to 10 dB, sound ones more than 20. Where
-nobody knows what is right, predictions that happen to agree are not evidence enough.
+Collapsed and saturating networks measured 0.1 to 10 dB, sound ones more than 20. Without
+labels, predictions that happen to agree are not enough evidence.
 """
 _ADVICE = {
     Verdict.PASS: "",
@@ -37,47 +39,51 @@ _ADVICE = {
 def conditions(
     accuracy: Accuracy, thresholds: Thresholds, confidence: float = 0.95
 ) -> tuple[Condition, ...]:
-    """What must hold of predictions, and of the logits' SQNR where it has a threshold.
+    """Hold predictions against their threshold, and the logits' SQNR if it has one.
 
     On images without labels it always has one: `UNLABELLED_SQNR_DB` if none is set.
 
     Args:
         accuracy: With or without labels.
-        thresholds: What is asked for.
+        thresholds: What is required.
         confidence: Level of the intervals.
     """
     agreement = proportion(accuracy.agreed, accuracy.n, confidence)
     threshold = thresholds.agreement
     detail = (
         f"float32 and int8 predict the same class for {agreement.value:.2%} of {accuracy.n:,} "
-        f"images ({accuracy.n - accuracy.agreed:,} differ), {threshold:.2%} are asked for"
+        f"images ({accuracy.n - accuracy.agreed:,} differ), required: {threshold:.2%}"
     )
-    found = [Condition("agreement", agreement, threshold, detail)]
+    demands = [Condition(NAME, agreement, threshold, detail)]
     decibels = thresholds.sqnr_db
     if decibels is None and not accuracy.labelled:
         decibels = UNLABELLED_SQNR_DB
     if decibels is not None:
-        said = f", {decibels:.1f} dB are asked for"
-        found.append(Condition("sqnr_db", accuracy.noise.sqnr(confidence), decibels, said))
-    return tuple(found)
+        required = f", required: {decibels:.1f} dB"
+        demands.append(Condition("sqnr_db", accuracy.noise.sqnr(confidence), decibels, required))
+    return tuple(demands)
 
 
 @gate(NAME, needs="accuracy")
 def agreement_gate(evidence: Evidence, accuracy: Accuracy) -> GateResult:
-    """Judge how often both predict the same, and SQNR where it has a threshold."""
-    found = conditions(accuracy, evidence.thresholds)
-    detail = f"{found[0].detail}; logit SQNR {_decibels(accuracy, found)}."
+    """Judge how often both predict the same class, and SQNR if it has a threshold."""
+    demands = conditions(accuracy, evidence.thresholds)
+    if reason := constant_reason(accuracy):
+        first = demands[0]
+        result = unverified(NAME, reason, first.estimate, first.threshold)
+        return replace(result, criterion=first.criterion)
+    detail = f"{demands[0].detail}; logit SQNR {_decibels(accuracy, demands)}."
     if not accuracy.labelled:
         detail += " The images have no labels, so these two decide."
-    return judged_by(NAME, found, detail + _ADVICE[worst(found).verdict])
+    return judged_by(NAME, demands, detail + _ADVICE[worst(demands).verdict])
 
 
-def _decibels(accuracy: Accuracy, found: Sequence[Condition]) -> str:
+def _decibels(accuracy: Accuracy, demands: Sequence[Condition]) -> str:
     sqnr = accuracy.sqnr
-    asked = "".join(condition.detail for condition in found[1:])
+    required = "".join(condition.detail for condition in demands[1:])
     if sqnr.value == -math.inf:
-        return f"is lost, because int8 gives logits that are not numbers{asked}"
+        return f"is minus infinity, because int8 gives logits that are not numbers{required}"
     if math.isinf(sqnr.value):
-        return f"is infinite, because the logits are equal{asked}"
+        return f"is infinite, because the logits are equal{required}"
     between = "" if math.isinf(sqnr.low) else f" ({sqnr.low:.1f} to {sqnr.high:.1f})"
-    return f"{sqnr.value:.1f} dB{between}{asked}"
+    return f"{sqnr.value:.1f} dB{between}{required}"

@@ -1,4 +1,4 @@
-"""What a gate of several demands says as a whole."""
+"""Combine several conditions into one gate result."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _SEVERITY = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.UNVERIFIED, Verdict.PAS
 
 @dataclass(frozen=True)
 class Condition:
-    """One demand: an estimate, of which more is better, against a threshold.
+    """A condition of a gate: an estimate, of which more is better, against a threshold.
 
     Attributes:
         criterion: Name of the threshold.
         estimate: What was measured; None if it could not be.
         threshold: What it must reach, in the unit of the estimate.
-        detail: What was found, as part of a sentence, with what is asked for.
+        detail: Observation and requirement, as part of a sentence.
     """
 
     criterion: str
@@ -36,17 +36,17 @@ class Condition:
 
 
 def worst(conditions: Sequence[Condition]) -> Condition:
-    """The condition that decides: the first of those with the worst verdict."""
+    """Find the condition that decides: the first of those with the worst verdict."""
     return min(conditions, key=lambda condition: _SEVERITY.index(condition.verdict))
 
 
 def judged_by(name: str, conditions: Sequence[Condition], detail: str) -> GateResult:
-    """The result of a gate whose conditions must all hold; its numbers are the deciding one's.
+    """Make the result of a gate whose conditions must all hold, with the deciding one's numbers.
 
     Args:
         name: Name of the gate.
         conditions: At least one; the first is what the gate is about.
-        detail: What was found about all of them.
+        detail: Observations on all of them.
     """
     deciding = worst(conditions)
     estimate = deciding.estimate

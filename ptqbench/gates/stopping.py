@@ -1,4 +1,4 @@
-"""When enough images have been seen for the gates that judge accuracy."""
+"""Stopping rule: when enough images have been seen for the gates that judge accuracy."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from ptqbench.gates import accuracy as accuracy_gate
 from ptqbench.gates import agreement as agreement_gate
 from ptqbench.gates.conditions import worst
 from ptqbench.gates.gate import Verdict
+from ptqbench.gates.soundness import is_guessing, predicts_one_class
 
 if TYPE_CHECKING:
     from ptqbench.measurement.accuracy import Accuracy
@@ -19,19 +20,19 @@ STOPPING_CONFIDENCE = 0.99
 
 
 def accuracy_settled(thresholds: Thresholds) -> Callable[[Accuracy], bool]:
-    """A test for ``measure_accuracy``: are the accuracy and agreement verdicts clear?
+    """Make a test for ``measure_accuracy``: are the accuracy and agreement verdicts clear?
 
-    A gate is clear once one of its conditions fails or all of them hold. It is also settled
-    where float32 is guessing, which more images would not change; without labels agreement
-    alone is waited for.
+    A gate is clear once one of its conditions fails or all of them hold. It is also clear if
+    float32 guesses or predicts one class, which more images would not change. Without labels
+    only agreement counts.
     """
 
     def settled(accuracy: Accuracy) -> bool:
-        if accuracy_gate.is_guessing(accuracy):
+        if is_guessing(accuracy) or predicts_one_class(accuracy):
             return True
         gates = [agreement_gate.conditions(accuracy, thresholds, STOPPING_CONFIDENCE)]
         if accuracy.labelled:
             gates.append(accuracy_gate.conditions(accuracy, thresholds, STOPPING_CONFIDENCE))
-        return all(worst(found).verdict is not Verdict.INCONCLUSIVE for found in gates)
+        return all(worst(demands).verdict is not Verdict.INCONCLUSIVE for demands in gates)
 
     return settled

@@ -1,4 +1,4 @@
-"""Accuracy, paired: float32 and int8 see the same images, and are compared on each."""
+"""Measure accuracy in pairs: float32 and int8 see the same images and are compared on each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
-from ptqbench.data.image_set import broken_in
+from ptqbench.data.image_set import broken_in, expected_labels
 from ptqbench.errors import UserError
 from ptqbench.measurement.intervals import Estimate, paired_difference, proportion
 from ptqbench.measurement.model_type import Model
@@ -63,18 +63,40 @@ class Pairs:
 
 
 @dataclass(frozen=True)
+class ClassSpread:
+    """How labels or predictions are distributed over the classes.
+
+    Attributes:
+        distinct: Classes that occur.
+        commonest: Images of the class that occurs most often.
+    """
+
+    distinct: int
+    commonest: int
+
+    @classmethod
+    def of(cls, counts: Tensor) -> ClassSpread:
+        """Summarize the number of images of each class."""
+        return cls(int((counts > 0).sum()), int(counts.max()))
+
+
+@dataclass(frozen=True)
 class Accuracy:
-    """How float32 and int8 do on the same images.
+    """Predictions of float32 and int8 on the same images, compared.
 
     Attributes:
         n: Images seen.
         agreed: Images for which both predict the same class.
-        noise: Power of the logits and of what int8 adds to them.
+        noise: Power of the logits and of the error that int8 adds to them.
         top1: How often the highest logit is the label's; None without labels.
-        top5: How often the label is among the five highest logits (among all, where there
+        top5: How often the label is among the five highest logits (among all, if there
             are fewer than five classes); None without labels.
         classes: Number of logits per image.
-        broken: Names of the images that could not be decoded, and so are not among them.
+        broken: Names of the images that could not be decoded and are not counted.
+        labels: Distribution of the labels of the images; None without labels.
+        predictions: Distribution of float32's predictions.
+        missing_classes: Names of the classes that have images in the data, but none among
+            the images evaluated.
     """
 
     n: int
@@ -84,10 +106,13 @@ class Accuracy:
     top5: Pairs | None
     classes: int | None = None
     broken: tuple[str, ...] = ()
+    labels: ClassSpread | None = None
+    predictions: ClassSpread | None = None
+    missing_classes: tuple[str, ...] = ()
 
     @property
     def labelled(self) -> bool:
-        """Whether the images have labels; without, nobody knows what is right."""
+        """Whether the images have labels."""
         return self.top1 is not None
 
     @property
@@ -124,18 +149,18 @@ class Accuracy:
     def sqnr_db(self) -> float:
         """Signal-to-quantization-noise ratio of the logits in dB.
 
-        Infinite if they are equal, minus infinity if int8 gives what is not a number.
+        Infinite if they are equal, minus infinity if int8 yields infinite logits or NaN.
         """
         return self.sqnr.value
 
     @property
     def sqnr(self) -> Estimate:
-        """The same with its 95 % interval."""
+        """Signal-to-quantization-noise ratio in dB with its 95 % interval."""
         return self.noise.sqnr()
 
 
 def at_once(accuracy: Accuracy) -> bool:
-    """Settled, whatever the numbers say: evaluate the first images only."""
+    """Stop after the first images, whatever the numbers say."""
     return True
 
 
@@ -149,30 +174,30 @@ def measure_accuracy(
     progress: Progress = silent,
     phases: Phases | None = None,
 ) -> Accuracy:
-    """Compare int8 with float32 on the first images, then on more while it is unsettled.
+    """Compare int8 with float32 on the first images, then on more until ``settled`` holds.
 
     Images are streamed: memory holds one batch, whatever the number of images. Without
-    labels what is right is unknown, and predictions and logits are compared alone.
+    labels only predictions and logits are compared.
 
     Args:
         float32: The original.
         int8: The quantized artifact.
-        images: Where the images come from; ``count`` are seen first, ``limit`` at most.
+        images: The images; ``count`` are evaluated first, ``limit`` at most.
         batch_size: Images in a forward pass.
-        settled: Whether the numbers so far decide what they are wanted for.
-        progress: Told how many images are done.
+        settled: Whether the numbers so far suffice for a verdict.
+        progress: Progress callback; counts images.
         phases: Receives the time of the forward passes, of waiting for images and of
             scoring.
 
     Raises:
-        UserError: There are no images, a label is no class of the model, float32 gives
-            logits that are not numbers, or the two models differ in their outputs.
+        UserError: There are no images, a label is not a class of the model, float32 yields
+            infinite logits or NaN, or the outputs of the two models differ in shape.
         ValueError: ``batch_size`` is below 1.
     """
     if batch_size < 1:
         raise ValueError(f"Expected a batch size of at least 1, but got {batch_size}.")
     phases = Phases() if phases is None else phases
-    tally = _Tally(images.name, images.labelled)
+    tally = _Tally(images)
     start, stop = 0, images.count
     while True:
         for pixels, labels in _timed(images.batches(start, stop, batch_size), phases):
@@ -193,7 +218,7 @@ def measure_accuracy(
 def _timed(
     batches: Iterator[tuple[Tensor, Tensor]], phases: Phases
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The same batches, the time spent waiting for them counted as a phase."""
+    """Yield the batches, counting the time spent waiting for them as a phase."""
     batches = iter(batches)
     while True:
         with phases.measure("evaluation images"):
@@ -207,28 +232,29 @@ class _Tally:
     """Counts and sums over the images seen so far.
 
     Args:
-        name: Name of the image set, for messages.
-        labelled: Whether there are labels to count by.
+        images: The images that are evaluated.
     """
 
-    def __init__(self, name: str, labelled: bool) -> None:
-        self.name = name
-        self.labelled = labelled
+    def __init__(self, images: ImageSet) -> None:
+        self.name, self.labelled = images.name, images.labelled
+        self.names, self.expected = images.classes, expected_labels(images)
         self.n = self.agreed = 0
         self.top1, self.top5 = [0, 0, 0, 0], [0, 0, 0, 0]
         self.noise = LogitNoise()
-        self.classes: int | None = None
+        self.labels = self.predictions = torch.zeros(0, dtype=torch.int64)
 
     def add(self, reference: Tensor, quantized: Tensor, labels: Tensor) -> None:
         """Score one batch: two sets of logits N x classes and the labels N (int64)."""
         self._check(reference, quantized, labels)
-        self.classes = reference.shape[1]
-        # int8 logits that are not numbers predict nothing, so they can only be wrong.
+        # int8 logits that are infinite or NaN predict nothing, so they can only be wrong.
         numbers = quantized.isfinite().all(dim=1)
+        predictions = reference.argmax(1)
         self.n += len(labels)
-        self.agreed += int(((reference.argmax(1) == quantized.argmax(1)) & numbers).sum())
+        self.agreed += int(((predictions == quantized.argmax(1)) & numbers).sum())
         self.noise += LogitNoise.of(reference, quantized)
+        self.predictions = _counted(self.predictions, predictions, reference.shape[1])
         if self.labelled:
+            self.labels = _counted(self.labels, labels, reference.shape[1])
             ranks_f, ranks_q = label_ranks(reference, labels), label_ranks(quantized, labels)
             for counts, k in ((self.top1, 1), (self.top5, 5)):
                 _count(counts, ranks_f < k, (ranks_q < k) & numbers)
@@ -238,7 +264,7 @@ class _Tally:
             raise UserError(
                 f"On {self.name}, float32 gives outputs of shape {tuple(reference.shape)} and "
                 f"int8 of shape {tuple(quantized.shape)}. Both must give one row of logits "
-                "per image; check that the artifact was made from this model."
+                "per image; check that the artifact was built from this model."
             )
         if not reference.isfinite().all():
             raise UserError(
@@ -256,33 +282,43 @@ class _Tally:
             )
 
     def result(self) -> Accuracy:
-        """The measurement over all images so far.
+        """Summarize all images so far.
 
         Raises:
             UserError: There were no images.
         """
         if not self.n:
             raise UserError(f"There are no images to evaluate in {self.name}. Add some.")
+        seen = set(self.labels.nonzero().flatten().tolist())
         return Accuracy(
             n=self.n,
             agreed=self.agreed,
             noise=self.noise,
             top1=Pairs(*self.top1) if self.labelled else None,
             top5=Pairs(*self.top5) if self.labelled else None,
-            classes=self.classes,
+            classes=len(self.predictions),
+            labels=ClassSpread.of(self.labels) if self.labelled else None,
+            predictions=ClassSpread.of(self.predictions),
+            missing_classes=tuple(self.names[label] for label in sorted(self.expected - seen)),
         )
+
+
+def _counted(counts: Tensor, indices: Tensor, classes: int) -> Tensor:
+    """Add the classes of a batch to the number of images of each class."""
+    new = torch.bincount(indices, minlength=classes)
+    return new if not len(counts) else counts + new
 
 
 def _count(counts: list[int], first: Tensor, second: Tensor) -> None:
     """Add a batch to the counts of `Pairs`: on which images both, one or none are right."""
-    for index, found in enumerate(
+    for index, outcome in enumerate(
         (first & second, first & ~second, ~first & second, ~first & ~second)
     ):
-        counts[index] += int(found.sum())
+        counts[index] += int(outcome.sum())
 
 
 def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
-    """How many classes come before the label, with ties decided as ``argmax`` does.
+    """Count the classes that come before the label, with ties decided as ``argmax`` does.
 
     int8 logits often tie, and ``topk`` promises no order among equals: counting makes
     the result the same everywhere, with rank 0 exactly where ``argmax`` is the label.
@@ -294,6 +330,6 @@ def label_ranks(logits: Tensor, labels: Tensor) -> Tensor:
     Returns:
         N, int64, from 0 to classes - 1.
     """
-    own = logits.gather(1, labels[:, None])
+    score = logits.gather(1, labels[:, None])
     before = torch.arange(logits.shape[1], device=logits.device) < labels[:, None]
-    return ((logits > own) | ((logits == own) & before)).sum(1)
+    return ((logits > score) | ((logits == score) & before)).sum(1)

@@ -11,7 +11,7 @@ from filelock import FileLock
 from torch import Tensor
 
 from ptqbench.core.atomic import atomic_path
-from ptqbench.data.image_set import ImageSet, broken_in
+from ptqbench.data.image_set import ImageSet, broken_in, expected_labels
 from ptqbench.measurement.model_type import Model
 
 
@@ -53,6 +53,7 @@ class SharedLogits:
         name: Name of the image set.
         classes: Its classes.
         labelled: Whether it has labels.
+        expected_labels: Labels that have images in the data, evaluated or not.
         count: Images used at first.
         limit: Images there are.
 
@@ -71,6 +72,7 @@ class SharedLogits:
         batch_size: int,
     ) -> None:
         self.name, self.classes, self.labelled = images.name, images.classes, images.labelled
+        self.expected_labels = expected_labels(images)
         self.count, self.limit = images.count, images.limit
         self._folder = folder
         self._images = images

@@ -103,11 +103,17 @@ def test_a_fixed_reference_is_held_against_int8_alone(reference: float, verdict:
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        ({}, "By share kept: int8 keeps 99.32% of float32's top-1 (87.40% after float32's 88.00%)"),
-        ({"accuracy": 0.985}, "98.50% must be kept; 18 images right only in float32, 6 only in"),
+        (
+            {},
+            "By share kept: int8 keeps 99.32% of float32's top-1 (87.40% after float32's 88.00%",
+        ),
+        ({"accuracy": 0.985}, "required: 98.50%); 18 images right only in float32, 6 only in"),
         ({"accuracy_points": 2.5}, "By absolute points: int8 loses 0.60 points of top-1 (87.40%"),
-        ({"accuracy_points": 2.5}, "2.50 may be lost"),
-        ({"reference_top1": 0.85}, "By fixed reference: int8's top-1 is 87.40%, 85.00% must be"),
+        ({"accuracy_points": 2.5}, "allowed loss: 2.50)"),
+        (
+            {"reference_top1": 0.85},
+            "By fixed reference: int8's top-1 is 87.40% (required: 85.00%",
+        ),
     ],
 )
 def test_the_detail_says_policy_observed_and_allowed(policy: dict[str, float], said: str) -> None:
@@ -142,7 +148,7 @@ def test_top5_is_shown_and_judged_only_where_it_has_a_threshold() -> None:
     result = judge("accuracy", lost, top5=0.99)
     assert (result.verdict, result.criterion, result.threshold) == (FAIL, "top5", 0.99)
     assert result.observed == pytest.approx(1850 / 1960)
-    assert "99.00% of float32's must be kept" in result.detail
+    assert "required: 99.00% of float32's" in result.detail
     assert "By share kept" in result.detail
     both = judge("accuracy", accuracy((1500, 260, 0, 240), (1850, 110, 0, 40)), top5=0.99)
     assert (both.verdict, both.criterion) == (FAIL, "accuracy")
@@ -155,7 +161,7 @@ def test_top5_of_five_classes_is_never_green_by_being_always_right() -> None:
     assert judge("accuracy", few).verdict is PASS
     result = judge("accuracy", few, top5=0.99)
     assert (result.verdict, result.criterion, result.observed) == (UNVERIFIED, "top5", None)
-    assert "with 5 classes that is always so" in result.detail
+    assert "with 5 classes top-5 is always 100%: remove this threshold" in result.detail
     worse = judge("accuracy", replace(few, top1=Pairs(1500, 260, 0, 240)), top5=0.99)
     assert (worse.verdict, worse.criterion) == (FAIL, "accuracy")
 
@@ -180,7 +186,7 @@ def test_sqnr_where_it_has_a_threshold(sqnr: LogitNoise, verdict: Verdict) -> No
     assert (shown.verdict, shown.criterion) == (PASS, "agreement")
     result = judge("agreement", measured, sqnr_db=25.0)
     assert result.verdict is verdict
-    assert "25.0 dB are asked for" in result.detail
+    assert "required: 25.0 dB" in result.detail
     assert ("saturation" in result.detail) is (verdict is FAIL)
     if verdict is not PASS:
         assert (result.criterion, result.threshold) == ("sqnr_db", 25.0)
@@ -220,7 +226,7 @@ def test_without_labels_agreement_and_sqnr_decide(
     result = judge("agreement", measured)
     assert (result.verdict, result.criterion) == (verdict, criterion)
     assert "no labels, so these two decide" in result.detail
-    assert "10.0 dB are asked for" in result.detail
+    assert "required: 10.0 dB" in result.detail
     labelled = judge("agreement", accuracy(agreed=1990, sqnr=noise(8.0)))
     assert labelled.verdict is PASS
     assert judge("agreement", replace(measured, agreed=1990), sqnr_db=5.0).verdict is PASS
