@@ -17,6 +17,7 @@ from ptqbench.backends.cpu import physical_cores
 from ptqbench.backends.torch_engines.artifact import Artifact
 from ptqbench.backends.torch_engines.engine import BACKENDS, process_unchanged, recommended
 from ptqbench.core.names import nearest, safe_file_name
+from ptqbench.core.paths import is_file
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
 from ptqbench.data.image_set import Data, check_disjoint
@@ -203,7 +204,7 @@ def _given(artifact: Artifact | str | Path, backend: str | None) -> Given | None
                 "for another. Pass one of them."
             )
         return None
-    if not Path(artifact).is_file():
+    if not is_file(artifact):
         hint = nearest(str(artifact), BACKENDS.names())
         raise UserError(f"{artifact} is neither a backend nor a file. {hint}")
     return open_given(artifact)

@@ -14,11 +14,11 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ptqbench.cli.parser import Command, build_parser
 from ptqbench.cli.report_output import conclude, report_outputs
+from ptqbench.core.paths import is_dir, is_file, user_path
 from ptqbench.errors import UserError
 from ptqbench.settings.data_specifier import check_source
 from ptqbench.settings.weights_specifier import check_weights
@@ -29,7 +29,10 @@ if TYPE_CHECKING:
 
 _STARTED = time.perf_counter()
 
-_FOREGONE = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+_FOREGONE = (
+    *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
+    *(errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP),
+)
 """What the operating system refuses and the user can change."""
 
 
@@ -100,7 +103,8 @@ def _run(args: argparse.Namespace) -> int:
 def _gate(args: argparse.Namespace) -> int:
     from ptqbench.backends.torch_engines.archive_check import check_torchscript
 
-    check_torchscript(Path(args.artifact))
+    artifact = user_path(args.artifact)
+    check_torchscript(artifact)
     _check_sources(args)
     from ptqbench.settings import requests
 
@@ -117,7 +121,7 @@ def _gate(args: argparse.Namespace) -> int:
     with progress_display(lines=not args.quiet) as progress:
         report = gating.gate(
             request.model,
-            args.artifact,
+            artifact,
             requests.one_backend(request),
             request.settings,
             keep_float=args.keep_float,
@@ -129,9 +133,9 @@ def _gate(args: argparse.Namespace) -> int:
 
 
 def _predict(args: argparse.Namespace) -> int:
-    image = Path(args.image)
-    if not image.is_file():
-        missing = "is a folder" if image.is_dir() else "does not exist"
+    image = user_path(args.image)
+    if not is_file(image):
+        missing = "is a folder" if is_dir(image) else "does not exist"
         raise UserError(f"Cannot read the image {image}: it {missing}. Name an image file.")
     _check_sources(args)
     from ptqbench.settings import requests

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ptqbench.core.atomic import check_writable
+from ptqbench.core.paths import user_path
 
 if TYPE_CHECKING:
     from ptqbench.evaluation.result import Report
@@ -26,7 +27,7 @@ def report_outputs(args: argparse.Namespace, settings: Settings) -> dict[str, Pa
         if (path := settings.value(f"report.{kind}").value) is not None:
             outputs[kind] = path
     if args.json is not None:
-        outputs["json"] = None if args.json == "-" else Path(args.json)
+        outputs["json"] = None if args.json == "-" else user_path(args.json)
     for path in filter(None, outputs.values()):
         check_writable(path)
     return outputs

@@ -44,3 +44,12 @@ def is_dir(path: str | Path) -> bool:
         path: May be too long or contain NUL.
     """
     return os.path.isdir(path)
+
+
+def exists(path: str | Path) -> bool:
+    """Whether there is anything at a path; text that is impossible as a path names nothing.
+
+    Args:
+        path: May be too long or contain NUL.
+    """
+    return os.path.exists(path)

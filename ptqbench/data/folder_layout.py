@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptqbench.core.names import first_few
+from ptqbench.core.paths import exists, is_dir
 from ptqbench.data.image_set import UNLABELLED
 from ptqbench.data.sampling import balanced
 from ptqbench.errors import UserError
@@ -59,8 +60,8 @@ def find_layout(root: Path) -> Layout:
         UserError: The folder is not there, there is nothing to evaluate on, or some of its
             pictures have labels and others do not.
     """
-    if not root.is_dir():
-        kind = "is not a folder" if root.exists() else "does not exist"
+    if not is_dir(root):
+        kind = "is not a folder" if exists(root) else "does not exist"
         raise UserError(f"The image folder {root} {kind}. Pass a folder with one folder per class.")
     training = root / "train"
     found = [root / name for name in EVALUATION_FOLDERS if _is_split(root / name)]

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from ptqbench.backends.cpu import physical_cores
+from ptqbench.core.paths import user_path
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
 from ptqbench.data.image_set import Data, check_classes, check_disjoint
@@ -106,11 +107,12 @@ def artifact_folder(wanted: str | None, stack: ExitStack) -> Path:
     """
     if wanted is None:
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ptqbench-")))
-    folder = Path(wanted).expanduser()
+    folder = user_path(wanted)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"The folder {wanted} cannot be made: {error.strerror}.") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"The folder {wanted} cannot be created: {reason}.") from None
     return folder
 
 

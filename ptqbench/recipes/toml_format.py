@@ -121,7 +121,7 @@ def read(path: Path) -> Recipe:
     """
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:  # not UTF-8, or NUL in the path
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"The recipe {path} cannot be read: {reason}.") from None
     return from_toml(text, str(path))

@@ -10,6 +10,8 @@ import argparse
 import math
 from pathlib import Path
 
+from ptqbench.core.paths import is_file
+
 
 def positive(text: str) -> int:
     """A whole number of at least 1."""
@@ -74,7 +76,7 @@ def classes(text: str) -> tuple[str, ...]:
     path = Path(text)
     if "," in text:
         names = text.split(",")
-    elif path.is_file():
+    elif is_file(path):
         try:
             names = path.read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:

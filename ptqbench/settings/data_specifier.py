@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ptqbench.core.names import nearest
+from ptqbench.core.paths import exists, is_dir, is_file, user_path
 from ptqbench.errors import UserError
 
 FIXTURE = "fixture"
@@ -54,15 +55,15 @@ def read_source(text: str) -> Source:
     if text == FIXTURE:
         return Source(FIXTURE)
     if name == CIFAR10 and (root or not colon):
-        return Source(CIFAR10, Path(root).expanduser() if root else None)
+        return Source(CIFAR10, user_path(root) if root else None)
     if name == IMAGENET and root:
-        return Source(IMAGENET, Path(root).expanduser())
+        return Source(IMAGENET, user_path(root))
     if name in (CIFAR10, IMAGENET):
         raise UserError(
             f"The images {text} need the folder that they are in, like {name}:/data/{name}. "
             f"{_expected(name)}"
         )
-    return Source(FOLDER, Path(text).expanduser())
+    return Source(FOLDER, user_path(text))
 
 
 def resolved(text: str, folder: Path) -> str:
@@ -98,7 +99,7 @@ def check_source(text: str, origin: str = "") -> None:
     """
     source = read_source(text)
     place = f"{text} ({origin})" if origin else text
-    if source.kind == FOLDER and source.path is not None and not source.path.is_dir():
+    if source.kind == FOLDER and source.path is not None and not is_dir(source.path):
         hint = nearest(text, list(FORMS))
         raise UserError(
             f"There are no images at {place}: it is neither a folder nor the name of a data set "
@@ -119,8 +120,8 @@ def check_cifar10(root: Path) -> None:
     """
     _check_root(root, CIFAR10)
     folder = root / CIFAR10_FOLDER
-    missing = [name for name in CIFAR10_FILES if not (folder / name).is_file()]
-    if missing and not (root / CIFAR10_ARCHIVE).is_file():
+    missing = [name for name in CIFAR10_FILES if not is_file(folder / name)]
+    if missing and not is_file(root / CIFAR10_ARCHIVE):
         above = f" Name the folder above it, {root.parent}." if root.name == folder.name else ""
         raise UserError(
             f"CIFAR-10 is not in {root}: {folder / missing[0]} is missing.{above} "
@@ -131,7 +132,7 @@ def check_cifar10(root: Path) -> None:
 def _check_imagenet(root: Path) -> None:
     _check_root(root, IMAGENET)
     for names in (IMAGENET_META, IMAGENET_VAL):
-        if not any((root / name).exists() for name in names):
+        if not any(exists(root / name) for name in names):
             raise UserError(
                 f"ImageNet is not in {root}: there is neither {names[0]} nor {names[1]}. "
                 f"{_expected(IMAGENET)}"
@@ -139,7 +140,7 @@ def _check_imagenet(root: Path) -> None:
 
 
 def _check_root(root: Path, name: str) -> None:
-    if not root.is_dir():
+    if not is_dir(root):
         raise UserError(f"The folder {root} of {name}:{root} does not exist. {_expected(name)}")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 
+from ptqbench.core.paths import user_path
 from ptqbench.errors import UserError
 from ptqbench.settings import weights_specifier as sources
 from ptqbench.settings.data_specifier import ALLOWED, resolved
@@ -23,6 +24,7 @@ _UNITS = {
     "": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9,
     "kib": 2**10, "mib": 2**20, "gib": 2**30,
 }  # fmt: skip
+_HOME = "a path whose home folder exists (./~name for a name that begins with ~)"
 _MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SIZE = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*")
 
@@ -65,14 +67,17 @@ def data(value: object, folder: Path) -> str:
     try:
         return resolved(value, folder)
     except UserError:
-        raise ValueError(f"{ALLOWED}; this one needs its ROOT") from None
+        raise ValueError(_HOME if "~" in value else f"{ALLOWED}; this one needs its ROOT") from None
 
 
 def path(value: object, folder: Path) -> Path:
     """A path."""
     if not isinstance(value, (str, Path)) or not str(value):
         raise ValueError("a path")
-    return folder / Path(value).expanduser()
+    try:
+        return folder / user_path(value)
+    except UserError:
+        raise ValueError(_HOME) from None
 
 
 def paths(value: object, folder: Path) -> tuple[Path, ...]:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 from ptqbench.core.names import nearest
 from ptqbench.core.package_data import SHIPPED
+from ptqbench.core.paths import is_file, user_path
 from ptqbench.errors import UserError
 
 FIXTURE = "fixture"
@@ -43,7 +43,7 @@ def check_weights(text: str, origin: str = "") -> None:
     Raises:
         UserError: It is a path, and there is no file.
     """
-    if not is_source_name(text) and not Path(text).expanduser().is_file():
+    if not is_source_name(text) and not is_file(user_path(text)):
         place = f" ({origin})" if origin else ""
         raise UserError(
             f"There are no weights at {text}{place}: it is neither a file nor the name of a "

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from ptqbench.core.atomic import atomic_path
+from ptqbench.core.paths import exists
 from ptqbench.errors import UserError
 from ptqbench.gates.gate import Verdict
 
@@ -213,7 +214,7 @@ def read(path: Path, model: str) -> ModelReference:
     Raises:
         UserError: The file cannot be read, is for another model, or of another version.
     """
-    if not path.exists():
+    if not exists(path):
         return ModelReference(model)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ptqbench.core.names import nearest
 from ptqbench.core.package_data import fixtures_dir
+from ptqbench.core.paths import is_dir, is_file, user_path
 from ptqbench.core.progress import Progress, silent
 from ptqbench.data.imagenet_synsets import imagenet_synsets
 from ptqbench.data.preprocessing import Preprocessing
@@ -263,10 +264,10 @@ def _locate(spec: ModelSpec, source: str) -> Path:
             "The weights `probe` are made from images and not read: see "
             "ptqbench.weights.open_weights.open_weights."
         )
-    path = Path(source).expanduser()
-    if path.is_dir():
+    path = user_path(source)
+    if is_dir(path):
         raise UserError(f"The weights {source} are a folder. Pass the file in it.")
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"There is no weights file {source}. {_hint(spec, path)}")
     return path
 
@@ -289,7 +290,7 @@ def _fixture(spec: ModelSpec) -> Path:
 
 
 def _hint(spec: ModelSpec, path: Path) -> str:
-    siblings = [p.name for p in path.parent.iterdir()] if path.parent.is_dir() else []
+    siblings = [p.name for p in path.parent.iterdir()] if is_dir(path.parent) else []
     enum_names = imagenet.names(spec)
     known = [*NAMES, *enum_names, *sorted(siblings if len(siblings) < 200 else [])]
     if path.name.upper() in enum_names:

@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from pathlib import Path
 
+from ptqbench.core.paths import exists, is_dir
 from ptqbench.errors import UserError
 
 _SAVE = "Save it with torch.jit.save(torch.jit.freeze(torch.jit.trace(int8_model, example)), FILE)."
@@ -25,9 +26,9 @@ def check_torchscript(path: Path) -> None:
     Raises:
         UserError: The file is missing, damaged, or of another kind, which is named.
     """
-    if not path.exists():
+    if not exists(path):
         raise UserError(_sentence(path, "it does not exist. Check the path."))
-    if path.is_dir():
+    if is_dir(path):
         raise UserError(_sentence(path, "it is a folder. Name the file in it."))
     try:
         with path.open("rb") as file:

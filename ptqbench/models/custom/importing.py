@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from ptqbench.core.names import is_within, nearest
+from ptqbench.core.paths import is_file, user_path
 from ptqbench.core.user_code import failure
 from ptqbench.errors import UserError
 from ptqbench.models.custom.registration import add_reference
@@ -163,8 +164,8 @@ def _failed(what: str, error: BaseException) -> UserError:
 
 def _from_file(name: str, folders: Iterable[Path], what: str) -> ModuleType:
     """Import a file as a module that is called like it."""
-    given = Path(name).expanduser()
-    path = next((p for p in (given, *(f / given for f in folders)) if p.is_file()), None)
+    given = user_path(name)
+    path = next((p for p in (given, *(f / given for f in folders)) if is_file(p)), None)
     if path is None:
         raise UserError(f"{what} is not there: there is no file {name}.")
     path = path.resolve()

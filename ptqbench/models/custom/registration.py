@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ptqbench.core.paths import user_path
 from ptqbench.errors import UserError
 from ptqbench.models.custom.spec import OWN, OwnModel
 from ptqbench.recipes import RECIPES, Recipe, Thresholds
@@ -79,7 +80,7 @@ def register_model(
         )
         _check_free(own)
         if isinstance(recipe, (str, Path)):
-            add(own, read(_folder(factory) / Path(recipe).expanduser()))
+            add(own, read(_folder(factory) / user_path(recipe)))
         else:
             add(own, recipe)
         return factory
