@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from ptqbench.evaluation.result import CaseResult, Report
     from ptqbench.gates.gate import GateResult, Verdict
     from ptqbench.models.custom.registration import register_model
-    from ptqbench.recipes import Recipe, Thresholds
+    from ptqbench.recipes import Recipe
     from ptqbench.settings.run_settings import RunSettings
+    from ptqbench.settings.thresholds import Thresholds
 
 _LAZY = {
     "Artifact": "ptqbench.backends.torch_engines.artifact",
@@ -28,7 +29,7 @@ _LAZY = {
     "Recipe": "ptqbench.recipes",
     "Report": "ptqbench.evaluation.result",
     "RunSettings": "ptqbench.settings.run_settings",
-    "Thresholds": "ptqbench.recipes",
+    "Thresholds": "ptqbench.settings.thresholds",
     "UserError": "ptqbench.errors",
     "Verdict": "ptqbench.gates.gate",
     "quantize": "ptqbench.api",

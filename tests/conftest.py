@@ -26,7 +26,8 @@ from ptqbench.data.fixture.scenes import SIZE, render
 from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.models.catalog import MODELS
-from ptqbench.recipes import RECIPES, Recipe, Thresholds
+from ptqbench.recipes import RECIPES, Recipe
+from ptqbench.settings.thresholds import Thresholds
 from ptqbench.weights.load import Weights, build_model, load_weights
 
 TRAINING, CALIBRATION, EVALUATION = range(3)

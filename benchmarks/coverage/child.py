@@ -50,8 +50,9 @@ from ptqbench.measurement.size import measure_size
 from ptqbench.measurement.speed import measure_speed, pick_fastest
 from ptqbench.quantization.calibration import CalibrationCache
 from ptqbench.quantization.completion import complete_recipe
-from ptqbench.recipes import RECIPES, Thresholds
+from ptqbench.recipes import RECIPES
 from ptqbench.settings.run_settings import RunSettings
+from ptqbench.settings.thresholds import Thresholds
 from ptqbench.settings.weights_specifier import PROBE
 
 FLOAT = "float32"

@@ -10,7 +10,8 @@ from pathlib import Path
 from benchmarks.blocks import ROOT
 from ptqbench.backends.torch_engines.engine import BACKENDS
 from ptqbench.core.package_data import SHIPPED
-from ptqbench.recipes import Recipe, Thresholds
+from ptqbench.recipes import Recipe
+from ptqbench.settings.thresholds import Thresholds
 
 EAGER = "eager"
 """Name of the case that is carried out in eager mode; the others are named by backend."""

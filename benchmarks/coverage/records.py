@@ -15,7 +15,7 @@ from ptqbench.measurement.macs import Macs
 from ptqbench.measurement.size import Size
 from ptqbench.measurement.speed import Speed
 from ptqbench.measurement.sqnr import LogitNoise
-from ptqbench.recipes import Thresholds
+from ptqbench.settings.thresholds import Thresholds
 
 JUDGED_AGAIN = ("accuracy", "agreement", "size", "speedup")
 """Gates that thresholds decide; the others say the same whatever the thresholds are."""

@@ -14,8 +14,9 @@ from ptqbench.gates.gate import Verdict
 from ptqbench.gates.soundness import is_guessing
 from ptqbench.measurement.accuracy import Accuracy
 from ptqbench.measurement.intervals import Estimate, noise_factor
-from ptqbench.recipes import Recipe, Thresholds
+from ptqbench.recipes import Recipe
 from ptqbench.recipes.measured import Measured
+from ptqbench.settings.thresholds import Thresholds
 
 SPEED_SHARE = 0.85
 """Part of the lower limit of the speedup, noise taken off as the gate does, that is promised."""

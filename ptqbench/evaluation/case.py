@@ -32,7 +32,8 @@ from ptqbench.measurement.size import measure_size
 from ptqbench.measurement.speed import measure_speed, pick_fastest, that_run
 from ptqbench.quantization.build_record import BuildRecord
 from ptqbench.quantization.calibration import CalibrationCache
-from ptqbench.recipes import Recipe, Thresholds
+from ptqbench.recipes import Recipe
+from ptqbench.settings.thresholds import Thresholds
 
 BATCH_SIZE = 50
 """Images per forward pass in calibration and accuracy (docs/performance.md, Batch size)."""

@@ -43,8 +43,9 @@ from ptqbench.measurement.fresh_process import FreshProcess
 from ptqbench.measurement.size import measure_size
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization.build_record import BuildRecord
-from ptqbench.recipes import RECIPES, Recipe, Thresholds
+from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.settings.run_settings import RunSettings
+from ptqbench.settings.thresholds import Thresholds
 
 _STATIC = ("fusion", "conversion")
 """What the graph alone tells, of a file that runs on nothing too."""

@@ -22,7 +22,7 @@ from ptqbench.gates.gate import (
     evaluate,
 )
 from ptqbench.gates.stopping import accuracy_settled
-from ptqbench.recipes import Thresholds
+from ptqbench.settings.thresholds import Thresholds
 
 __all__ = [
     "GATES",

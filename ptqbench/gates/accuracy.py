@@ -13,7 +13,7 @@ from ptqbench.measurement.intervals import Estimate, proportion
 
 if TYPE_CHECKING:
     from ptqbench.measurement.accuracy import Accuracy, Pairs
-    from ptqbench.recipes import Thresholds
+    from ptqbench.settings.thresholds import Thresholds
 
 NAME = "accuracy"
 _POOR_SQNR_DB = 20.0

@@ -17,7 +17,7 @@ from ptqbench.measurement.intervals import proportion
 
 if TYPE_CHECKING:
     from ptqbench.measurement.accuracy import Accuracy
-    from ptqbench.recipes import Thresholds
+    from ptqbench.settings.thresholds import Thresholds
 
 NAME = "agreement"
 UNLABELLED_SQNR_DB = 10.0

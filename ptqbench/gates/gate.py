@@ -9,7 +9,7 @@ from functools import wraps
 from typing import TYPE_CHECKING, TypeVar
 
 from ptqbench.core.registry import Registry
-from ptqbench.recipes import Thresholds
+from ptqbench.settings.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from ptqbench.measurement.accuracy import Accuracy

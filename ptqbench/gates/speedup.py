@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ptqbench.gates.gate import Evidence, GateResult, Verdict, decide, gate, judged, unverified
 from ptqbench.measurement.intervals import noise_factor
-from ptqbench.recipes.recipe import INSTRUCTION_SETS
+from ptqbench.settings.thresholds import INSTRUCTION_SETS
 
 if TYPE_CHECKING:
     from ptqbench.measurement.speed import Speed

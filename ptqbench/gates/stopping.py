@@ -13,7 +13,7 @@ from ptqbench.gates.soundness import is_guessing, predicts_one_class
 
 if TYPE_CHECKING:
     from ptqbench.measurement.accuracy import Accuracy
-    from ptqbench.recipes import Thresholds
+    from ptqbench.settings.thresholds import Thresholds
 
 STOPPING_CONFIDENCE = 0.99
 """Level at which intervals must be clear: looking repeatedly would err too often at 95 %."""

@@ -23,7 +23,8 @@ from ptqbench.quantization import eager
 from ptqbench.quantization.fusion_groups import FUNCTIONS, is_function, within
 from ptqbench.quantization.fusion_search import Pattern, layer_calls
 from ptqbench.quantization.fx_tracing import check_classifier, check_decisions, has_stubs, trace
-from ptqbench.recipes.recipe import Group, Recipe, Thresholds
+from ptqbench.recipes.recipe import Group, Recipe
+from ptqbench.settings.thresholds import Thresholds
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)

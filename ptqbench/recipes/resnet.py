@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ptqbench.recipes.recipe import Group, Recipe, Thresholds
+from ptqbench.recipes.recipe import Group, Recipe
+from ptqbench.settings.thresholds import Thresholds
 
 
 def basic_block_groups(blocks: tuple[int, ...]) -> tuple[Group, ...]:

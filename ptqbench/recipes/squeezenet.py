@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ptqbench.recipes.recipe import Group, Recipe, Thresholds
+from ptqbench.recipes.recipe import Group, Recipe
+from ptqbench.settings.thresholds import Thresholds
 
 _FIRES = (3, 4, 6, 7, 9, 10, 11, 12)
 

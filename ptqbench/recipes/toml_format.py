@@ -15,9 +15,10 @@ from typing import Any
 
 from ptqbench.core.names import nearest
 from ptqbench.errors import UserError
-from ptqbench.recipes.recipe import MEASURED, Recipe, Thresholds
+from ptqbench.recipes.recipe import MEASURED, Recipe
 from ptqbench.settings import values
 from ptqbench.settings.schema import parse_table, threshold_changes
+from ptqbench.settings.thresholds import Thresholds
 
 _EXPLAINED = {
     "backend": (

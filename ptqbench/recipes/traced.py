@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from ptqbench.recipes.measured import measured
-from ptqbench.recipes.recipe import Recipe, Thresholds
+from ptqbench.recipes.recipe import Recipe
+from ptqbench.settings.thresholds import Thresholds
 
 DEFAULT_BACKEND = "x86"
 """Backend of a model that has not been measured: torch's own default on x86 CPUs."""

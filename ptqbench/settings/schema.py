@@ -9,10 +9,9 @@ from typing import Any
 
 from ptqbench.core.names import nearest
 from ptqbench.errors import UserError
-from ptqbench.recipes import Thresholds
-from ptqbench.recipes.recipe import INSTRUCTION_SETS, TOP1_POLICIES, two_policies
 from ptqbench.settings import values
 from ptqbench.settings.run_settings import BROKEN_SHARE
+from ptqbench.settings.thresholds import INSTRUCTION_SETS, TOP1_POLICIES, Thresholds, two_policies
 
 PROFILES = ("local", "ci")
 REPORTS = ("json", "markdown")

@@ -26,8 +26,9 @@ from ptqbench.evaluation.machine import machine_facts
 from ptqbench.evaluation.result import CaseResult
 from ptqbench.evaluation.subject import open_subject
 from ptqbench.gates import Evidence, evaluate
-from ptqbench.recipes import RECIPES, Thresholds
+from ptqbench.recipes import RECIPES
 from ptqbench.settings.requests import CaseRequest
+from ptqbench.settings.thresholds import Thresholds
 from ptqbench.testing.measures import MEASURES, Bench, NotMeasured, needs_of
 from ptqbench.testing.runner_protocol import Reference
 from ptqbench.testing.shared_cache import SharedFolder

@@ -12,9 +12,10 @@ from helpers.sweep_results import VGG, Script, case, result
 
 from ptqbench.backends.torch_engines.engine import BACKENDS
 from ptqbench.models.catalog import MODELS
-from ptqbench.recipes import RECIPES, Thresholds
+from ptqbench.recipes import RECIPES
 from ptqbench.recipes.family import FAMILIES, family
 from ptqbench.reporting.inventory import inventory
+from ptqbench.settings.thresholds import Thresholds
 
 ROOT = Path(__file__).parents[2]
 

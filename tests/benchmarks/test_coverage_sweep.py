@@ -13,7 +13,8 @@ from torch import nn
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.meta_init import initialised
 from ptqbench.quantization.completion import complete_recipe
-from ptqbench.recipes import RECIPES, Thresholds
+from ptqbench.recipes import RECIPES
+from ptqbench.settings.thresholds import Thresholds
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers.sweep_results import VGG, Script, case, result
 
-from ptqbench.recipes import Thresholds
+from ptqbench.settings.thresholds import Thresholds
 
 ROOT = Path(__file__).parents[2]
 

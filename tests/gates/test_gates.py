@@ -25,8 +25,7 @@ from ptqbench.measurement.intervals import Estimate, paired_difference, proporti
 from ptqbench.measurement.size import Size
 from ptqbench.measurement.speed import Speed, noise_factor
 from ptqbench.measurement.sqnr import LogitNoise
-from ptqbench.recipes import Thresholds
-from ptqbench.recipes.recipe import INSTRUCTION_SETS
+from ptqbench.settings.thresholds import INSTRUCTION_SETS, Thresholds
 
 ASKED = Thresholds(agreement=0.97, speedup={"avx2": 1.5})
 QUIET = Estimate(1.0, 0.99, 1.01, 20)

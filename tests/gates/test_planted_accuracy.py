@@ -17,7 +17,8 @@ from ptqbench.measurement.accuracy import measure_accuracy
 from ptqbench.measurement.model_type import Model
 from ptqbench.measurement.size import measure_size
 from ptqbench.models.catalog import MODELS
-from ptqbench.recipes import RECIPES, Thresholds
+from ptqbench.recipes import RECIPES
+from ptqbench.settings.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from conftest import Workshop

@@ -14,7 +14,7 @@ from ptqbench.backends.torch_engines.engine import BACKENDS
 from ptqbench.gates import Evidence, GateResult, Verdict, evaluate
 from ptqbench.measurement.model_type import Model
 from ptqbench.measurement.speed import measure_speed
-from ptqbench.recipes import Thresholds
+from ptqbench.settings.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from conftest import Workshop

@@ -21,7 +21,6 @@ from ptqbench.gates import GATES, Evidence, GateResult, Verdict, accuracy_settle
 from ptqbench.measurement.accuracy import Accuracy, Pairs, measure_accuracy
 from ptqbench.measurement.size import Size
 from ptqbench.measurement.sqnr import LogitNoise
-from ptqbench.recipes import Thresholds
 from ptqbench.reporting import console
 from ptqbench.reporting.json_report import schema, to_json
 from ptqbench.reporting.markdown import to_markdown
@@ -30,6 +29,7 @@ from ptqbench.reporting.terminal import report_view
 from ptqbench.settings.discovery import load
 from ptqbench.settings.layers import Layer, marker_layer, merged
 from ptqbench.settings.schema import parse_thresholds, threshold_changes, threshold_names
+from ptqbench.settings.thresholds import Thresholds
 from ptqbench.settings.values import size as parsed_size
 from ptqbench.testing.records import from_dict, sentence
 

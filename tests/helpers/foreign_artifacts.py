@@ -35,7 +35,7 @@ from ptqbench.gates import GATES, Evidence, GateResult
 from ptqbench.measurement.artifact_inspection import Findings, Inside, Made
 from ptqbench.measurement.conversion import Promise
 from ptqbench.models.import_torchvision import import_torchvision
-from ptqbench.recipes import Thresholds
+from ptqbench.settings.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from conftest import Workshop

@@ -30,7 +30,8 @@ from ptqbench.measurement.matched_graphs import Inspection, inspect
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization import eager, fx
 from ptqbench.quantization.build_record import BuildRecord, inspect_build
-from ptqbench.recipes import RECIPES, Recipe, Thresholds
+from ptqbench.recipes import RECIPES, Recipe
+from ptqbench.settings.thresholds import Thresholds
 from ptqbench.weights.load import build_model, load_weights
 
 GROUPS = (

@@ -11,7 +11,8 @@ from ptqbench.backends.torch_engines.engine import BACKENDS, engine_set
 from ptqbench.core.phases import Phases
 from ptqbench.quantization import fx
 from ptqbench.quantization.calibration import calibrate
-from ptqbench.recipes import Recipe, Thresholds
+from ptqbench.recipes import Recipe
+from ptqbench.settings.thresholds import Thresholds
 
 ANY = next(backend.name for backend in BACKENDS if backend.availability() is None)
 

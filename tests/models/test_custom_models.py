@@ -18,9 +18,10 @@ from ptqbench.errors import UserError
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.custom import importing as plugins
 from ptqbench.models.custom.spec import OWN
-from ptqbench.recipes import RECIPES, Recipe, Thresholds
+from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.recipe import MEASURED
 from ptqbench.settings.discovery import load
+from ptqbench.settings.thresholds import Thresholds
 from ptqbench.weights.load import build_model, load_weights
 
 pytestmark = pytest.mark.usefixtures("own_registries")

@@ -18,7 +18,8 @@ from ptqbench.backends.torch_engines.engine import BACKENDS
 from ptqbench.errors import UserError
 from ptqbench.models.custom.registration import open_recipe
 from ptqbench.quantization.completion import complete_recipe, derive
-from ptqbench.recipes import Recipe, Thresholds
+from ptqbench.recipes import Recipe
+from ptqbench.settings.thresholds import Thresholds
 
 ANY = next(backend.name for backend in BACKENDS if backend.availability() is None)
 SOURCE = Path(odd_nets.__file__).read_text().splitlines()

@@ -14,7 +14,8 @@ from torch.ao.quantization.quantize_fx import fuse_fx
 from ptqbench.backends.torch_engines.engine import BACKENDS
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.models.catalog import MODELS
-from ptqbench.recipes import RECIPES, Recipe, Thresholds
+from ptqbench.recipes import RECIPES, Recipe
+from ptqbench.settings.thresholds import Thresholds
 
 NAMES = list(SHIPPED)
 QUANTIZABLE = [name for name in SHIPPED if MODELS.get(name).quantizable is not None]

@@ -12,10 +12,11 @@ from helpers.custom_models import registries_unchanged
 from ptqbench.cli import main
 from ptqbench.errors import UserError
 from ptqbench.models.custom import importing as plugins
-from ptqbench.recipes import RECIPES, Recipe, Thresholds
+from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.recipe import MEASURED
 from ptqbench.recipes.toml_format import from_toml, read, to_toml
 from ptqbench.settings.discovery import load
+from ptqbench.settings.thresholds import Thresholds
 
 FULL = Recipe(
     model="my.nets:net",

@@ -17,7 +17,7 @@ from rich.console import RenderableType
 from ptqbench.core.phases import Phase
 from ptqbench.evaluation.result import METRICS, CaseResult, Prediction, Report, plain, worst
 from ptqbench.gates.gate import GateResult, Verdict
-from ptqbench.recipes import Recipe, Thresholds
+from ptqbench.recipes import Recipe
 from ptqbench.reporting import console
 from ptqbench.reporting import format as numbers
 from ptqbench.reporting.inventory import collect, read_weights
@@ -27,6 +27,7 @@ from ptqbench.reporting.prediction_table import prediction_view
 from ptqbench.reporting.report_files import write_reports
 from ptqbench.reporting.terminal import report_view
 from ptqbench.reporting.timings_table import overhead, timings_view
+from ptqbench.settings.thresholds import Thresholds
 
 PASS, FAIL = Verdict.PASS, Verdict.FAIL
 INCONCLUSIVE, UNVERIFIED = Verdict.INCONCLUSIVE, Verdict.UNVERIFIED

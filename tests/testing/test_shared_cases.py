@@ -16,9 +16,9 @@ from ptqbench.gates import GATES
 from ptqbench.gates.gate import Verdict
 from ptqbench.measurement.accuracy import measure_accuracy
 from ptqbench.models.catalog import MODELS
-from ptqbench.recipes import Thresholds
 from ptqbench.settings.requests import CaseRequest
 from ptqbench.settings.run_settings import RunSettings
+from ptqbench.settings.thresholds import Thresholds
 from ptqbench.testing import shared_runner as cases
 from ptqbench.testing.measures import MEASURES, needs_of
 from ptqbench.testing.shared_cache import SharedFolder, SharedLogits

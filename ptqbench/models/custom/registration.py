@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from ptqbench.core.paths import user_path
 from ptqbench.errors import UserError
 from ptqbench.models.custom.spec import OWN, OwnModel
-from ptqbench.recipes import RECIPES, Recipe, Thresholds
+from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.recipe import MEASURED
 from ptqbench.recipes.toml_format import read
+from ptqbench.settings.thresholds import Thresholds
 
 if TYPE_CHECKING:
     from torch import nn
