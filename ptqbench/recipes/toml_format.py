@@ -89,12 +89,14 @@ def from_toml(text: str, where: str) -> Recipe:
         where: What it is, for messages.
 
     Raises:
-        UserError: It is no TOML, a key is unknown, or a value is wrong.
+        UserError: It is not valid TOML, a key is unknown, or a value is wrong.
     """
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"The recipe {where} is no TOML: {error}.") from None
+    except ValueError as error:
+        raise UserError(f"The recipe {where} is not valid TOML: {error}.") from None
+    except RecursionError:
+        raise UserError(f"The recipe {where} is nested too deeply.") from None
     for name in content:
         if name not in _PARSERS:
             hint = nearest(name, list(_PARSERS))

@@ -103,6 +103,10 @@ def _read(path: Path) -> Mapping[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"The settings in {path} cannot be read: {error}.") from None
+    except RecursionError:
+        raise UserError(
+            f"The settings in {path} cannot be read: they are nested too deeply."
+        ) from None
 
 
 def _check_sources(settings: Settings) -> None:

@@ -6,8 +6,8 @@ what is expected. Relative paths start at the folder that it is given.
 
 from __future__ import annotations
 
-import math
 import re
+import sys
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -115,8 +115,7 @@ def number(value: object, folder: Path) -> float:
     if (
         isinstance(value, bool)
         or not isinstance(value, (int, float))
-        or not math.isfinite(value)
-        or value < 0
+        or not 0 <= value <= sys.float_info.max
     ):
         raise ValueError("a number of at least 0")
     return float(value)

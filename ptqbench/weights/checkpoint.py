@@ -1,10 +1,11 @@
-"""State dicts from files: read without running anything, checked against an architecture."""
+"""Read state dicts from files without running anything, and check them against an architecture."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
 import io
+import json
 import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,16 +23,26 @@ from ptqbench.weights.state_dict_names import plain_names, unwrapped
 
 _COUNTER = "num_batches_tracked"
 _SHOWN = 3
+_HEADER_SIZE = 8
+"""Bytes in front of the JSON header of a safetensors file: the header's length."""
+
+_SAFETENSORS_DTYPES = frozenset(
+    {
+        *("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "C64"),
+        *("I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL"),
+    }
+)
+"""Data types that torch has a tensor for; microscaling formats such as F4 are not among them."""
 
 
 @dataclass(frozen=True)
 class StateFile:
-    """What a weights file holds.
+    """The content of a weights file.
 
     Attributes:
-        tensors: By name; floating point values are float32.
+        tensors: Tensors by name; floating-point values are float32.
         sha256: Hash of the file, in hexadecimal.
-        notes: What its reader should know.
+        notes: Remarks for readers of a report.
     """
 
     tensors: dict[str, Tensor]
@@ -44,11 +55,10 @@ def read_state(path: Path, hash_prefix: str = "") -> StateFile:
 
     Args:
         path: The file; its content decides how it is read, not its name.
-        hash_prefix: What the SHA-256 of the file must begin with.
+        hash_prefix: Expected beginning of the file's SHA-256.
 
     Raises:
-        UserError: The file cannot be read, is another than the hash says, or holds something
-            else than plain tensors.
+        UserError: The file cannot be read, has another hash, or holds anything but plain tensors.
     """
     try:
         content = path.read_bytes()
@@ -71,16 +81,16 @@ def check_architecture(spec: ModelSpec, file: StateFile, path: Path) -> tuple[St
 
     Args:
         spec: The architecture.
-        file: What the file holds.
+        file: Content of the file.
         path: The file, for messages.
 
     Returns:
-        The tensors by the architecture's names, without what only training uses, completed by
+        The tensors by the architecture's names, without those that only training uses, and with
         the batch counters of BatchNorm, which old files lack and inference does not use; and
         the number of classes, from the last classifier weight.
 
     Raises:
-        UserError: Something is missing, too much or of another shape.
+        UserError: Tensors are missing, unexpected, or of another shape.
     """
     expected, num_classes = expected_shapes(spec, file.tensors)
     state = plain_names(file.tensors, expected)
@@ -100,12 +110,14 @@ def check_architecture(spec: ModelSpec, file: StateFile, path: Path) -> tuple[St
 def _is_pickle(content: bytes) -> bool:
     # torch.save writes a zip archive, or in old versions a bare pickle of protocol 2, whose
     # first byte a safetensors file may share: that begins with the length of a JSON header.
-    if content[8:9] == b"{" and int.from_bytes(content[:8], "little") <= len(content):
+    size = int.from_bytes(content[:_HEADER_SIZE], "little")
+    if content[_HEADER_SIZE : _HEADER_SIZE + 1] == b"{" and size <= len(content):
         return False
     return content.startswith((b"PK\x03\x04", b"\x80"))
 
 
 def _safetensors(path: Path, content: bytes) -> Mapping[str, object]:
+    _check_dtypes(path, content)
     try:
         return safetensors.torch.load(content)
     except safetensors.SafetensorError as error:
@@ -113,6 +125,31 @@ def _safetensors(path: Path, content: bytes) -> Mapping[str, object]:
             f"The weights {path} are neither a safetensors file nor one written by torch.save "
             f"({error}). Save model.state_dict() with safetensors.torch.save_file."
         ) from None
+    except Exception as error:  # an older safetensors or torch lacks a data type
+        raise UserError(
+            f"The weights {path} cannot be read by safetensors {safetensors.__version__} and torch "
+            f"{torch.__version__} ({type(error).__name__}: {error}). Save model.state_dict() in "
+            "float32 with safetensors.torch.save_file."
+        ) from None
+
+
+def _check_dtypes(path: Path, content: bytes) -> None:
+    """Refuse data types that torch has no tensor for; safetensors refuses damaged headers."""
+    size = int.from_bytes(content[:_HEADER_SIZE], "little")
+    try:
+        header = json.loads(content[_HEADER_SIZE : _HEADER_SIZE + size])
+    except (ValueError, RecursionError, OverflowError):
+        return
+    if not isinstance(header, dict):
+        return
+    for name, entry in header.items():
+        dtype = entry.get("dtype") if name != "__metadata__" and isinstance(entry, dict) else None
+        if isinstance(dtype, str) and dtype not in _SAFETENSORS_DTYPES:
+            raise UserError(
+                f"The tensor {name!r} of the weights {path} has the data type {dtype}, for which "
+                "torch has no tensor. ptqbench starts from the float32 model: save its "
+                "state_dict() in float32, float16 or bfloat16."
+            )
 
 
 def _unpickled(path: Path, content: bytes) -> Mapping[str, object]:
@@ -144,32 +181,49 @@ def _plain(path: Path, tensors: Mapping[str, object]) -> dict[str, Tensor]:
                 f"The weights {path} hold more than plain tensors: {key!r} is of type "
                 f"{type(value).__name__}. Save model.state_dict() alone, not a whole checkpoint."
             )
-        if value.is_quantized or value.layout is not torch.strided or value.is_complex():
+        try:
+            state[str(key)] = _float32(path, str(key), value.detach())
+        except RuntimeError as error:  # a data type that torch cannot convert, too little memory
+            reason = str(error).splitlines()[0]
             raise UserError(
-                f"The tensor {key!r} of the weights {path} is quantized, sparse or complex. "
-                "ptqbench starts from the float32 model: save its state_dict()."
-            )
-        value = value.detach()
-        if value.is_floating_point():
-            value = value.float()
-            if not value.isfinite().all():
-                raise UserError(f"The tensor {key!r} of the weights {path} holds NaN or infinity.")
-        state[str(key)] = value
+                f"The tensor {key!r} of the weights {path}, of type {value.dtype}, cannot be read: "
+                f"{reason}. ptqbench starts from the float32 model: save its state_dict()."
+            ) from None
     return state
+
+
+def _float32(path: Path, key: str, value: Tensor) -> Tensor:
+    """Convert floating-point values to float32, and refuse what is not a plain tensor."""
+    if value.is_quantized or value.layout is not torch.strided or value.is_complex():
+        raise UserError(
+            f"The tensor {key!r} of the weights {path} is quantized, sparse or complex. "
+            "ptqbench starts from the float32 model: save its state_dict()."
+        )
+    if value.is_meta:
+        raise UserError(
+            f"The tensor {key!r} of the weights {path} is on the device meta, without values. "
+            "Load the model's weights before you save its state_dict()."
+        )
+    if not value.is_floating_point():
+        return value
+    value = value.float()
+    if not value.isfinite().all():
+        raise UserError(f"The tensor {key!r} of the weights {path} holds NaN or infinity.")
+    return value
 
 
 def _without_training(
     spec: ModelSpec, state: dict[str, Tensor]
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
-    kept = {key: value for key, value in state.items() if not key.startswith(spec.training_only)}
-    if len(kept) == len(state):
+    rest = {key: value for key, value in state.items() if not key.startswith(spec.training_only)}
+    if len(rest) == len(state):
         return state, ()
     parts = ", ".join(prefix.rstrip(".") for prefix in spec.training_only)
     note = (
-        f"{spec.name}: {len(state) - len(kept)} tensors of the auxiliary classifiers ({parts}), "
+        f"{spec.name}: {len(state) - len(rest)} tensors of the auxiliary classifiers ({parts}), "
         "which only training uses, were left out."
     )
-    return kept, (note,)
+    return rest, (note,)
 
 
 def _with_counters(

@@ -32,7 +32,7 @@ from ptqbench.settings.weights_specifier import (
 from ptqbench.weights import torchvision_weights as imagenet
 from ptqbench.weights.checkpoint import check_architecture, read_state
 from ptqbench.weights.download import fetched, hash_prefix
-from ptqbench.weights.sidecar import Brought, overridden, read_settings
+from ptqbench.weights.sidecar import WeightsSettings, override_settings, read_settings
 
 
 @dataclass(frozen=True)
@@ -199,8 +199,8 @@ def _published_weights(
     path = fetched(member.url, progress)
     file = read_state(path, hash_prefix(member.url))
     file, num_classes = check_architecture(spec, file, path)
-    default = imagenet.brought(member, spec)
-    settings = overridden(default, {}, overrides, "the given options")
+    default = imagenet.settings_of(member, spec)
+    settings = override_settings(default, {}, overrides, "the given options")
     same_order = settings.classes == default.classes
     return Weights(
         source,
@@ -221,7 +221,7 @@ def _weights_of_file(
     spec: ModelSpec, source: str, path: Path, overrides: Mapping[str, object]
 ) -> Weights:
     file, num_classes = check_architecture(spec, read_state(path), path)
-    default = Brought(_standard(spec, spec.fitted(file.tensors)))
+    default = WeightsSettings(_standard(spec, spec.fitted(file.tensors)))
     settings = read_settings(path, overrides, default)
     return Weights(
         source,

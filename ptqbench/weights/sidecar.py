@@ -1,8 +1,9 @@
-"""The settings that a weights file brings along: preprocessing and class names."""
+"""Read the settings that accompany a weights file: preprocessing and class names."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -13,21 +14,21 @@ from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
 
 SETTINGS = ("resize", "crop", "mean", "std", "interpolation", "classes", "transform_input")
-"""What a sidecar may set, and an override too."""
+"""Settings of a sidecar, each of which can be overridden."""
 
 _RECORDS = ("training", "float32_top1", "evaluation_images")
-"""What the sidecars of the fixture weights record besides."""
+"""Further keys in the sidecars of the fixture weights."""
 
 
 @dataclass(frozen=True)
-class Brought:
-    """What weights bring along beside their parameters.
+class WeightsSettings:
+    """Settings that belong to weights.
 
     Attributes:
         preprocessing: How pictures are prepared.
         classes: Class names in output order, or None if they are not known.
         transform_input: Whether the model itself turns ImageNet's normalisation into that of
-            its first training (GoogLeNet and Inception with torchvision's own weights).
+            its original training (GoogLeNet and Inception with torchvision's weights).
     """
 
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
@@ -35,51 +36,58 @@ class Brought:
     transform_input: bool = False
 
 
-def read_settings(weights: Path, overrides: Mapping[str, object], default: Brought) -> Brought:
-    """What a weights file brings along.
+def read_settings(
+    weights: Path, overrides: Mapping[str, object], default: WeightsSettings
+) -> WeightsSettings:
+    """Read the settings of a weights file.
 
     Args:
-        weights: Path of the weights file, beside which the sidecar lies, if there is one.
-        overrides: Values that win over the sidecar's; None counts as not given.
-        default: What holds where neither says anything.
+        weights: Path of the weights file; the sidecar, if there is one, is next to it.
+        overrides: Values that take precedence over the sidecar's; None counts as unset.
+        default: Settings that neither of the two sets.
 
     Raises:
         UserError: The sidecar cannot be read, or a setting is unknown or wrong.
     """
-    path, given = _sidecar(weights)
+    path, content = _sidecar(weights)
     origin = f"the sidecar {path}" if path else f"the settings of {weights}"
     if path and any(value is not None for value in overrides.values()):
         origin += " with the given options"
-    return overridden(default, given, overrides, origin)
+    return override_settings(default, content, overrides, origin)
 
 
-def overridden(
-    default: Brought, given: Mapping[str, Any], overrides: Mapping[str, object], origin: str
-) -> Brought:
-    """Settings over other settings.
+def override_settings(
+    default: WeightsSettings,
+    content: Mapping[str, Any],
+    overrides: Mapping[str, object],
+    origin: str,
+) -> WeightsSettings:
+    """Replace settings by those of a sidecar, and these by overrides.
 
     Args:
-        default: What holds where nothing else is said.
-        given: Values by name, of `SETTINGS`; others are left alone.
-        overrides: Values that win over these; None counts as not given.
-        origin: Where they come from, for messages.
+        default: Settings that neither of the two sets.
+        content: Values by name; names that are not in `SETTINGS` are ignored.
+        overrides: Values that take precedence over the content; None counts as unset.
+        origin: Source of the values, for messages.
 
     Raises:
         UserError: An override is unknown, or a value is wrong.
     """
     options = {key: value for key, value in overrides.items() if value is not None}
     _check_keys(options, SETTINGS, "the given settings")
-    merged: dict[str, Any] = {k: v for k, v in {**given, **options}.items() if k in SETTINGS}
+    merged: dict[str, Any] = {k: v for k, v in {**content, **options}.items() if k in SETTINGS}
     classes = merged.pop("classes", None)
     transform = merged.pop("transform_input", default.transform_input)
     try:
-        return Brought(
+        return WeightsSettings(
             replace(default.preprocessing, **merged),
             default.classes if classes is None else _class_names(classes),
             _truth("transform_input", transform),
         )
     except UserError as error:
         raise UserError(f"In {origin}: {error}") from None
+    except OverflowError:
+        raise UserError(f"In {origin}: a number is too large for mean or std.") from None
 
 
 def _sidecar(weights: Path) -> tuple[Path | None, dict[str, Any]]:
@@ -94,6 +102,10 @@ def _read(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"The sidecar {path} cannot be read as JSON: {error}.") from None
+    except RecursionError:
+        raise UserError(
+            f"The sidecar {path} cannot be read as JSON: it is nested too deeply."
+        ) from None
     if not isinstance(content, dict):
         raise UserError(f"The sidecar {path} must be a JSON object with {', '.join(SETTINGS)}.")
     _check_keys(content, SETTINGS + _RECORDS, f"the sidecar {path}")
@@ -116,7 +128,7 @@ def _class_names(value: object) -> tuple[str, ...]:
     names = value if isinstance(value, Sequence) and not isinstance(value, str) else ()
     if not names or not all(isinstance(name, str) and name for name in names):
         raise UserError(f"classes={value!r} must be a list of names, in the order of the outputs.")
-    repeated = sorted({name for name in names if list(names).count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise UserError(f"classes names {', '.join(repeated)} more than once.")
     return tuple(names)

@@ -1,4 +1,4 @@
-"""What training scripts put around a state dict, and older names of its tensors."""
+"""Unwrap state dicts from what training scripts put around them, and update old names."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 from ptqbench.errors import UserError
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "model_ema")
-"""Names under which checkpoints keep the state dict; the first that is there is taken."""
+"""Keys under which checkpoints store the state dict; the first one present is used."""
 
 PREFIXES = ("module.", "model.")
-"""What DataParallel, DistributedDataParallel, averaged models and Lightning put before names."""
+"""Prefixes added by DataParallel, DistributedDataParallel, averaged models and Lightning."""
 
 _COMPILED = "_orig_mod."
-"""What ``torch.compile`` puts before the names of the module that it wraps, wherever it is."""
+"""Prefix that ``torch.compile`` adds to the names of a module it wraps, at any depth."""
 
 _AVERAGED = "n_averaged"
-"""The counter that ``torch.optim.swa_utils.AveragedModel`` keeps beside its module."""
+"""Counter that ``torch.optim.swa_utils.AveragedModel`` stores next to its module."""
 
 _OLD_NAMES = (
     # torchvision's DenseNet files are older than its module names.
@@ -31,20 +31,24 @@ _OLD_NAMES = (
 
 
 def unwrapped(loaded: Mapping[str, object], where: object) -> tuple[Mapping[str, object], str]:
-    """The state dict inside a checkpoint.
+    """Find the state dict inside a checkpoint.
 
     Args:
-        loaded: What a file holds: a state dict, or a mapping that holds one beside other data.
+        loaded: Content of a file: a state dict, or a mapping that holds one among other data.
         where: The file, for messages.
 
     Returns:
-        The state dict, and a note on what else could have been meant, or nothing.
+        The state dict, and a note if the file holds several, otherwise an empty text.
 
     Raises:
-        UserError: There is none under a name that is known for it.
+        UserError: There is none under a known key.
     """
     note = ""
+    visited: set[int] = set()
     while not any(isinstance(value, Tensor) for value in loaded.values()):
+        if id(loaded) in visited:  # a pickle can contain itself
+            raise UserError(f"The weights {where} contain themselves. Save model.state_dict().")
+        visited.add(id(loaded))
         inside = [name for name, value in loaded.items() if isinstance(value, Mapping)]
         known = [name for name in WRAPPERS if name in inside]
         if not known:
@@ -54,18 +58,18 @@ def unwrapped(loaded: Mapping[str, object], where: object) -> tuple[Mapping[str,
                 f"The file {where} holds several sets of weights ({', '.join(known)}); "
                 f"{known[0]} was taken."
             )
-        taken = loaded[known[0]]
-        assert isinstance(taken, Mapping)
-        loaded = taken
+        inner = loaded[known[0]]
+        assert isinstance(inner, Mapping)
+        loaded = inner
     return loaded, note
 
 
 def plain_names(state: Mapping[str, Tensor], expected: Iterable[str]) -> dict[str, Tensor]:
-    """Take off the prefixes of wrappers, and bring old names up to date.
+    """Remove the prefixes of wrappers, and update old names.
 
     Args:
         state: The tensors of a file.
-        expected: Names in the architecture: what they begin with is no wrapper's prefix.
+        expected: Names in the architecture; a prefix that these have is not a wrapper's.
 
     Returns:
         The same tensors. Where two would get the same name, names stay as they are.
@@ -95,7 +99,7 @@ def _without_state(loaded: Mapping[str, object], inside: list[str], where: objec
 
 
 def _prefix(state: Mapping[str, Tensor], expected: list[str]) -> str | None:
-    """The prefix that most names have and no tensor of the architecture."""
+    """The wrapper's prefix of most names; None if there is none."""
     for prefix in PREFIXES:
         count = sum(key.startswith(prefix) for key in state)
         if count > len(state) / 2 and not any(key.startswith(prefix) for key in expected):

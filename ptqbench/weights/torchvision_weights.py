@@ -12,7 +12,7 @@ from ptqbench.models.catalog import MODELS, ModelSpec
 from ptqbench.models.import_torchvision import import_torchvision
 from ptqbench.recipes.published_accuracy import Published, published
 from ptqbench.settings.weights_specifier import IMAGENET
-from ptqbench.weights.sidecar import Brought
+from ptqbench.weights.sidecar import WeightsSettings
 
 _OTHERS = 8
 
@@ -52,7 +52,7 @@ def names(spec: ModelSpec) -> list[str]:
     return [*_classifiers(spec.name)]
 
 
-def brought(member: Any, spec: ModelSpec) -> Brought:
+def settings_of(member: Any, spec: ModelSpec) -> WeightsSettings:
     """Preprocessing and classes of a member, as torchvision's transforms and meta data say.
 
     torchvision's presets work on Pillow images too, where ``antialias`` changes nothing: Pillow
@@ -68,7 +68,9 @@ def brought(member: Any, spec: ModelSpec) -> Brought:
         resize, crop, tuple(preset.mean), tuple(preset.std), preset.interpolation.value
     )
     # torchvision turns it on for its own weights of the models that have it.
-    return Brought(preprocessing, tuple(member.meta["categories"]), bool(spec.training_only))
+    return WeightsSettings(
+        preprocessing, tuple(member.meta["categories"]), bool(spec.training_only)
+    )
 
 
 def published_with(spec: ModelSpec, member: Any) -> Published | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -107,13 +108,56 @@ def test_what_is_left_out_is_open():
         ("thresholds = {accuracy = 0.9, reference_top1 = 0.7}", "judged by one policy"),
         ("probe.agrement = 0.9", "Did you mean thresholds.agreement"),
         ("unsupported.x86 = 3", "a table of reasons by backend"),
-        ("fusion = [", "The recipe my.toml is no TOML: "),
+        ("fusion = [", "The recipe my.toml is not valid TOML: "),
     ],
 )
 def test_what_is_wrong_is_named(line, words):
     said = error_of(from_toml, f'model = "net"\n{line}\n', "my.toml")
     assert words in said
     assert "my.toml" in said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "keep_float = " + "[" * 100_000,
+        "probe = " + "{a=" * 100_000,
+        "calibration_images = " + "1" * 5000,
+        "thresholds.size_ratio = 1" + "0" * 400,
+        r'backend = "\ud800"',
+    ],
+    ids=lambda text: text[:20],
+)
+def test_odd_recipes_are_refused(text):
+    said = error_of(from_toml, f'model = "net"\n{text}\n', "my.toml")
+    assert "recipe my.toml" in said
+
+
+def test_any_damage_of_a_recipe_is_refused_or_harmless():
+    whole = to_toml(RECIPES.get("resnet18"))
+    values = [
+        "nan",
+        "-inf",
+        "1e999",
+        "{}",
+        "[[]]",
+        '"\\ud800"',
+        "1979-05-27",
+        "=",
+        "\n[[",
+        "9" * 400,
+    ]
+    random_ = random.Random(0)
+    refusals = 0
+    for _ in range(200):
+        start = random_.randrange(len(whole))
+        damaged = whole[:start] + random_.choice(values) + whole[start + random_.randint(0, 9) :]
+        try:
+            from_toml(damaged, "my.toml")
+        except UserError as error:
+            assert "my.toml" in str(error)
+            refusals += 1
+    assert refusals > 50
 
 
 def test_a_recipe_says_its_model():

@@ -253,12 +253,12 @@ def test_every_member_is_prepared_as_torchvision_prepares_it() -> None:
     for name in MODELS.names():
         for source in imagenet.names(MODELS.get(name)):
             member = imagenet.choose(MODELS.get(name), source)
-            brought = imagenet.brought(member, MODELS.get(name))
-            assert brought.classes is not None and len(brought.classes) == 1000
-            if brought.preprocessing in seen:
+            settings = imagenet.settings_of(member, MODELS.get(name))
+            assert settings.classes is not None and len(settings.classes) == 1000
+            if settings.preprocessing in seen:
                 continue
-            seen.add(brought.preprocessing)
-            ours = brought.preprocessing
+            seen.add(settings.preprocessing)
+            ours = settings.preprocessing
             found = ours.normalise(ours.pixels(small)[None])[0]
             expected = member.transforms()(small)
             torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
