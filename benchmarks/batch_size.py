@@ -15,8 +15,9 @@ from statistics import geometric_mean, median
 import torch
 
 from benchmarks.blocks import ROOT, rewrite, table
-from ptqbench.backends.cpu import cpu_name, instruction_set, physical_cores
+from ptqbench.backends.cpu import cpu_name, instruction_set
 from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.phases import Phases
 from ptqbench.data.fixture.images import open_fixture
 from ptqbench.data.image_set import Data

@@ -21,8 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.blocks import ROOT, rewrite, table
-from ptqbench.backends.cpu import cpu_name, instruction_set, physical_cores
+from ptqbench.backends.cpu import cpu_name, instruction_set
 from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.core.cpu_count import physical_cores
 from ptqbench.data.decode import load_image
 from ptqbench.data.fixture.images import open_fixture
 from ptqbench.data.folder import FolderImages

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ptqbench.backends.cpu import instruction_set, physical_cores
+from ptqbench.backends.cpu import instruction_set
+from ptqbench.core.cpu_count import physical_cores
 from ptqbench.measurement.intervals import ratio_interval
 from ptqbench.measurement.speed import measure_speed
 from ptqbench.models.catalog import MODELS

@@ -25,10 +25,11 @@ from benchmarks.coverage.keys import EAGER, eager, open_recipe
 from benchmarks.coverage.plan import MOST_IMAGES, TRAINED_IMAGES, plan, timing_plan
 from benchmarks.coverage.records import encode, encode_speed
 from benchmarks.coverage.remembered import Remembered
-from ptqbench.backends.cpu import instruction_set, physical_cores
+from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.torch_engines.artifact import Artifact
 from ptqbench.backends.torch_engines.engine import BACKENDS, TorchBackend
 from ptqbench.backends.torch_engines.graph import Graph, read_module
+from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import silent
 from ptqbench.data.image_set import ImageSet

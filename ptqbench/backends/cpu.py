@@ -1,9 +1,8 @@
-"""What this CPU is: instruction set, physical cores, and whether int8 sums saturate."""
+"""What this CPU is: instruction set, and whether int8 sums saturate."""
 
 from __future__ import annotations
 
 import functools
-import os
 import platform
 from pathlib import Path
 
@@ -63,20 +62,3 @@ def cpu_name() -> str:
             if key.strip() == "model name":
                 return value.strip()
     return platform.processor() or platform.machine()
-
-
-@functools.cache
-def physical_cores() -> int:
-    """Physical cores that this process may use; hardware threads share a core's kernels."""
-    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
-    if usable is None:
-        return os.cpu_count() or 1
-    cores = set()
-    for cpu in usable:
-        topology = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
-        try:
-            package = (topology / "physical_package_id").read_text()
-            cores.add((package, (topology / "core_id").read_text()))
-        except OSError:
-            return len(usable)
-    return len(cores)

@@ -10,10 +10,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ptqbench.core.cpu_count import usable_cores
 from ptqbench.core.names import first_few
 from ptqbench.data.prefetch import batches_ahead
 from ptqbench.data.preprocessing import Preprocessing
-from ptqbench.data.reading import Reading, usable_cores
+from ptqbench.data.reading import Reading
 from ptqbench.errors import UserError
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 
 from ptqbench.settings.run_settings import BROKEN_SHARE
@@ -22,10 +21,3 @@ class Reading:
     limit: int | None = None
     broken_share: float = BROKEN_SHARE
     workers: int | None = None
-
-
-def usable_cores() -> int:
-    """Cores that this process may run on; containers and `taskset` leave it fewer."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

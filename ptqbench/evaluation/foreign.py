@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ptqbench.backends.cpu import instruction_set, physical_cores
+from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.torch_engines.artifact import ArtifactInfo
 from ptqbench.backends.torch_engines.engine import (
     BACKENDS,
@@ -25,6 +25,7 @@ from ptqbench.backends.torch_engines.foreign_artifact import (
     try_out,
 )
 from ptqbench.backends.torch_engines.graph import Graph
+from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.names import is_within, nearest
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent

@@ -6,7 +6,8 @@ import platform
 
 import torch
 
-from ptqbench.backends.cpu import cpu_flags, cpu_name, instruction_set, physical_cores
+from ptqbench.backends.cpu import cpu_flags, cpu_name, instruction_set
+from ptqbench.core.cpu_count import cpu_quota, physical_cores
 
 _INT8_FLAGS = (
     "avx2", "fma", "avx512f", "avx512bw", "avx512_vnni", "avx_vnni", "amx_int8",
@@ -16,12 +17,13 @@ _INT8_FLAGS = (
 
 
 def machine_facts() -> dict[str, object]:
-    """CPU, instruction set and flags, cores, system, Python, torch and its quantized engines."""
+    """Describe CPU, cores, a container's quota, system, Python, torch and its engines."""
     return {
         "cpu": cpu_name(),
         "instruction_set": instruction_set(),
         "flags": [flag for flag in _INT8_FLAGS if flag in cpu_flags()],
         "physical_cores": physical_cores(),
+        **({} if (quota := cpu_quota()) is None else {"cpu_quota": quota}),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ptqbench.backends.cpu import instruction_set, physical_cores
+from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.torch_engines.engine import BACKENDS, process_unchanged
+from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
 from ptqbench.core.version import package_version

@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ptqbench.backends.cpu import physical_cores
 from ptqbench.backends.torch_engines.engine import (
     BACKENDS,
     TorchBackend,
     process_unchanged,
     recommended,
 )
+from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, named, silent

@@ -6,13 +6,13 @@ import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 
-from ptqbench.backends.cpu import physical_cores
+from ptqbench.core.cpu_count import physical_cores, usable_cores
 from ptqbench.core.paths import user_path
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
 from ptqbench.data.image_set import Data, check_classes, check_disjoint
 from ptqbench.data.open import open_source
-from ptqbench.data.reading import Reading, usable_cores
+from ptqbench.data.reading import Reading
 from ptqbench.errors import UserError
 from ptqbench.evaluation.case import Subject, Timing
 from ptqbench.models.catalog import MODELS

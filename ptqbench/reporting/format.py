@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from ptqbench.gates.gate import GateResult
 
 MISSING = "–"
 _SHARES = ("accuracy", "reference_top1", "top5", "agreement")
@@ -104,6 +106,28 @@ def gate_needs(quantity: str, threshold: float) -> str:
     """What a gate asks for."""
     most = "at most " if quantity == "max_bytes" else ""
     return f"needs {most}{gate_number(quantity, threshold)}"
+
+
+def machine_facts(machine: Mapping[str, object]) -> list[str]:
+    """The facts about a machine that numbers depend on most, each as a few words."""
+    facts = [str(machine[key]) for key in ("cpu", "instruction_set") if machine.get(key)]
+    if (cores := number(machine.get("physical_cores"))) is not None:
+        facts.append(count(int(cores), "core"))
+    if (quota := number(machine.get("cpu_quota"))) is not None:
+        facts.append(f"quota of {quota:g} CPUs")
+    if machine.get("torch"):
+        facts.append(f"torch {machine['torch']}")
+    return facts
+
+
+def gate_numbers(gate: GateResult) -> str:
+    """What a gate observed and what it needs, as the beginning of a sentence; or nothing."""
+    if gate.observed is None or gate.threshold is None:
+        return ""
+    interval = pair(gate.interval)
+    between = f" ({gate_interval(gate.quantity, interval)})" if interval else ""
+    observed = gate_number(gate.quantity, gate.observed)
+    return f"{observed}{between}, {gate_needs(gate.quantity, gate.threshold)}. "
 
 
 def count(amount: int, noun: str) -> str:

@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING
 
 from ptqbench.core.names import printable
 from ptqbench.evaluation.result import SEVERITY, CaseResult
-from ptqbench.gates.gate import GateResult, Verdict
+from ptqbench.gates.gate import Verdict
 from ptqbench.reporting.case_notes import case_notes
 from ptqbench.reporting.format import (
     arrow,
-    count,
     decibel,
-    gate_interval,
-    gate_needs,
-    gate_number,
+    gate_numbers,
+    machine_facts,
     number,
-    pair,
     percent,
     significant,
     times,
@@ -96,7 +93,7 @@ def _details(cases: list[CaseResult]) -> list[str]:
     gates.sort(key=lambda pair: SEVERITY.index(pair[1].verdict))
     lines = [
         f"- {SIGNS[gate.verdict]}: **{escaped(gate.name)}** of {escaped(case.model)} on "
-        f"{escaped(case.backend)}. {_numbers(gate)}{escaped(gate.detail)}"
+        f"{escaped(case.backend)}. {gate_numbers(gate)}{escaped(gate.detail)}"
         for case, gate in gates
     ]
     return [*lines, ""] if lines else []
@@ -107,20 +104,6 @@ def _notes(report: Report) -> list[str]:
     return [line for note in notes for line in (escaped(note), "")]
 
 
-def _numbers(gate: GateResult) -> str:
-    if gate.observed is None or gate.threshold is None:
-        return ""
-    interval = pair(gate.interval)
-    between = f" ({gate_interval(gate.quantity, interval)})" if interval else ""
-    observed = gate_number(gate.quantity, gate.observed)
-    return f"{observed}{between}, {gate_needs(gate.quantity, gate.threshold)}. "
-
-
 def _conditions(report: Report) -> str:
-    machine = report.machine
-    facts = [str(machine[key]) for key in ("cpu", "instruction_set") if machine.get(key)]
-    if (cores := number(machine.get("physical_cores"))) is not None:
-        facts.append(count(int(cores), "core"))
-    if machine.get("torch"):
-        facts.append(f"torch {machine['torch']}")
-    return f"<sub>ptqbench {report.ptqbench_version} · {escaped(' · '.join(facts))}</sub>"
+    facts = escaped(" · ".join(machine_facts(report.machine)))
+    return f"<sub>ptqbench {report.ptqbench_version} · {facts}</sub>"

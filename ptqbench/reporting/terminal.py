@@ -16,9 +16,8 @@ from ptqbench.reporting.console import PIPE_WIDTH
 from ptqbench.reporting.format import (
     arrow,
     count,
-    gate_interval,
-    gate_needs,
-    gate_number,
+    gate_numbers,
+    machine_facts,
     number,
     pair,
     percent,
@@ -154,10 +153,12 @@ def _details(cases: Sequence[CaseResult]) -> Table:
                 together.setdefault((gate.verdict, gate.detail), []).append((case, gate))
     for verdict, detail in sorted(together, key=lambda key: SEVERITY.index(key[0])):
         found = together[verdict, detail]
+        # Numbers of one gate of one case explain a detail that only this one has.
+        numbers = gate_numbers(found[0][1]) if len(found) == 1 else ""
         line = Text()
         line.append(f"{verdict.value} ", style=STYLES[verdict])
         line.append(_where(found), style="bold")
-        line.append(f": {_numbers(found)}{detail}")
+        line.append(f": {numbers}{detail}")
         grid.add_row(Text(SYMBOLS[verdict], style=STYLES[verdict]), line)
     return grid
 
@@ -185,26 +186,9 @@ def _where(found: Sequence[tuple[CaseResult, GateResult]]) -> str:
     )
 
 
-def _numbers(found: Sequence[tuple[CaseResult, GateResult]]) -> str:
-    """What was asked for, where the detail belongs to one gate of one case."""
-    gate = found[0][1]
-    if len(found) > 1 or gate.observed is None or gate.threshold is None:
-        return ""
-    interval = pair(gate.interval)
-    between = f" ({gate_interval(gate.quantity, interval)})" if interval else ""
-    observed = gate_number(gate.quantity, gate.observed)
-    return f"{observed}{between}, {gate_needs(gate.quantity, gate.threshold)}. "
-
-
 def _conditions(report: Report) -> Text:
     """Where and how it was measured, and what this machine makes of no difference."""
-    machine = report.machine
-    facts = [str(machine[key]) for key in ("cpu", "instruction_set") if machine.get(key)]
-    cores = number(machine.get("physical_cores"))
-    if cores is not None:
-        facts.append(count(int(cores), "core"))
-    if machine.get("torch"):
-        facts.append(f"torch {machine['torch']}")
+    facts = machine_facts(report.machine)
     shapes = dict.fromkeys(
         "×".join(map(str, shape))
         for case in report.cases

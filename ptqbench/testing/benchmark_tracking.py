@@ -26,7 +26,7 @@ FIXTURE = "ptqbench_latency"
 FACTS = "ptqbench"
 """Key of our facts in pytest-benchmark's ``machine_info``."""
 
-DECISIVE = ("cpu", "instruction_set", "physical_cores", "threads")
+DECISIVE = ("cpu", "instruction_set", "physical_cores", "cpu_quota", "threads")
 """Facts without which times of two machines have nothing to do with each other."""
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from ptqbench.backends.cpu import instruction_set, physical_cores
+from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.torch_engines.artifact import Artifact, load_script
 from ptqbench.backends.torch_engines.engine import BACKENDS, TorchBackend, process_unchanged
+from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.names import safe_file_name
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import silent

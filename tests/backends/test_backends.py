@@ -326,18 +326,3 @@ def test_cpu_facts_come_from_the_first_processor(
     path.write_text(CPUINFO)
     assert isa.cpu_flags.__wrapped__() == {"fpu", "avx2", "avx512_vnni"}
     assert isa.cpu_name.__wrapped__() == "A CPU @ 2 GHz"
-
-
-def test_physical_cores_are_some_and_not_more_than_threads() -> None:
-    usable = len(isa.os.sched_getaffinity(0)) if hasattr(isa.os, "sched_getaffinity") else None
-    assert 1 <= isa.physical_cores() <= (usable or isa.os.cpu_count() or 1)
-
-
-def test_hardware_threads_share_a_core(monkeypatch: pytest.MonkeyPatch) -> None:
-    def read(path: Path) -> str:
-        cpu = int(str(path).split("/cpu/cpu")[1].split("/")[0])
-        return "0" if path.name == "physical_package_id" else str(cpu // 2)
-
-    monkeypatch.setattr(isa.os, "sched_getaffinity", lambda _: {0, 1, 2, 3, 4}, raising=False)
-    monkeypatch.setattr(isa.Path, "read_text", read)
-    assert isa.physical_cores.__wrapped__() == 3

@@ -20,7 +20,7 @@ from ptqbench.data.image_set import Data, check_disjoint
 from ptqbench.data.picture_set import Pictures
 from ptqbench.data.prefetch import AHEAD, batches_ahead
 from ptqbench.data.preprocessing import Preprocessing
-from ptqbench.data.reading import Reading, usable_cores
+from ptqbench.data.reading import Reading
 from ptqbench.errors import UserError
 
 SMALL = Preprocessing(8, 8)
@@ -234,10 +234,6 @@ def test_no_picture_at_all_is_no_empty_set(tmp_path: Path) -> None:
         file.path.write_bytes(b"")
     with pytest.raises(UserError, match=r"None of the pictures in set .*0000\.png"):
         list(opened(files, broken_share=1.0).batches(0, 3, 2))
-
-
-def test_one_worker_per_usable_core() -> None:
-    assert 1 <= usable_cores() <= 4096
 
 
 class Endless(Pictures):

@@ -63,3 +63,8 @@ def test_records_merge_to_cases_with_the_worst_verdict():
 def test_a_record_survives_the_way_from_a_worker():
     assert from_dict(GOOD.to_dict()) == GOOD
     assert from_dict(BAD.to_dict()) == BAD
+
+
+def test_a_container_s_quota_is_named():
+    report = Report({**MACHINE, "cpu_quota": 1.5}, (GOOD,))
+    assert "2 cores · quota of 1.5 CPUs · torch 2.13" in to_markdown(report)
