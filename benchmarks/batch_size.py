@@ -15,14 +15,14 @@ from statistics import geometric_mean, median
 import torch
 
 from benchmarks.blocks import ROOT, rewrite, table
+from ptqbench.backends.backend import Model
 from ptqbench.backends.cpu import cpu_name, instruction_set
-from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.phases import Phases
 from ptqbench.data.fixture.images import open_fixture
 from ptqbench.data.image_set import Data
 from ptqbench.evaluation.case import BATCH_SIZE
-from ptqbench.measurement.model_type import Model
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES
 from ptqbench.weights.load import build_model, load_weights

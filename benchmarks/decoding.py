@@ -21,8 +21,9 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.blocks import ROOT, rewrite, table
+from ptqbench.backends.backend import Model
 from ptqbench.backends.cpu import cpu_name, instruction_set
-from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.data.decode import load_image
 from ptqbench.data.fixture.images import open_fixture
@@ -32,7 +33,6 @@ from ptqbench.data.prefetch import batches_ahead
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.data.reading import Reading
 from ptqbench.evaluation.case import BATCH_SIZE
-from ptqbench.measurement.model_type import Model
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES
 from ptqbench.weights.load import build_model, load_weights

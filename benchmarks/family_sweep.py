@@ -28,7 +28,7 @@ from benchmarks.coverage.journal import give_back_memory
 from benchmarks.coverage.plan import MOST_IMAGES
 from benchmarks.coverage.records import accuracy_of
 from ptqbench.backends.cpu import cpu_name, instruction_set
-from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.atomic import atomic_path
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import silent

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ptqbench.api import quantize, validate
-    from ptqbench.backends.torch_engines.artifact import Artifact
+    from ptqbench.backends.artifact import Artifact
     from ptqbench.data.preprocessing import Preprocessing
     from ptqbench.errors import UserError
     from ptqbench.evaluation.result import CaseResult, Report
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ptqbench.settings.thresholds import Thresholds
 
 _LAZY = {
-    "Artifact": "ptqbench.backends.torch_engines.artifact",
+    "Artifact": "ptqbench.backends.artifact",
     "CaseResult": "ptqbench.evaluation.result",
     "GateResult": "ptqbench.gates.gate",
     "Preprocessing": "ptqbench.data.preprocessing",

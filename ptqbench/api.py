@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ptqbench.backends.torch_engines.artifact import Artifact
-from ptqbench.backends.torch_engines.engine import BACKENDS, process_unchanged, recommended
+from ptqbench.backends.artifact import Artifact
+from ptqbench.backends.process_state import process_unchanged
+from ptqbench.backends.registry import BACKENDS, recommended
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.names import nearest, safe_file_name
 from ptqbench.core.paths import is_file

@@ -25,10 +25,12 @@ from benchmarks.coverage.keys import EAGER, eager, open_recipe
 from benchmarks.coverage.plan import MOST_IMAGES, TRAINED_IMAGES, plan, timing_plan
 from benchmarks.coverage.records import encode, encode_speed
 from benchmarks.coverage.remembered import Remembered
+from ptqbench.backends.artifact import Artifact
+from ptqbench.backends.backend import Backend
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.torch_engines.artifact import Artifact
-from ptqbench.backends.torch_engines.engine import BACKENDS, TorchBackend
-from ptqbench.backends.torch_engines.graph import Graph, read_module
+from ptqbench.backends.float_reference import read_float_graph
+from ptqbench.backends.graph import Graph
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import silent
@@ -45,7 +47,7 @@ from ptqbench.evaluation.result import plain
 from ptqbench.evaluation.subject import open_subject
 from ptqbench.gates import Evidence
 from ptqbench.measurement.accuracy import measure_accuracy
-from ptqbench.measurement.artifact_inspection import Inside
+from ptqbench.measurement.artifact_inspection import ArtifactInspection
 from ptqbench.measurement.macs import Macs, count_macs
 from ptqbench.measurement.size import measure_size
 from ptqbench.measurement.speed import measure_speed, pick_fastest
@@ -164,7 +166,7 @@ def float_side(subject: Subject, macs: Macs) -> Side:
     example = next(calibration_batches(subject.data, subject.recipe))[:1]
     path = subject.folder / f"{FLOAT}.pt"
     artifact = BACKENDS.get("x86").build_float(subject.model, subject.recipe.model, example, path)
-    graph = read_module(subject.model, inspection_images(subject)[:1])
+    graph = read_float_graph(subject.model, inspection_images(subject)[:1])
     return Side(artifact, Remembered(artifact.load()), graph, macs)
 
 
@@ -205,9 +207,7 @@ def built(
         return {"status": stage, **found, "reason": said(error)}
 
 
-def compared(
-    subject: Subject, backend: TorchBackend, artifact: Artifact, side: Side
-) -> dict[str, Any]:
+def compared(subject: Subject, backend: Backend, artifact: Artifact, side: Side) -> dict[str, Any]:
     """Everything about an artifact but its speed."""
     int8 = artifact.load()
     evidence = Evidence(
@@ -218,14 +218,14 @@ def compared(
         ),
         size=measure_size(side.artifact.path, artifact.path),
         kernels_for=backend.targets,
-        **Inside(
+        **ArtifactInspection(
             made_by(subject.recipe, backend, artifact),
             int8,
             side.graph,
             inspection_images(subject),
         )
-        .findings()
-        .found,
+        .measure()
+        .measurements,
     )
     return encode(evidence, side.macs, artifact.info.calibration_images)
 

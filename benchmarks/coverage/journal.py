@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ptqbench.backends.torch_engines.artifact import reason_of
+from ptqbench.backends.torch_engines.torchscript import reason_of
 
 
 class Journal:

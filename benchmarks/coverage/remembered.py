@@ -6,7 +6,7 @@ import hashlib
 
 from torch import Tensor
 
-from ptqbench.measurement.model_type import Model
+from ptqbench.backends.backend import Model
 
 
 class Remembered:

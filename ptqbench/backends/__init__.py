@@ -1,1 +1,1 @@
-"""What executes int8: engines, lowering, CPU facts, artifacts."""
+"""What executes an artifact: one protocol, and one folder per runtime behind it."""

@@ -48,7 +48,7 @@ def multiplies_into_16_bits(instructions: str) -> bool:
 
     ``vpmaddubsw`` does so on AVX2 and AVX-512 without VNNI; VNNI, AMX and NEON add in 32. That
     is what there is to choose from: an engine may have kernels that use the old instruction
-    on a new CPU (``TorchBackend.sums_in_16_bits``).
+    on a new CPU (``Backend.sums_in_16_bits``).
     """
     return instructions in {"avx2", "avx512"}
 

@@ -82,9 +82,9 @@ def _run(args: argparse.Namespace) -> int:
     chosen = requests.case_requests(settings, _overrides(args), args.artifacts)
     outputs = report_outputs(args, settings)
     strict = settings.value("profile").value == "ci" if args.strict is None else args.strict
-    from ptqbench.measurement.fresh_process import FreshProcess
+    from ptqbench.measurement.replay import ReplayProcess
 
-    with FreshProcess() as fresh:  # it imports torch beside this process
+    with ReplayProcess() as fresh:  # it imports torch beside this process
         from ptqbench.core.phases import Phases
         from ptqbench.evaluation import run as validation
         from ptqbench.reporting.progress_display import progress_display
@@ -101,10 +101,10 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _gate(args: argparse.Namespace) -> int:
-    from ptqbench.backends.torch_engines.archive_check import check_torchscript
+    from ptqbench.backends.registry import recognize
 
     artifact = user_path(args.artifact)
-    check_torchscript(artifact)
+    recognize(artifact)
     _check_sources(args)
     from ptqbench.settings import requests
 

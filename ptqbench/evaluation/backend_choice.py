@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
+from ptqbench.backends.artifact import Artifact
+from ptqbench.backends.backend import Backend
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.torch_engines.artifact import Artifact
-from ptqbench.backends.torch_engines.engine import BACKENDS, TorchBackend
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.phases import Phases
 from ptqbench.errors import UserError
 from ptqbench.evaluation.case import Subject, build_int8
@@ -129,7 +130,7 @@ def picked(tried: Sequence[Tried], least: float) -> str:
     return next(e.backend for e in tried if (e.agreement or 0.0) >= best - ALIKE)
 
 
-def candidates(subject: Subject) -> list[TorchBackend]:
+def candidates(subject: Subject) -> list[Backend]:
     """Backends that can run here, those alone that are written for this CPU if there are any."""
     usable = [backend for backend in BACKENDS if backend.refusal(subject.recipe) is None]
     return [backend for backend in usable if instruction_set() in backend.targets] or usable

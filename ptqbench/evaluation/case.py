@@ -11,10 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ptqbench.backends.artifact import Artifact
+from ptqbench.backends.backend import Backend, Model
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.torch_engines.artifact import Artifact, trace
-from ptqbench.backends.torch_engines.engine import TorchBackend
-from ptqbench.backends.torch_engines.graph import Graph, read_script
+from ptqbench.backends.float_reference import TracedModel
+from ptqbench.backends.graph import Graph
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.names import safe_file_name
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
@@ -23,11 +25,15 @@ from ptqbench.evaluation.fields import broken_facts, facts_of, macs_facts, metri
 from ptqbench.evaluation.result import CaseResult
 from ptqbench.gates import Evidence, accuracy_settled, evaluate
 from ptqbench.measurement.accuracy import measure_accuracy
-from ptqbench.measurement.artifact_inspection import IMAGES, Findings, Inside, Made
+from ptqbench.measurement.artifact_inspection import (
+    IMAGES,
+    ArtifactInspection,
+    ArtifactProvenance,
+    InspectionResult,
+)
 from ptqbench.measurement.conversion import Promise
-from ptqbench.measurement.fresh_process import FreshProcess
 from ptqbench.measurement.macs import CountedModel, Macs
-from ptqbench.measurement.model_type import Model
+from ptqbench.measurement.replay import ReplayProcess
 from ptqbench.measurement.size import measure_size
 from ptqbench.measurement.speed import measure_speed, pick_fastest, that_run
 from ptqbench.quantization.build_record import BuildRecord
@@ -102,13 +108,15 @@ class FloatSide:
         phases: Where time is counted.
     """
 
-    def __init__(self, subject: Subject, backend: TorchBackend, phases: Phases) -> None:
+    def __init__(self, subject: Subject, backend: Backend, phases: Phases) -> None:
         with phases.measure("lower float32"):
             example = next(calibration_batches(subject.data, subject.recipe))[:1]
             path = subject.folder / f"{safe_file_name(subject.recipe.model)}.float32.pt"
             # Traced once: the file is made from it, and the graph read in it.
-            self._traced = trace(subject.model.eval(), example)
-            self.artifact = backend.build_float(self._traced, subject.recipe.model, example, path)
+            self._traced = TracedModel(subject.model, example)
+            self.artifact = backend.build_float(
+                self._traced.module, subject.recipe.model, example, path
+            )
             self._lowerings = backend.float_lowerings(self.artifact)
         self._subject = subject
         self._phases = phases
@@ -129,7 +137,7 @@ class FloatSide:
     def graph(self) -> Graph:
         """The float model's own graph, with module paths."""
         with self._phases.measure("read the float graph"):
-            return read_script(self._traced)
+            return self._traced.graph
 
     @cached_property
     def macs(self) -> Macs:
@@ -163,7 +171,7 @@ def calibration_batches(data: Data, recipe: Recipe) -> Iterator[Tensor]:
 
 def build_int8(
     subject: Subject,
-    backend: TorchBackend,
+    backend: Backend,
     phases: Phases,
     path: Path | None = None,
     calibrations: CalibrationCache | None = None,
@@ -187,13 +195,13 @@ def build_int8(
 
 def judge(
     subject: Subject,
-    backend: TorchBackend,
+    backend: Backend,
     artifact: Artifact,
     float_side: FloatSide,
     progress: Progress = silent,
     phases: Phases | None = None,
-    looked: Findings | None = None,
-    fresh: FreshProcess | None = None,
+    looked: InspectionResult | None = None,
+    fresh: ReplayProcess | None = None,
 ) -> CaseResult:
     """Measure an int8 artifact, loaded from its file, and put it through the gates.
 
@@ -204,7 +212,7 @@ def judge(
         float_side: Of the subject.
         progress: Told how far the work is.
         phases: Where time is counted.
-        looked: What was found inside it, if it was looked into already.
+        looked: What inspecting it gave, if it was inspected already.
         fresh: A process for the gate fidelity that was started before.
     """
     phases = phases or Phases()
@@ -244,7 +252,7 @@ def judge(
         with phases.measure("look inside"):
             made = made_by(subject.recipe, backend, artifact)
             images = inspection_images(subject)
-            looked = Inside(made, int8, graph, images, fresh, phases).findings()
+            looked = ArtifactInspection(made, int8, graph, images, fresh, phases).measure()
     evidence = Evidence(
         thresholds,
         here,
@@ -253,7 +261,7 @@ def judge(
         speed=speed,
         kernels_for=backend.targets,
         missing=looked.missing,
-        **looked.found,
+        **looked.measurements,
     )
     with phases.measure("judge"):
         gates = evaluate(evidence)
@@ -272,7 +280,7 @@ def judge(
             "flow": artifact.info.flow,
             "calibration_images": artifact.info.calibration_images,
             **facts_of(*measured),
-            **macs_facts(float_side.macs, looked.found.get("conversion")),
+            **macs_facts(float_side.macs, looked.measurements.get("conversion")),
             **broken_facts("calibration", broken_in(subject.data.calibration)),
             "float32_lowering": float_side.lowering,
             "float32_lowerings_ms": float_side.times_ms,
@@ -281,7 +289,7 @@ def judge(
 
 
 def unavailable(
-    recipe: Recipe, backend: TorchBackend, reason: str, *, weights: str, data: str
+    recipe: Recipe, backend: Backend, reason: str, *, weights: str, data: str
 ) -> CaseResult:
     """The case of a backend that cannot run here: every gate is unverified, none is green."""
     evidence = Evidence(recipe.thresholds_for(weights), instruction_set(), unavailable=reason)
@@ -302,14 +310,13 @@ def inspection_images(subject: Subject) -> Tensor:
     return next(calibration_batches(subject.data, subject.recipe))[:IMAGES]
 
 
-def made_by(recipe: Recipe, backend: TorchBackend, artifact: Artifact) -> Made:
+def made_by(recipe: Recipe, backend: Backend, artifact: Artifact) -> ArtifactProvenance:
     """What is known about an artifact, for the gates that look inside."""
     info = artifact.info
-    return Made(
+    return ArtifactProvenance(
         path=artifact.path,
-        engine=backend.engine,
-        recorded_engine=info.engine,
+        backend=backend,
+        recorded=BACKENDS.get(info.backend),
         record=None if info.build is None else BuildRecord.from_dict(info.build),
         promise=Promise(recipe.int8_modules, recipe.keep_float, recipe.per_channel),
-        saturates_elsewhere=bool(backend.sums_in_16_bits),
     )

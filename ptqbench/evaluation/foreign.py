@@ -10,21 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ptqbench.backends.artifact import ArtifactInfo
+from ptqbench.backends.backend import Backend
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.torch_engines.artifact import ArtifactInfo
-from ptqbench.backends.torch_engines.engine import (
-    BACKENDS,
-    TorchBackend,
-    process_unchanged,
-    recommended,
-)
-from ptqbench.backends.torch_engines.foreign_artifact import (
-    GivenArtifact,
-    NotRunning,
-    engines_that_run,
-    try_out,
-)
-from ptqbench.backends.torch_engines.graph import Graph
+from ptqbench.backends.foreign_artifact import ForeignArtifact, NotRunningError
+from ptqbench.backends.graph import Graph
+from ptqbench.backends.process_state import process_unchanged
+from ptqbench.backends.registry import BACKENDS, recommended
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.names import is_within, nearest
 from ptqbench.core.phases import Phases
@@ -36,11 +28,16 @@ from ptqbench.evaluation.machine import machine_facts
 from ptqbench.evaluation.result import CaseResult, Report
 from ptqbench.evaluation.subject import open_subject, shown_settings
 from ptqbench.gates import Evidence, evaluate
-from ptqbench.measurement.artifact_inspection import Findings, Inside, Made
+from ptqbench.measurement.artifact_inspection import (
+    INSPECTIONS,
+    ArtifactInspection,
+    ArtifactProvenance,
+    InspectionResult,
+)
 from ptqbench.measurement.conversion import Promise
 from ptqbench.measurement.cross_engine import measure_engines
-from ptqbench.measurement.fidelity import Fidelity, Replay
-from ptqbench.measurement.fresh_process import FreshProcess
+from ptqbench.measurement.fidelity import Fidelity
+from ptqbench.measurement.replay import FileKillsProcessError, NotStartedError, ReplayProcess
 from ptqbench.measurement.size import measure_size
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization.build_record import BuildRecord
@@ -120,7 +117,7 @@ def recipe_for(model: str, backend: str | None, given: Given) -> Recipe:
 
 
 def unavailable_given(
-    recipe: Recipe, backend: TorchBackend, given: Given, reason: str, weights: str, data: str
+    recipe: Recipe, backend: Backend, given: Given, reason: str, weights: str, data: str
 ) -> CaseResult:
     """The case of a file whose backend cannot run here: every gate is unverified."""
     case = unavailable(recipe, backend, reason, weights=weights, data=data)
@@ -129,7 +126,7 @@ def unavailable_given(
 
 def judge_given(
     subject: Subject,
-    backend: TorchBackend,
+    backend: Backend,
     given: Given,
     *,
     keep_float: Sequence[str] = (),
@@ -156,19 +153,26 @@ def judge_given(
     _check_layers(keep_float, float_side.graph)
     images = inspection_images(subject)
     made = _made(subject.recipe, backend, given, keep_float, float_side.artifact.path)
-    info = given.info or ArtifactInfo("int8", backend.name, "", subject.recipe.model, torch="")
-    file = GivenArtifact(given.path, info).under(backend.engine)
-    try:
-        with phases.measure("try the file out"):
-            file = try_out(file, images, _classes(subject, images), subject.timing.example())
-    except NotRunning as problem:
-        case = _not_running(subject, backend, made, float_side, images, problem)
-        return told(case, given, keep_float=keep_float)
-    seen = images[:1] if file.one_at_a_time else images
-    with phases.measure("look inside"):
-        inside = Inside(made, file.load(), float_side.graph, seen, phases=phases)
-        looked = _applicable(inside.findings(forgiving=True))
-        engines = measure_engines(file, subject.model, seen, _others(backend))
+    info = given.info or ArtifactInfo("int8", backend.name, "", subject.recipe.model)
+    file = ForeignArtifact(given.path, info).on(backend)
+    # Not in this process: the file may kill or hang the one that loads it.
+    with ReplayProcess() as process:
+        try:
+            with phases.measure("try the file out"):
+                classes = _classes(subject, images)
+                latency = subject.timing.example()
+                behaviour = process.try_out(backend, given.path, images, latency, classes)
+        except (NotRunningError, NotStartedError, FileKillsProcessError) as problem:
+            case = _not_running(subject, backend, made, float_side, images, problem, process)
+            return told(case, given, keep_float=keep_float)
+        file = replace(file, behaviour=behaviour)
+        seen = images[:1] if behaviour.one_at_a_time else images
+        with phases.measure("look inside"):
+            inspection = ArtifactInspection(
+                made, file.load(), float_side.graph, seen, phases=phases
+            )
+            looked = _applicable(inspection.measure(forgiving=True))
+            engines = measure_engines(file, backend, subject.model, seen, _others(backend), process)
     case = judge(subject, backend, file, float_side, progress, phases, looked)
     return told(
         case,
@@ -185,15 +189,20 @@ def _classes(subject: Subject, images: Tensor) -> int:
         return int(subject.model(images[:1]).shape[1])
 
 
-def _others(backend: TorchBackend) -> list[str]:
-    """The engines that there are beside the one that a file is judged under."""
-    usable = [other.engine for other in BACKENDS if other.availability() is None]
-    return [engine for engine in dict.fromkeys(usable) if engine != backend.engine]
+def _others(backend: Backend) -> list[Backend]:
+    """The other backends of the same runtime that are available."""
+    return [
+        other
+        for other in BACKENDS
+        if other.runtime == backend.runtime
+        and other.engine != backend.engine
+        and other.availability() is None
+    ]
 
 
 def _made(
-    recipe: Recipe, backend: TorchBackend, given: Given, keep_float: Sequence[str], float32: Path
-) -> Made:
+    recipe: Recipe, backend: Backend, given: Given, keep_float: Sequence[str], float32: Path
+) -> ArtifactProvenance:
     """What is known about a file: all that a recipe promises only if it was made by it."""
     info = given.info
     promise, record = Promise(keep_float=tuple(keep_float)), None
@@ -204,13 +213,12 @@ def _made(
             record = None
     if info is not None and info.recipe_hash == recipe.hash and not keep_float:
         promise = Promise(recipe.int8_modules, recipe.keep_float, recipe.per_channel)
-    return Made(
+    return ArtifactProvenance(
         path=given.path,
-        engine=backend.engine,
-        recorded_engine="" if info is None else info.engine,
+        backend=backend,
+        recorded=None if info is None else BACKENDS.get(info.backend),
         record=record,
         promise=promise,
-        saturates_elsewhere=bool(backend.sums_in_16_bits),
         float32=float32,
     )
 
@@ -225,32 +233,44 @@ def _check_layers(names: Iterable[str], reference: Graph) -> None:
             )
 
 
-def _applicable(looked: Findings) -> Findings:
+def _applicable(looked: InspectionResult) -> InspectionResult:
     """Leave out what would be true of nothing: without int8 layers nothing was fused."""
-    conversion = looked.found.get("conversion")
+    conversion = looked.measurements.get("conversion")
     if conversion is None or conversion.int8 or conversion.foreign:
         return looked
-    found = {name: value for name, value in looked.found.items() if name != "fusion"}
+    measured = {name: value for name, value in looked.measurements.items() if name != "fusion"}
     reason = "There is no int8 layer in the file, and so nothing to be fused in int8."
-    return Findings(found, {**looked.missing, "fusion": reason})
+    return InspectionResult(measured, {**looked.missing, "fusion": reason})
 
 
 def _not_running(
     subject: Subject,
-    backend: TorchBackend,
-    made: Made,
+    backend: Backend,
+    made: ArtifactProvenance,
     float_side: FloatSide,
     images: Tensor,
-    problem: NotRunning,
+    problem: NotRunningError | NotStartedError | FileKillsProcessError,
+    process: ReplayProcess,
 ) -> CaseResult:
     """What can be said of a file that cannot be loaded, or runs on no image."""
-    runs = engines_that_run(made.path, images, _others(backend))
-    looked = Findings({}, {name: f"The file cannot be loaded: {problem}." for name in _STATIC})
-    if problem.loads or runs:
-        # The graph is the same under every engine that can load it.
-        readable = made if problem.loads else replace(made, engine=runs[0])
-        inside = Inside(readable, subject.model, float_side.graph, images)
-        looked = _applicable(inside.findings(_STATIC, forgiving=True))
+    looked = InspectionResult(
+        {}, {name: f"The file cannot be loaded: {problem}." for name in _STATIC}
+    )
+    fidelity = None
+    if isinstance(problem, NotStartedError):
+        # It may be fine, but is not loaded here without having been tried out.
+        looked = InspectionResult(
+            {}, dict.fromkeys((*INSPECTIONS, "accuracy", "speed"), str(problem))
+        )
+    else:
+        runs = _backends_that_run(made, images, _others(backend), process)
+        fidelity = _infidelity(made, images, str(problem), runs)
+        loads = isinstance(problem, NotRunningError) and problem.loads
+        if loads or runs:
+            # The graph is the same under every engine that can load it.
+            readable = made if loads else replace(made, backend=runs[0])
+            inspection = ArtifactInspection(readable, subject.model, float_side.graph, images)
+            looked = _applicable(inspection.measure(_STATIC, forgiving=True))
     missing = {
         name: f"The file does not run under {backend.engine}: see the gate fidelity."
         for name in ("accuracy", "speed", "saturation")
@@ -260,10 +280,10 @@ def _not_running(
         subject.asked,
         instruction_set(),
         size=size,
-        fidelity=_infidelity(made, images, str(problem), runs),
+        fidelity=fidelity,
         kernels_for=backend.targets,
         missing={**missing, **looked.missing},
-        **looked.found,
+        **looked.measurements,
     )
     return CaseResult(
         model=subject.recipe.model,
@@ -281,14 +301,22 @@ def _not_running(
     )
 
 
-def _infidelity(made: Made, images: Tensor, reason: str, runs: Sequence[str]) -> Fidelity:
-    """What a fresh process says to a file that does not run here."""
-    with FreshProcess() as process:
-        _, fresh, error = Replay(process, made.path, images[:1], made.engine).result()
-    # What was found out here says more than what the fresh process ends with.
-    error = reason if error else f"this process cannot ({reason}), a fresh one can"
-    if made.recorded_engine:
-        error += f"; the file records {made.recorded_engine}"
+def _backends_that_run(
+    made: ArtifactProvenance, images: Tensor, others: Iterable[Backend], process: ReplayProcess
+) -> list[Backend]:
+    """The backends on which another process can load the file and gets logits for an image."""
+    return [
+        other for other in others if process.replay(other, made.path, images[:1]).logits is not None
+    ]
+
+
+def _infidelity(
+    made: ArtifactProvenance, images: Tensor, reason: str, runs: Sequence[Backend]
+) -> Fidelity:
+    """What is known about the logits of a file that does not run."""
+    error = reason
+    if made.recorded is not None:
+        error += f"; the file records {made.recorded.engine}"
     if runs:
-        error += f"; it does run under {', '.join(runs)}"
-    return Fidelity(len(images), 0, None, "", made.engine, fresh, error)
+        error += f"; it does run under {', '.join(other.engine for other in runs)}"
+    return Fidelity(len(images), 0, None, "", made.backend.engine, "", error)

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from ptqbench.backends.torch_engines.archive_check import check_torchscript
-from ptqbench.backends.torch_engines.artifact import ArtifactInfo, read_info
-from ptqbench.backends.torch_engines.foreign_artifact import GivenArtifact
+from ptqbench.backends.artifact import ArtifactInfo
+from ptqbench.backends.foreign_artifact import ForeignArtifact
+from ptqbench.backends.registry import recognize
 from ptqbench.errors import UserError
 from ptqbench.evaluation.result import CaseResult
 from ptqbench.measurement.cross_engine import UnderEngine, better_elsewhere
@@ -20,7 +20,7 @@ class Given:
     """An int8 file as it was handed over.
 
     Attributes:
-        path: TorchScript, undamaged.
+        path: Undamaged, of a runtime that a backend executes.
         info: What it says about itself, if ptqbench made it; None if it was made elsewhere.
     """
 
@@ -42,11 +42,10 @@ def open_given(path: str | Path) -> Given:
     """Look at a file without running any of it.
 
     Raises:
-        UserError: It is missing, damaged or no TorchScript.
+        UserError: It is missing, damaged or of no known kind.
     """
     path = Path(path)
-    check_torchscript(path)
-    return Given(path, read_info(path))
+    return Given(path, recognize(path))
 
 
 def check_model(given: Given, model: str) -> None:
@@ -69,7 +68,7 @@ def told(
     keep_float: Sequence[str] = (),
     engines: Sequence[UnderEngine] = (),
     images: int = 0,
-    file: GivenArtifact | None = None,
+    file: ForeignArtifact | None = None,
 ) -> CaseResult:
     """The case with what a reader must know about its file.
 
@@ -85,9 +84,9 @@ def told(
     noted = case.facts.get("notes")
     notes = [*(noted if isinstance(noted, tuple | list) else ())]
     notes += _notes(given, str(case.facts["engine"]), engines, images)
-    if file is not None and file.one_at_a_time:
+    if file is not None and file.behaviour.one_at_a_time:
         notes.append(f"{given.path.name} only takes one image at a time, and got them so.")
-    if file is not None and file.probabilities:
+    if file is not None and file.behaviour.probabilities:
         notes.append(
             f"{given.path.name} gives probabilities and the float32 model logits: the predicted "
             "classes can be compared, but the SQNR says nothing."

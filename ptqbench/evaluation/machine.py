@@ -7,6 +7,7 @@ import platform
 import torch
 
 from ptqbench.backends.cpu import cpu_flags, cpu_name, instruction_set
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.cpu_count import cpu_quota, physical_cores
 
 _INT8_FLAGS = (
@@ -27,5 +28,5 @@ def machine_facts() -> dict[str, object]:
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "engines": [e for e in torch.backends.quantized.supported_engines if e != "none"],
+        "engines": [b.engine for b in BACKENDS if b.availability() is None],
     }

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.torch_engines.engine import BACKENDS, process_unchanged
+from ptqbench.backends.process_state import process_unchanged
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent

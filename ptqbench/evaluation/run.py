@@ -9,12 +9,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ptqbench.backends.torch_engines.engine import (
-    BACKENDS,
-    TorchBackend,
-    process_unchanged,
-    recommended,
-)
+from ptqbench.backends.backend import Backend
+from ptqbench.backends.process_state import process_unchanged
+from ptqbench.backends.registry import BACKENDS, recommended
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.core.phases import Phases
@@ -26,7 +23,7 @@ from ptqbench.evaluation.case import FloatSide, build_int8, judge, unavailable
 from ptqbench.evaluation.machine import machine_facts
 from ptqbench.evaluation.result import CaseResult, Prediction, Report
 from ptqbench.evaluation.subject import open_subject, shown_settings
-from ptqbench.measurement.fresh_process import FreshProcess
+from ptqbench.measurement.replay import ReplayProcess
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization.calibration import CalibrationCache
 from ptqbench.recipes import RECIPES, Recipe
@@ -82,7 +79,7 @@ def run_requests(
     requests: Sequence[CaseRequest],
     progress: Progress = silent,
     phases: Phases | None = None,
-    fresh: FreshProcess | None = None,
+    fresh: ReplayProcess | None = None,
 ) -> Report:
     """Evaluate the requested cases, model by model.
 
@@ -119,7 +116,7 @@ def run_requests(
     return Report(machine_facts(), tuple(cases), _together(shown))
 
 
-def _planned(request: CaseRequest, known: Mapping[str, str | None]) -> list[TorchBackend]:
+def _planned(request: CaseRequest, known: Mapping[str, str | None]) -> list[Backend]:
     """The backends that are asked for; none: the fastest is to be found by measuring."""
     if MEASURED in request.backends:
         return []
@@ -143,11 +140,11 @@ def _together(settings: Mapping[str, Mapping[str, object]]) -> dict[str, object]
 
 def _run_model(
     recipe: Recipe,
-    backends: Sequence[TorchBackend],
+    backends: Sequence[Backend],
     settings: RunSettings,
     progress: Progress,
     phases: Phases,
-    spare: list[FreshProcess],
+    spare: list[ReplayProcess],
 ) -> list[CaseResult]:
     """All cases of one model; the float32 side is made once for all of them.
 
@@ -171,7 +168,7 @@ def _run_model(
                     )
                 )
                 continue
-            with spare.pop() if spare else FreshProcess() as fresh:
+            with spare.pop() if spare else ReplayProcess() as fresh:
                 if subject is None:
                     subject = open_subject(recipe, settings, stack, progress, phases)
                 if float_side is None:
@@ -217,7 +214,7 @@ def predict(image: Path, request: CaseRequest, progress: Progress = silent) -> P
     return Prediction(request.model, loaded.source, target.name, float32, quantized, loaded.notes)
 
 
-def _one_backend(recipe: Recipe, request: CaseRequest) -> TorchBackend:
+def _one_backend(recipe: Recipe, request: CaseRequest) -> Backend:
     """One of the backends that are asked for; it may be one that cannot be used here."""
     known = {backend.name: backend.refusal(recipe) for backend in BACKENDS}
     if MEASURED in request.backends:  # for one picture, that would take too long

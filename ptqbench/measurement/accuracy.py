@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ptqbench.backends.backend import Model
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
 from ptqbench.data.image_set import broken_in, expected_labels
 from ptqbench.errors import UserError
 from ptqbench.measurement.intervals import Estimate, paired_difference, proportion
-from ptqbench.measurement.model_type import Model
 from ptqbench.measurement.sqnr import LogitNoise
 
 if TYPE_CHECKING:

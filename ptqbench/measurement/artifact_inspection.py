@@ -1,4 +1,4 @@
-"""The four measurements that look inside an artifact, each made when it is asked for."""
+"""The four measurements that look inside an artifact, each made once, when it is needed."""
 
 from __future__ import annotations
 
@@ -11,151 +11,155 @@ from typing import Any
 
 from torch import Tensor
 
-from ptqbench.backends.torch_engines.artifact import reason_of
-from ptqbench.backends.torch_engines.graph import Graph, read_file
+from ptqbench.backends.backend import Backend, Model
+from ptqbench.backends.graph import Graph
 from ptqbench.core.phases import Phases
 from ptqbench.measurement.bn_folding import measure_folding
 from ptqbench.measurement.conversion import Conversion, Promise, measure_conversion
-from ptqbench.measurement.fidelity import Fidelity, Replay, measure_fidelity
-from ptqbench.measurement.fresh_process import FreshProcess
+from ptqbench.measurement.fidelity import Fidelity, measure_fidelity
 from ptqbench.measurement.fusion import Fusion, measure_fusion
-from ptqbench.measurement.matched_graphs import Inspection, inspect
-from ptqbench.measurement.model_type import Model
+from ptqbench.measurement.layer_matching import MatchedGraph, match_graphs
+from ptqbench.measurement.replay import NotStartedError, ReplayProcess
 from ptqbench.measurement.saturation import Saturation, measure_saturation
 from ptqbench.quantization.build_record import BuildRecord
 
 IMAGES = 4
 """Images for fidelity, half of them for exact arithmetic: enough to see every layer used."""
-LOOKED_AT = ("fusion", "conversion", "fidelity", "saturation")
+INSPECTIONS = ("fusion", "conversion", "fidelity", "saturation")
 """The measurements, by their fields of ``gates.Evidence``."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """An int8 file and what is known about how it was made.
+class ArtifactProvenance:
+    """An int8 file and what is known about how it was built.
 
     Attributes:
-        path: The TorchScript file.
-        engine: torch quantized engine that it was measured under.
-        recorded_engine: Engine that the file records; empty if it records none.
-        record: What was seen during its build; None if ptqbench did not make it.
-        promise: What conversion must yield; an empty one asks for what the float model has.
-        saturates_elsewhere: Whether the engine adds in 16 bits on CPUs without VNNI.
-        float32: Frozen float32 TorchScript, to hold the weights of a file against that
-            brings no record; None: they are not looked at.
+        path: The file.
+        backend: What it is measured on.
+        recorded: Backend that the file records; None if it records none.
+        record: What was seen during its build; None if ptqbench did not build it.
+        promise: What conversion must yield; an empty one requires what the float model has.
+        float32: The float32 artifact, to compare the weights of a file with that has no
+            record of its build; None: they are not compared.
     """
 
     path: Path
-    engine: str
-    recorded_engine: str
+    backend: Backend
+    recorded: Backend | None
     record: BuildRecord | None
     promise: Promise
-    saturates_elsewhere: bool
     float32: Path | None = None
 
 
 @dataclass(frozen=True)
-class Findings:
-    """What was found inside an artifact, by the names in :data:`LOOKED_AT`.
+class InspectionResult:
+    """Measurements of the inside of an artifact, by the names in :data:`INSPECTIONS`.
 
     Attributes:
-        found: Measurements.
-        missing: Why a measurement is missing.
+        measurements: Those that could be made.
+        missing: Why a measurement is missing, a sentence each.
     """
 
-    found: Mapping[str, Any]
+    measurements: Mapping[str, Any]
     missing: Mapping[str, str] = field(default_factory=dict)
 
 
-class Inside:
-    """Looks inside an int8 artifact; what was found once is kept.
+class ArtifactInspection:
+    """Looks inside an int8 artifact; each measurement is made once.
 
     Args:
-        made: The file.
+        provenance: The file.
         int8: What the other measurements call.
-        reference: ``backends.torch_engines.graph.read_module`` of the float model; the same for all
-            backends.
+        reference: Graph of the float model, with module paths; the same for all backends.
         images: At least :data:`IMAGES`, ``N×C×H×W`` float32.
-        fresh: A process for fidelity that was started before; by default one is when needed.
+        process: For fidelity, if one was started before; by default one is when needed.
         phases: Where forward passes are counted.
     """
 
     def __init__(
         self,
-        made: Made,
+        provenance: ArtifactProvenance,
         int8: Model,
         reference: Graph,
         images: Tensor,
-        fresh: FreshProcess | None = None,
+        process: ReplayProcess | None = None,
         phases: Phases | None = None,
     ) -> None:
-        self._made = made
+        self._provenance = provenance
         self._int8 = int8
         self._reference = reference
         self._images = images
-        self._fresh = fresh
+        self._process = process
         self._phases = phases
-        self._replay: Replay | None = None
+        self._running: ReplayProcess | None = None
 
-    def findings(self, names: Iterable[str] = LOOKED_AT, *, forgiving: bool = False) -> Findings:
+    def measure(
+        self, names: Iterable[str] = INSPECTIONS, *, forgiving: bool = False
+    ) -> InspectionResult:
         """Make measurements.
 
         Args:
             names: Which.
-            forgiving: Whether an error is a reason why one is missing. Files that somebody
-                else made may hold what nobody thought of; in our own it is a defect.
+            forgiving: Whether an error is a reason why one is missing. Foreign files may
+                contain what nobody thought of; in our own artifacts it is a defect.
         """
-        found: dict[str, Any] = {}
+        measurements: dict[str, Any] = {}
         missing: dict[str, str] = {}
         names = tuple(names)
-        with self._fresh or FreshProcess() if "fidelity" in names else nullcontext() as process:
+        replaying = "fidelity" in names and "fidelity" not in self.__dict__
+        with self._process or ReplayProcess() if replaying else nullcontext() as process:
             if process is not None:
-                self._replay = self._replayed(process)
-            # The fresh process runs the file meanwhile.
+                provenance = self._provenance
+                target = provenance.recorded or provenance.backend
+                process.start(target, provenance.path, self._images[:IMAGES])
+                self._running = process
+            # The other process runs the file meanwhile.
             for name in sorted(names, key="fidelity".__eq__):
                 try:
-                    found[name] = getattr(self, name)
+                    measurements[name] = getattr(self, name)
+                except NotStartedError as error:
+                    missing[name] = str(error)
                 except Exception as error:
                     if not forgiving:
                         raise
-                    reason = f"{type(error).__name__}: {reason_of(error)}"
+                    reason = f"{type(error).__name__}: {self._provenance.backend.reason(error)}"
                     missing[name] = f"The {name} could not be measured in this file ({reason})."
-        return Findings(found, missing)
-
-    def _replayed(self, process: FreshProcess) -> Replay:
-        made = self._made
-        images = self._images[:IMAGES]
-        return Replay(process, made.path, images, made.recorded_engine or made.engine)
+        return InspectionResult(measurements, missing)
 
     @cached_property
-    def _inspection(self) -> Inspection:
-        return inspect(self._made.path, self._made.engine, self._reference)
+    def _matched(self) -> MatchedGraph:
+        provenance = self._provenance
+        return match_graphs(provenance.backend.layers(provenance.path), self._reference)
 
     @cached_property
     def fusion(self) -> Fusion:
         """Whether fusion was right."""
-        made, found = self._made, self._inspection
+        provenance, matched = self._provenance, self._matched
         folding = None
-        if made.record is None and made.float32 is not None:
-            folded = read_file(made.float32, made.engine)
-            folding = measure_folding(found.graph, folded, found.matches)
-        return measure_fusion(found, made.record, folding, made.promise.keeps)
+        if provenance.record is None and provenance.float32 is not None:
+            folded = provenance.backend.layers(provenance.float32)
+            folding = measure_folding(matched.graph, folded, matched.matches)
+        return measure_fusion(matched, provenance.record, folding, provenance.promise.keeps)
 
     @cached_property
     def conversion(self) -> Conversion:
         """Whether everything was converted that should be."""
-        return measure_conversion(self._inspection, self._made.promise, self._made.record)
+        return measure_conversion(self._matched, self._provenance.promise, self._provenance.record)
 
     @cached_property
     def fidelity(self) -> Fidelity:
-        """Whether a fresh process gives the same logits."""
+        """Whether a fresh process gives the same logits.
+
+        Raises:
+            NotStartedError: No other process could be started.
+        """
         return measure_fidelity(
-            self._made.path,
+            self._provenance.path,
             self._int8,
             self._images[:IMAGES],
-            measured_engine=self._made.engine,
-            recorded_engine=self._made.recorded_engine,
-            replay=self._replay,
+            backend=self._provenance.backend,
+            recorded=self._provenance.recorded,
+            running=self._running,
             phases=self._phases,
         )
 
@@ -163,9 +167,9 @@ class Inside:
     def saturation(self) -> Saturation:
         """Whether int8 layers compute what integers would."""
         return measure_saturation(
-            self._inspection,
-            self._made.engine,
+            self._provenance.path,
+            self._provenance.backend,
+            self._reference,
             self._images[: IMAGES // 2],
-            saturates_elsewhere=self._made.saturates_elsewhere,
             phases=self._phases,
         )

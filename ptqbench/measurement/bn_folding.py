@@ -1,9 +1,9 @@
 """Are the int8 weights of a file those of the float model, with its BatchNorms folded in?
 
-A file that brings no record of its build still holds what fusion made of its weights:
-each must be the folded float weight, rounded to the nearest step, and each bias the folded
-bias. Fusing in training mode, with other statistics or another model's weights, is not.
-The folding that they are held against is ``torch.jit.freeze``'s.
+A file without a record of its build still holds the weights that fusion produced: each must
+be the folded float weight, rounded to the nearest step, and each bias the folded bias. After
+fusing in training mode, with other statistics or another model's weights, they are not.
+They are compared with what the backend folds in the float32 artifact.
 """
 
 from __future__ import annotations
@@ -14,9 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ptqbench.backends.torch_engines.graph import Graph
-from ptqbench.backends.torch_engines.operators import Operator
-from ptqbench.backends.torch_engines.packed_weights import PackedWeights
+from ptqbench.backends.graph import Graph, IntegerWeights, Operator
 from ptqbench.measurement.layer_matching import Match, match_layers
 
 STEPS = 0.51
@@ -29,7 +27,7 @@ _USED = 63
 
 @dataclass(frozen=True)
 class Folding:
-    """What was found about the weights of int8 layers.
+    """How the weights of int8 layers compare with the folded float weights.
 
     Attributes:
         layers: How many layers were compared.
@@ -51,47 +49,47 @@ def measure_folding(graph: Graph, folded: Graph, names: Sequence[Match]) -> Fold
     off = []
     compared = 0
     for match, named in zip(match_layers(graph, folded), names, strict=True):
-        packed, origin = match.layer.packed, match.origin
-        if packed is None or origin is None or origin.weight is None:
+        integers, origin = match.layer.integers, match.origin
+        if integers is None or origin is None or origin.weight is None:
             continue
         after = folded.only_reader(origin)
         if after is not None and after.is_batch_norm:
             continue
         compared += 1
-        if problem := _difference(packed, origin):
+        if problem := _difference(integers, origin):
             off.append(f"{named.name} ({problem})")
     return Folding(compared, tuple(off))
 
 
-def _difference(packed: PackedWeights, origin: Operator) -> str:
+def _difference(integers: IntegerWeights, origin: Operator) -> str:
     assert origin.weight is not None
-    steps = float(steps_off(packed, origin.weight).max())
+    steps = float(steps_off(integers, origin.weight).max())
     if not steps <= STEPS:
         return f"weights off by {steps:.1f} steps"
     expected, actual = (
-        torch.zeros(1) if bias is None else bias.double() for bias in (origin.bias, packed.bias)
+        torch.zeros(1) if bias is None else bias.double() for bias in (origin.bias, integers.bias)
     )
     scale = float(torch.cat([expected, actual]).abs().max())
     share = float((expected - actual).abs().max()) / scale if scale else 0.0
     return "" if share <= BIAS else f"bias off by {share:.1%} of the largest"
 
 
-def steps_off(packed: PackedWeights, weight: Tensor) -> Tensor:
+def steps_off(weights: IntegerWeights, weight: Tensor) -> Tensor:
     """How many quantization steps each int8 weight is from a float weight.
 
     Weights beyond the smallest and largest integer of a channel that uses its range are
     clipped, which is no difference: observers may choose ranges that clip.
 
     Args:
-        packed: Of an int8 layer.
+        weights: Of an int8 layer.
         weight: Float, of the same shape.
 
     Returns:
         Steps, float64, of the same shape.
     """
-    shape = (-1,) + (1,) * (packed.integers.dim() - 1)
-    exact = weight.double() / packed.scales.view(shape) + packed.zero_points.view(shape)
-    integers = packed.integers.double()
+    shape = (-1,) + (1,) * (weights.integers.dim() - 1)
+    exact = weight.double() / weights.scales.view(shape) + weights.zero_points.view(shape)
+    integers = weights.integers.double()
     low, high = integers.flatten(1).amin(1), integers.flatten(1).amax(1)
     low = torch.where(low <= -_USED, low - 0.5, -torch.inf).view(shape)
     high = torch.where(high >= _USED, high + 0.5, torch.inf).view(shape)

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ptqbench.backends.torch_engines.graph import Graph
+from ptqbench.backends.graph import Graph
 from ptqbench.core.names import is_within
-from ptqbench.measurement.layer_matching import is_foldable
-from ptqbench.measurement.matched_graphs import Inspection
+from ptqbench.measurement.layer_matching import MatchedGraph, is_foldable
 from ptqbench.quantization.build_record import BuildRecord
 
 
@@ -33,7 +32,7 @@ class Promise:
 
 @dataclass(frozen=True)
 class Conversion:
-    """What was found about conversion; layers are named by module path.
+    """What conversion left in an artifact; layers are named by module path.
 
     Attributes:
         promised: How many int8 layers there must be.
@@ -65,23 +64,23 @@ class Conversion:
 
 
 def measure_conversion(
-    inspection: Inspection, promise: Promise, record: BuildRecord | None
+    matched: MatchedGraph, promise: Promise, record: BuildRecord | None
 ) -> Conversion:
     """Compare the artifact's layers with what was promised.
 
     Args:
-        inspection: The artifact beside the float model.
-        promise: Of the recipe; an empty one asks for what the float model's graph has.
-        record: What was seen during the build, if ptqbench made the artifact.
+        matched: The artifact next to the float model.
+        promise: Of the recipe; an empty one requires what the float model's graph has.
+        record: What was seen during the build, if ptqbench built the artifact.
     """
-    graph, matches, reference = inspection.graph, inspection.matches, inspection.reference
-    wanted = [o.label for o in reference.float_layers if not promise.keeps(o.label)]
+    graph, matches, reference = matched.graph, matched.matches, matched.reference
+    required = [o.label for o in reference.float_layers if not promise.keeps(o.label)]
     int8 = [m.name for m in matches if m.layer.is_int8_layer and m.origin]
     names = {m.layer.value: m.name for m in matches}
     return Conversion(
-        promised=len(wanted) if promise.int8_layers is None else promise.int8_layers,
+        promised=len(required) if promise.int8_layers is None else promise.int8_layers,
         int8=tuple(int8),
-        missing=_without(wanted, int8),
+        missing=_without(required, int8),
         stray=tuple(
             m.name for m in matches if m.layer.is_float_layer and not promise.keeps(m.name)
         ),
@@ -96,17 +95,17 @@ def measure_conversion(
         per_tensor=tuple(
             m.name
             for m in matches
-            if promise.per_channel and m.layer.packed and not m.layer.packed.per_channel
+            if promise.per_channel and m.layer.integers and not m.layer.integers.per_channel
         ),
         unseen=None if record is None else record.unseen,
         unreached=() if record is None else record.unreached,
     )
 
 
-def _without(names: list[str], found: Iterable[str]) -> tuple[str, ...]:
-    """Names not found, counting: a layer that runs twice is there twice."""
+def _without(names: list[str], present: Iterable[str]) -> tuple[str, ...]:
+    """Names that are not present, counting: a layer that runs twice is there twice."""
     rest = list(names)
-    for name in found:
+    for name in present:
         if name in rest:
             rest.remove(name)
     return tuple(dict.fromkeys(rest))

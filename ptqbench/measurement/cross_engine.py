@@ -1,4 +1,4 @@
-"""What a file that records no engine does under each of them."""
+"""What a file that records no backend gives on each of them."""
 
 from __future__ import annotations
 
@@ -9,14 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ptqbench.backends.torch_engines.artifact import reason_of
-from ptqbench.backends.torch_engines.engine import engine_set
-from ptqbench.backends.torch_engines.foreign_artifact import GivenArtifact
-from ptqbench.measurement.model_type import Model
-from ptqbench.measurement.sqnr import decibels
+from ptqbench.backends.backend import Backend, Model
+from ptqbench.backends.foreign_artifact import ForeignArtifact
+from ptqbench.measurement.replay import NotStartedError, ReplayProcess
+from ptqbench.measurement.sqnr import LogitNoise, decibels
 
 BETTER_DB = 3.0
-"""More SQNR by that much under another engine is more than engines that compute alike differ."""
+"""Engines that compute alike differ by less SQNR than that."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +23,11 @@ class UnderEngine:
     """Logits of a file under one engine.
 
     Attributes:
-        engine: torch quantized engine.
-        same: Whether they are those under the engine that the file is judged under, bit by
+        engine: Name of the engine.
+        same: Whether they equal those under the engine that the file is judged under, bit by
             bit.
         sqnr_db: Signal-to-quantization-noise ratio to float32 on the few images, in dB; None
-            where the file does not run.
+            if the file does not run.
         error: Why it does not run; empty if it does.
     """
 
@@ -39,53 +38,54 @@ class UnderEngine:
 
 
 def measure_engines(
-    given: GivenArtifact, float32: Model, images: Tensor, engines: Iterable[str]
+    artifact: ForeignArtifact,
+    backend: Backend,
+    float32: Model,
+    images: Tensor,
+    others: Iterable[Backend],
+    process: ReplayProcess,
 ) -> tuple[UnderEngine, ...]:
-    """Run a file under its own engine, which comes first, and under others.
+    """Run a file on its own backend, which comes first, and on others.
 
     Args:
-        given: The file, and the engine that it is judged under.
+        artifact: The file, to be loaded on ``backend``.
+        backend: The one that it is judged on; there it was tried out.
         float32: The original.
         images: A few, ``N×C×H×W`` float32.
-        engines: The others.
+        others: Other backends of the same runtime, which run it in ``process``: it may kill
+            the process there.
+        process: Another process.
     """
     with torch.inference_mode():
         original = float32(images)
-    own = given.info.engine
-    chosen = _logits(given, own, images)
-    found = []
-    for engine in dict.fromkeys((own, *engines)):
-        logits = chosen if engine == own else _logits(given, engine, images)
-        if isinstance(logits, str):
-            found.append(UnderEngine(engine, False, None, logits))
+        expected = artifact.load()(images)
+    results = [_under(backend.engine, original, expected, expected)]
+    for other in others:
+        try:
+            replayed = process.replay(other, artifact.path, images)
+        except NotStartedError as error:
+            results.append(UnderEngine(other.engine, False, None, str(error)))
             continue
-        same = isinstance(chosen, Tensor) and torch.equal(chosen, logits)
-        found.append(UnderEngine(engine, same, sqnr_db(original, logits)))
-    return tuple(found)
+        if replayed.logits is None:
+            results.append(UnderEngine(other.engine, False, None, replayed.error))
+            continue
+        logits = torch.from_numpy(replayed.logits)
+        results.append(_under(other.engine, original, expected, logits))
+    return tuple(results)
 
 
-def sqnr_db(exact: Tensor, quantized: Tensor) -> float:
-    """Signal-to-quantization-noise ratio of logits in dB."""
-    signal = float(exact.double().square().sum())
-    return decibels(signal, float((exact.double() - quantized.double()).square().sum()))
-
-
-def better_elsewhere(found: Sequence[UnderEngine]) -> UnderEngine | None:
-    """The engine under which the logits are clearly nearer to float32's than under the first."""
-    if not found:
+def better_elsewhere(results: Sequence[UnderEngine]) -> UnderEngine | None:
+    """The engine whose logits are clearly closer to float32's than those of the first one."""
+    if not results:
         return None
-    own = found[0].sqnr_db
-    if own is None or math.isinf(own):
+    first = results[0].sqnr_db
+    if first is None or math.isinf(first):
         return None
-    others = [other for other in found[1:] if (other.sqnr_db or -math.inf) >= own + BETTER_DB]
+    others = [other for other in results[1:] if (other.sqnr_db or -math.inf) >= first + BETTER_DB]
     return max(others, key=lambda other: other.sqnr_db or -math.inf, default=None)
 
 
-def _logits(given: GivenArtifact, engine: str, images: Tensor) -> Tensor | str:
-    """Logits under an engine, or why there are none."""
-    with engine_set(engine):
-        try:
-            with torch.inference_mode():
-                return given.under(engine).load()(images)
-        except Exception as error:  # what strangers' files raise has no list
-            return reason_of(error)
+def _under(engine: str, original: Tensor, expected: Tensor, logits: Tensor) -> UnderEngine:
+    noise = LogitNoise.of(original, logits)
+    same = torch.equal(expected, logits)
+    return UnderEngine(engine, same, decibels(noise.signal, noise.noise))

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ptqbench.backends.torch_engines.graph import Graph
-from ptqbench.backends.torch_engines.operators import Operator
+from ptqbench.backends.graph import Graph, Operator
 from ptqbench.measurement.bn_folding import Folding
-from ptqbench.measurement.layer_matching import Match, activation_after, unfused_after
-from ptqbench.measurement.matched_graphs import Inspection
+from ptqbench.measurement.layer_matching import (
+    Match,
+    MatchedGraph,
+    activation_after,
+    unfused_after,
+)
 from ptqbench.quantization.build_record import BuildRecord
 
 
 @dataclass(frozen=True)
 class Fusion:
-    """What was found about fusion.
+    """How the fusion groups of the float model ended up in an artifact.
 
     Attributes:
         groups: Layers of the float model that a BatchNorm or a ReLU directly follows, without
@@ -24,11 +27,11 @@ class Fusion:
             that the float model has there.
         problems: What is wrong, each with the module path.
         error: Largest relative difference between fused and unfused float logits; None
-            where the file brings no record of its build.
+            if the file has no record of its build.
         images: Number of images that ``error`` was measured on.
         untraceable: Why the build's graph could not be searched; empty if it was.
-        folding: Whether the int8 weights are the folded float weights; None if that was
-            not looked at.
+        folding: Whether the int8 weights are the folded float weights; None if they were
+            not compared.
     """
 
     groups: int
@@ -41,7 +44,7 @@ class Fusion:
 
 
 def measure_fusion(
-    inspection: Inspection,
+    matched: MatchedGraph,
     record: BuildRecord | None,
     folding: Folding | None = None,
     keeps: Callable[[str], bool] = lambda name: False,
@@ -49,22 +52,22 @@ def measure_fusion(
     """Compare what follows each layer in the artifact with what follows it in float.
 
     Args:
-        inspection: The artifact beside the float model.
-        record: What was seen during the build, if ptqbench made the artifact.
-        folding: What the weights say, where there is no record.
+        matched: The artifact next to the float model.
+        record: What was seen during the build, if ptqbench built the artifact.
+        folding: How the weights compare, if there is no record.
         keeps: Whether the layer of a path is meant to stay float32.
     """
-    reference = inspection.reference
+    reference = matched.reference
 
     def counts(layer: Operator) -> bool:
         return _is_group(layer, reference) and not keeps(layer.label)
 
     problems: list[str] = []
     fused = 0
-    for match in inspection.matches:
-        found = tuple(_problems(match, inspection))
-        problems += found
-        fused += not found and match.origin is not None and counts(match.origin)
+    for match in matched.matches:
+        wrong = tuple(_problems(match, matched))
+        problems += wrong
+        fused += not wrong and match.origin is not None and counts(match.origin)
     if record is not None:
         problems += _recorded(record)
     return Fusion(
@@ -84,14 +87,14 @@ def _is_group(layer: Operator, reference: Graph) -> bool:
     return (after is not None and after.is_batch_norm) or activation_after(reference, layer) != ""
 
 
-def _problems(match: Match, inspection: Inspection) -> Iterator[str]:
+def _problems(match: Match, matched: MatchedGraph) -> Iterator[str]:
     layer = match.layer
-    if left := unfused_after(inspection.graph, layer):
+    if left := unfused_after(matched.graph, layer):
         yield f"{match.name}: the {left} that follows is not fused into it"
     if match.origin is None:
         return
-    expected = activation_after(inspection.reference, match.origin)
-    actual = activation_after(inspection.graph, layer)
+    expected = activation_after(matched.reference, match.origin)
+    actual = activation_after(matched.graph, layer)
     if actual == "relu" and not expected:
         yield (
             f"{match.name}: a ReLU is folded into it that the float model does not have there "
@@ -110,7 +113,7 @@ def _recorded(record: BuildRecord) -> Iterator[str]:
         )
     texts = (
         (record.unfused, "declared as a group, but not fused"),
-        (record.extra, "fused, but no declared group asks for it"),
+        (record.extra, "fused, but no declared group requires it"),
         (record.undeclared, "belong together in the float model, but no group declares them"),
         (record.wrong, "declared as a group, but the float model does not run them so"),
         (record.left, "could be fused, but are still apart in the fused model"),

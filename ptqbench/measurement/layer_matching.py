@@ -1,4 +1,4 @@
-"""Which layer of the float model an artifact's layer is: found by its weights.
+"""Which layer of the float model each layer of an artifact is, recognised by its weights.
 
 A frozen graph has no module names, and another tool's file may order layers differently.
 What identifies a layer is what it computes: folding a BatchNorm scales each output channel
@@ -12,15 +12,12 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from ptqbench.backends.torch_engines.graph import Graph
-from ptqbench.backends.torch_engines.operators import RELU6S, RELUS, Operator
+from ptqbench.backends.graph import Graph, Operator, Role
 
 SAME = 0.6
 """Mean |cosine| per channel: rounding to 7 bits leaves above 0.9, chance gives below 0.3."""
 _CHANNELS = 64
 """Channels compared; the directions of a few are enough to tell layers apart."""
-
-_LOOKED_THROUGH = frozenset({"aten::dequantize", "aten::quantize_per_tensor"})
 
 
 @dataclass(frozen=True)
@@ -39,8 +36,28 @@ class Match:
 
     @property
     def name(self) -> str:
-        """Module path in the float model, or what else it can be called."""
+        """Module path in the float model, or the label of the layer if it has no origin."""
         return self.origin.path or self.origin.label if self.origin else self.layer.label
+
+
+@dataclass(frozen=True)
+class MatchedGraph:
+    """An artifact's graph next to that of the float model.
+
+    Attributes:
+        graph: Of the artifact, as its file has it.
+        reference: Of the float model, with module paths.
+        matches: Which layer of the float model each layer of the artifact is.
+    """
+
+    graph: Graph
+    reference: Graph
+    matches: tuple[Match, ...]
+
+
+def match_graphs(graph: Graph, reference: Graph) -> MatchedGraph:
+    """Match an artifact's graph with that of the float model; see :func:`match_layers`."""
+    return MatchedGraph(graph, reference, match_layers(graph, reference))
 
 
 def match_layers(graph: Graph, reference: Graph) -> tuple[Match, ...]:
@@ -62,23 +79,23 @@ def match_layers(graph: Graph, reference: Graph) -> tuple[Match, ...]:
         for j, origin in enumerate(origins)
         if (right := _weights(origin)) is not None and left.shape == right.shape
     ]
-    found: dict[int, Match] = {}
+    matches: dict[int, Match] = {}
     best: dict[int, float] = {}
     taken: set[int] = set()
     for value, i, j in sorted(pairs, key=lambda pair: -pair[0]):
         best.setdefault(i, value)
-        if value >= SAME and i not in found and j not in taken:
-            found[i] = Match(layers[i], origins[j], value)
+        if value >= SAME and i not in matches and j not in taken:
+            matches[i] = Match(layers[i], origins[j], value)
             taken.add(j)
     return tuple(
-        found.get(i) or Match(layer, None, best.get(i, 0.0)) for i, layer in enumerate(layers)
+        matches.get(i) or Match(layer, None, best.get(i, 0.0)) for i, layer in enumerate(layers)
     )
 
 
 def similarity(left: Tensor, right: Tensor) -> float:
     """Mean absolute cosine between the output channels of two weights of equal shape.
 
-    Channels that rounding has emptied say nothing and are left out.
+    Channels that are zero after rounding are left out.
     """
     first, second = (w[:_CHANNELS].flatten(1).float() for w in (left, right))
     alive = (first.abs().amax(1) > 0) & (second.abs().amax(1) > 0)
@@ -88,54 +105,48 @@ def similarity(left: Tensor, right: Tensor) -> float:
 
 
 def _weights(layer: Operator) -> Tensor | None:
-    if layer.packed is None:
-        return layer.weight
-    packed = layer.packed
-    shape = (-1,) + (1,) * (packed.integers.dim() - 1)
-    return packed.integers.float() - packed.zero_points.view(shape)
+    return layer.weight if layer.integers is None else layer.integers.centred
 
 
 def activation_after(graph: Graph, layer: Operator) -> str:
     """The activation that only this layer's output goes through: relu, relu6 or none.
 
-    A BatchNorm, observers and (de)quantization in between are looked through.
+    A BatchNorm and (de)quantization in between are ignored.
     """
-    if layer.is_int8_layer and "_relu" in layer.kind:
-        return "relu"
+    if layer.activation:
+        return layer.activation
     reader = graph.only_reader(layer)
-    while reader is not None and (reader.is_batch_norm or reader.kind in _LOOKED_THROUGH):
+    while reader is not None and reader.role in (Role.BATCH_NORM, Role.CONVERSION):
         reader = graph.only_reader(reader)
-    if reader is None:
-        return ""
-    return "relu" if reader.kind in RELUS else "relu6" if reader.kind in RELU6S else ""
+    return reader.role.value if reader and reader.role in (Role.RELU, Role.RELU6) else ""
 
 
 def unfused_after(graph: Graph, layer: Operator) -> str:
-    """What still follows a layer that its kernel could do itself; empty if nothing does.
+    """What still follows a layer although its kernel could do it; empty if nothing does.
 
-    BatchNorm can be folded into any convolution or linear layer; a ReLU needs the int8
-    kernel ``…_relu``, which there is for static int8 layers with nothing in between.
+    BatchNorm can be folded into any convolution or linear layer; a ReLU needs an int8
+    kernel with a ReLU, which exists for static int8 layers with nothing in between.
     """
     reader = graph.only_reader(layer)
     if reader is None:
         return ""
     if reader.is_batch_norm:
         return "BatchNorm"
-    plain = layer.is_int8_layer and "_relu" not in layer.kind and layer.scale is not None
-    return "ReLU" if plain and reader.kind in RELUS else ""
+    plain = layer.is_int8_layer and not layer.activation and layer.scale is not None
+    return "ReLU" if plain and reader.role is Role.RELU else ""
 
 
 def is_foldable(graph: Graph, batch_norm: Operator) -> bool:
-    """Whether a BatchNorm could be folded into a layer: it alone reads what a layer gives.
+    """Whether a BatchNorm could be folded into a layer: it alone reads the layer's output.
 
     One in front of a convolution, or behind an addition or a concatenation, cannot.
-    (De)quantization in between is looked through.
+    (De)quantization in between is ignored.
     """
-    reader, maker = batch_norm, graph.maker(batch_norm)
-    while maker is not None and graph.only_reader(maker) is reader:
-        if maker.is_int8_layer or maker.is_float_layer:
+    reader, producer = batch_norm, graph.producer(batch_norm)
+    while producer is not None and graph.only_reader(producer) is reader:
+        if producer.is_int8_layer or producer.is_float_layer:
             return True
-        if maker.kind not in _LOOKED_THROUGH:
+        if producer.role is not Role.CONVERSION:
             return False
-        reader, maker = maker, graph.maker(maker)
+        reader, producer = producer, graph.producer(producer)
     return False

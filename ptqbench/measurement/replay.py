@@ -1,70 +1,326 @@
-"""Load an artifact and run it, in an interpreter that has seen nothing else.
+"""Run a file in another process: a fresh one, which a bad file cannot take this one down with.
 
-``python -m ptqbench.measurement.replay`` says ``ready`` once it has imported torch, reads one
-line of JSON from stdin (:class:`Job`), writes the logits and prints the engine that computed
-them. It ends if nobody has a job for it.
+``python -m ptqbench.measurement.replay`` says ``ready`` once it has imported torch. It then
+reads jobs from stdin, one line of JSON each, and answers each with a line of JSON. It ends
+with its stdin. :class:`ReplayProcess` is the other end of the pipes.
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
+import signal
+import subprocess
 import sys
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from threading import Timer
+from typing import IO, TYPE_CHECKING, Any, Literal
 
-import numpy as np
-import torch
+from ptqbench.core.child_process import start_python
+from ptqbench.errors import UserError
 
-from ptqbench.backends.torch_engines.artifact import load_script, reason_of
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from ptqbench.backends.backend import Backend
+    from ptqbench.backends.foreign_artifact import Behaviour
+
+TIMEOUT_S = 600.0
+"""How long a job may take."""
+READY = "ready"
+"""What the other process writes first."""
+
+
+class NotStartedError(Exception):
+    """No other process could be started, so that nothing can be said about the file."""
+
+
+class FileKillsProcessError(Exception):
+    """The process that ran a file died or hung, which loading the file here would repeat."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to run.
+    """What the other process shall do.
 
     Attributes:
-        artifact: Path of the TorchScript file.
-        images: Path of an ``.npy`` file, ``N×C×H×W`` float32.
-        logits: Path of the ``.npy`` file to write, ``N×K`` float32.
-        engine: torch quantized engine to load and run it under.
-        threads: Threads to run with.
+        task: ``replay``: compute logits; ``try``: see what the file takes and gives.
+        backend: Name of the backend to load and run it on.
+        module: Module that registers the backend.
+        artifact: Path of the file.
+        folder: Holds ``images.npy`` and, to try a file, ``latency.npy``: ``N×C×H×W`` float32;
+            ``logits.npy`` is written there, ``N×K`` float32.
+        threads: Number of threads to run with.
+        classes: Number of logits that the float32 model has.
     """
 
+    task: Literal["replay", "try"]
+    backend: str
+    module: str
     artifact: str
-    images: str
-    logits: str
-    engine: str
-    threads: int = 1
+    folder: str
+    threads: int
+    classes: int = 0
 
 
-def main() -> int:
-    """Do the job that stdin describes.
+@dataclass(frozen=True)
+class Replayed:
+    """What another process made of a file.
 
-    Returns:
-        Exit code: 0, or 1 with the reason as the last line of stderr.
+    Attributes:
+        logits: ``N×K`` float32; None if the file did not run.
+        engine: Engine that computed them; empty if the file did not run.
+        error: Why the file did not run; empty if it did.
     """
-    print("ready", flush=True)
-    line = sys.stdin.readline()
-    if not line.strip():
-        return 0
-    job = Job(**json.loads(line))
+
+    logits: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None
+    engine: str = ""
+    error: str = ""
+
+
+class ReplayProcess:
+    """An interpreter that waits for artifacts to run.
+
+    Importing torch takes as long as all gates of a small model that look inside its file.
+    Started while this process imports torch itself, the other one costs no time. It has seen
+    nothing when it gets its first job, and ends without one. If a file kills it, the next job
+    gets a new one.
+    """
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="ptqbench-")
+        self._process: subprocess.Popen[bytes] | None = None
+        self._ready = False
+        self._problem = ""
+        self._start()
+
+    def __enter__(self) -> ReplayProcess:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the process, whatever it is doing."""
+        self._end()
+        self._folder.cleanup()
+
+    def ready(self) -> None:
+        """Wait until it has imported torch, so that it takes no time from what is timed.
+
+        A process that cannot start is reported when it gets a job.
+        """
+        if self._process is None or self._ready or self._problem:
+            return
+        try:
+            self._ready = self._read(TIMEOUT_S) == READY
+        except FileKillsProcessError as error:
+            self._problem = str(error)
+        else:
+            self._problem = "" if self._ready else self._ending()
+
+    def start(self, backend: Backend, artifact: Path, images: Tensor) -> None:
+        """Have a file run while this process does something else; :meth:`result` waits.
+
+        Args:
+            backend: What to load and run it on.
+            artifact: The file.
+            images: ``N×C×H×W`` float32.
+        """
+        self._save("images", images)
+        self._file("logits").unlink(missing_ok=True)
+        self._send(self._job("replay", backend, artifact))
+
+    def result(self) -> Replayed:
+        """Wait for the job that :meth:`start` gave it.
+
+        Raises:
+            NotStartedError: No process could be started.
+        """
+        import numpy as np
+
+        try:
+            answer = self._answer()
+        except FileKillsProcessError as error:
+            return Replayed(None, error=str(error))
+        if "error" in answer:
+            return Replayed(None, error=str(answer["error"]))
+        return Replayed(np.load(self._file("logits")), str(answer["engine"]))
+
+    def replay(self, backend: Backend, artifact: Path, images: Tensor) -> Replayed:
+        """Run a file and wait for it; see :meth:`start` and :meth:`result`."""
+        self.start(backend, artifact, images)
+        return self.result()
+
+    def try_out(
+        self, backend: Backend, artifact: Path, images: Tensor, latency: Tensor, classes: int
+    ) -> Behaviour:
+        """See what a foreign file takes and gives; see ``foreign_artifact.try_out``.
+
+        Raises:
+            NotStartedError: No process could be started.
+            FileKillsProcessError: The file kills the process that loads or runs it, or hangs.
+            NotRunningError: It cannot be loaded, or runs on no input.
+            UserError: It runs, but on other inputs or with other outputs than it should.
+        """
+        from ptqbench.backends.foreign_artifact import Behaviour, NotRunningError
+
+        self._save("images", images)
+        self._save("latency", latency)
+        self._send(self._job("try", backend, artifact, classes))
+        answer = self._answer()
+        if "refusal" in answer:
+            raise UserError(str(answer["refusal"]))
+        if "error" in answer:
+            raise NotRunningError(str(answer["error"]), loads=bool(answer["loads"]))
+        return Behaviour(bool(answer["one_at_a_time"]), bool(answer["probabilities"]))
+
+    def _job(
+        self, task: Literal["replay", "try"], backend: Backend, artifact: Path, classes: int = 0
+    ) -> Job:
+        import torch
+
+        module, path = type(backend).__module__, str(artifact.resolve())
+        threads = torch.get_num_threads()
+        return Job(task, backend.name, module, path, self._folder.name, threads, classes)
+
+    def _start(self) -> None:
+        self._process, self._ready, self._problem = None, False, ""
+        # Not a pipe: nobody reads it while the process runs.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in _end)
+        try:
+            self._process = start_python(__name__, stderr=self._errors)
+        except OSError as error:
+            self._problem = error.strerror or str(error)
+
+    def _end(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+        self._errors.close()
+
+    def _send(self, job: Job) -> None:
+        if self._ready and self._process is not None and self._process.poll() is not None:
+            self._end()
+            self._start()
+        self.ready()
+        if self._problem or self._process is None or self._process.stdin is None:
+            return
+        try:
+            self._process.stdin.write(f"{json.dumps(asdict(job))}\n".encode())
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            self._problem = self._ending()
+
+    def _answer(self) -> Mapping[str, Any]:
+        if self._problem:
+            raise NotStartedError(
+                "The artifact could not be run in another process, which did not start: "
+                f"{self._problem}."
+            )
+        line = self._read(TIMEOUT_S)
+        if not line:
+            raise FileKillsProcessError(self._ending())
+        answer: Mapping[str, Any] = json.loads(line)
+        return answer
+
+    def _read(self, timeout: float) -> str:
+        """A line that the process writes; empty if it ends instead.
+
+        Raises:
+            FileKillsProcessError: It did not write one in time, and was killed.
+        """
+        assert self._process is not None and self._process.stdout is not None
+        timer = Timer(timeout, self._process.kill)
+        timer.start()
+        try:
+            line = self._process.stdout.readline().decode("utf-8", "replace").strip()
+        finally:
+            in_time = timer.is_alive()
+            timer.cancel()
+        if not line and not in_time:
+            raise FileKillsProcessError(f"it did not finish within {timeout:g} s")
+        return line
+
+    def _ending(self) -> str:
+        """How the process ended: its signal, its last words or its exit code."""
+        assert self._process is not None
+        code = self._process.wait()
+        if code < 0:
+            return f"its process was killed by {signal.Signals(-code).name}"
+        self._errors.seek(0)
+        words = self._errors.read().decode("utf-8", "replace").splitlines()
+        words = [line.strip() for line in words if line.strip()]
+        return words[-1] if words else f"its process ended with code {code}"
+
+    def _save(self, name: str, images: Tensor) -> None:
+        import numpy as np
+
+        np.save(self._file(name), images.numpy())
+
+    def _file(self, name: str) -> Path:
+        return Path(self._folder.name) / f"{name}.npy"
+
+
+def main() -> None:
+    """Serve jobs until stdin ends."""
+    # Ctrl-C reaches the whole process group; the parent decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with _answers() as answers:
+        import torch  # noqa: F401  (what the parent waits for)
+
+        import ptqbench.backends.registry  # noqa: F401
+
+        print(READY, file=answers, flush=True)
+        for line in sys.stdin:
+            print(json.dumps(_do(Job(**json.loads(line)))), file=answers, flush=True)
+
+
+@contextmanager
+def _answers() -> Iterator[IO[str]]:
+    """What was stdout, for answers alone: what libraries and files print goes to stderr."""
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)
+        yield answers
+
+
+def _do(job: Job) -> dict[str, object]:
+    """Do a job, and answer it."""
+    import numpy as np
+    import torch
+
+    from ptqbench.backends import foreign_artifact
+    from ptqbench.backends.registry import BACKENDS
+
+    importlib.import_module(job.module)
+    backend = BACKENDS.get(job.backend)
     torch.set_num_threads(job.threads)
+    folder = Path(job.folder)
+    images = torch.from_numpy(np.load(folder / "images.npy"))
     try:
-        # The engine must be set before loading: weights are packed for it while loading.
-        script = load_script(Path(job.artifact), job.engine)
+        if job.task == "try":
+            latency = torch.from_numpy(np.load(folder / "latency.npy"))
+            path = Path(job.artifact)
+            return asdict(foreign_artifact.try_out(backend, path, images, job.classes, latency))
         with torch.inference_mode():
-            logits = script(torch.from_numpy(np.load(job.images)))
-    except (RuntimeError, ValueError, OSError) as error:
-        print(reason_of(error), file=sys.stderr)
-        return 1
-    np.save(job.logits, logits.numpy())
-    print(json.dumps({"engine": torch.backends.quantized.engine}))
-    return 0
+            logits = backend.load(Path(job.artifact), job.threads)(images)
+        np.save(folder / "logits.npy", logits.numpy())
+        return {"engine": backend.active_engine()}
+    except foreign_artifact.NotRunningError as problem:
+        return {"error": str(problem), "loads": problem.loads}
+    except UserError as problem:
+        return {"refusal": str(problem)}
+    except Exception as error:  # there is no list of what foreign files raise
+        return {"error": backend.reason(error), "loads": False}
 
 
 if __name__ == "__main__":
-    code = main()
-    sys.stdout.flush()
+    main()
     sys.stderr.flush()
-    os._exit(code)  # taking torch down takes half a second
+    os._exit(0)  # taking torch down takes half a second

@@ -1,32 +1,32 @@
 """Do an artifact's int8 layers compute what integers would, here and without VNNI?
 
-Layer by layer: the artifact's graph runs on a few images, and what each int8 layer gives
-is compared with exact integer arithmetic on the very input that it got. Errors do not
-add up from layer to layer, so that a layer that is named is one that saturates itself.
+Layer by layer: the artifact runs on a few images, and the output of each int8 layer is
+compared with exact integer arithmetic on the very input that it read. Errors do not add up
+from layer to layer, so that a layer that is named is one that saturates itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ptqbench.backends.torch_engines.integer_reference import (
-    Traffic,
+from ptqbench.backends.backend import Backend
+from ptqbench.backends.graph import Graph, Operator
+from ptqbench.backends.integer_reference import (
+    LayerTraffic,
     exact_output,
-    frozen,
     highest_inputs,
     leaves_int16,
-    traffic,
 )
-from ptqbench.backends.torch_engines.saturation_probe import probe_engine
 from ptqbench.core.phases import Phases
-from ptqbench.measurement.matched_graphs import Inspection, inspect_script
+from ptqbench.measurement.layer_matching import match_layers
 
 STEP = 1.0
-"""Engines round once more or less than the exact reference: one output step is no error."""
+"""Engines round once more or less than the exact reference: one output step is not an error."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class LayerArithmetic:
 
     Attributes:
         name: Module path.
-        outputs: Outputs compared; 0 if it could not be run apart.
+        outputs: Outputs compared; 0 if its traffic could not be recorded.
         wrong: Outputs more than one step off.
         worst: Largest difference in output steps.
         by_weights: Whether its weights let two products leave 16 bits for some input.
@@ -52,17 +52,17 @@ class LayerArithmetic:
 
 @dataclass(frozen=True)
 class Saturation:
-    """What was found about saturation.
+    """How the int8 layers of an artifact compare with exact arithmetic.
 
     Attributes:
-        engine: torch quantized engine.
-        probe: Share of its true value that full-range layers come out at, by kind; 1 is
-            exact.
+        engine: Name of the engine.
+        probe: Share of the true value that full-range layers compute, by kind; 1 is exact;
+            empty if the backend cannot execute a layer on its own.
         layers: Every int8 layer.
         images: How many images ran.
         saturates_elsewhere: Whether the engine's kernels add in 16 bits on CPUs without
             VNNI, whatever today's does.
-        error: Why the graph could not be run apart; empty if it was.
+        error: Why no traffic could be recorded; empty if it was.
     """
 
     engine: str
@@ -84,55 +84,52 @@ class Saturation:
 
 
 def measure_saturation(
-    inspection: Inspection,
-    engine: str,
+    path: Path,
+    backend: Backend,
+    reference: Graph,
     images: Tensor,
     *,
-    saturates_elsewhere: bool,
     phases: Phases | None = None,
 ) -> Saturation:
     """Probe the engine, and compare the artifact's layers with exact integer arithmetic.
 
     Args:
-        inspection: The artifact beside the float model, which has the names of layers.
-        engine: torch quantized engine that it runs under.
+        path: The artifact.
+        backend: What it runs on.
+        reference: Graph of the float model, which has the names of layers.
         images: A few, ``N×C×H×W`` float32; two of 64×64 take well under a second.
-        saturates_elsewhere: Whether the engine adds in 16 bits on CPUs without VNNI.
         phases: Where the forward pass is counted.
     """
-    script = frozen(inspection.script)
-    if script is not inspection.script:
-        inspection = inspect_script(script, inspection.reference)
-    graph = inspection.graph
-    names = {m.layer.value: m.name for m in inspection.matches}
-    error = ""
-    try:
-        seen = {t.layer.value: t for t in traffic(script, graph, images, engine, phases)}
-    except RuntimeError as failure:
-        seen, error = {}, str(failure).strip().splitlines()[-1]
-    layers = []
-    for operator in graph.int8_layers:
-        assert operator.packed is not None
-        by_weights = leaves_int16(operator.packed)
-        found = seen.get(operator.value)
-        outputs = wrong = 0
-        worst = 0.0
-        by_images = by_weights
-        if found is not None:
-            outputs, wrong, worst = compare(found)
-            by_images = by_weights and leaves_int16(
-                operator.packed, highest_inputs(operator, found.source)
-            )
-        layers.append(
-            LayerArithmetic(names[operator.value], outputs, wrong, worst, by_weights, by_images)
-        )
-    probe = probe_engine(engine)
-    return Saturation(engine, probe, tuple(layers), len(images), saturates_elsewhere, error)
+    run = backend.exact(path, images, phases)
+    names = {m.layer.value: m.name for m in match_layers(run.graph, reference)}
+    traffic = {each.layer.value: each for each in run.traffic}
+    layers = tuple(
+        _arithmetic(names[layer.value], layer, traffic.get(layer.value))
+        for layer in run.graph.int8_layers
+    )
+    return Saturation(
+        engine=backend.engine,
+        probe=backend.probe(),
+        layers=layers,
+        images=len(images),
+        saturates_elsewhere=bool(backend.sums_in_16_bits),
+        error=run.error,
+    )
 
 
-def compare(found: Traffic) -> tuple[int, int, float]:
+def _arithmetic(name: str, layer: Operator, traffic: LayerTraffic | None) -> LayerArithmetic:
+    assert layer.integers is not None
+    by_weights = leaves_int16(layer.integers)
+    if traffic is None:
+        return LayerArithmetic(name, 0, 0, 0.0, by_weights, by_weights)
+    outputs, wrong, worst = compare(traffic)
+    by_images = by_weights and leaves_int16(layer.integers, highest_inputs(layer, traffic.source))
+    return LayerArithmetic(name, outputs, wrong, worst, by_weights, by_images)
+
+
+def compare(traffic: LayerTraffic) -> tuple[int, int, float]:
     """Outputs of a layer, how many are more than a step off, and by how many steps at most."""
     with torch.inference_mode():
-        difference = found.output.int_repr().double() - exact_output(found.layer, found.source)
-    size = difference.abs()
+        expected = exact_output(traffic.layer, traffic.source)
+        size = (traffic.output.integers.double() - expected).abs()
     return size.numel(), int((size > STEP).sum()), float(size.max())

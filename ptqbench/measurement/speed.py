@@ -20,10 +20,10 @@ from statistics import median
 import torch
 from torch import Tensor
 
+from ptqbench.backends.backend import Model
 from ptqbench.core.progress import Progress, silent
 from ptqbench.errors import UserError
 from ptqbench.measurement.intervals import Estimate, noise_factor, ratio_interval
-from ptqbench.measurement.model_type import Model
 
 Clock = Callable[[], float]
 """Seconds from some fixed moment, monotonic."""

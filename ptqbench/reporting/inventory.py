@@ -241,7 +241,7 @@ def _recipe(recipe: Recipe) -> RecipeEntry:
 def inventory() -> Inventory:
     """What is registered in this installation, on this CPU."""
     from ptqbench.backends.cpu import instruction_set
-    from ptqbench.backends.torch_engines.engine import BACKENDS
+    from ptqbench.backends.registry import BACKENDS
     from ptqbench.core.package_data import fixtures_dir
     from ptqbench.models.catalog import MODELS
     from ptqbench.recipes import RECIPES

@@ -6,16 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 
+from ptqbench.backends.artifact import Artifact
+from ptqbench.backends.backend import Backend, Model
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.torch_engines.artifact import Artifact
-from ptqbench.backends.torch_engines.engine import TorchBackend
-from ptqbench.backends.torch_engines.graph import read_module
+from ptqbench.backends.float_reference import read_float_graph
 from ptqbench.core.registry import Registry
 from ptqbench.evaluation.case import BATCH_SIZE, Subject, inspection_images, made_by
 from ptqbench.gates import GATES, Evidence, Thresholds, accuracy_settled
 from ptqbench.measurement.accuracy import Accuracy, measure_accuracy
-from ptqbench.measurement.artifact_inspection import Inside
-from ptqbench.measurement.model_type import Model
+from ptqbench.measurement.artifact_inspection import ArtifactInspection
+from ptqbench.measurement.fidelity import Fidelity
+from ptqbench.measurement.replay import NotStartedError
 from ptqbench.measurement.size import Size, measure_size
 from ptqbench.measurement.speed import Speed, measure_speed, pick_fastest, that_run
 from ptqbench.testing.shared_cache import SharedFolder, SharedLogits
@@ -40,7 +41,7 @@ class Bench:
     """
 
     subject: Subject
-    backend: TorchBackend
+    backend: Backend
     int8: Artifact
     float32: Artifact
     thresholds: Thresholds
@@ -48,12 +49,12 @@ class Bench:
     workers: int
 
     @cached_property
-    def inside(self) -> Inside:
+    def inside(self) -> ArtifactInspection:
         """Looks inside the int8 artifact; the gates that do so share it."""
         images = inspection_images(self.subject)
         made = made_by(self.subject.recipe, self.backend, self.int8)
-        reference = read_module(self.subject.model, images[:1])
-        return Inside(made, self.int8.load(), reference, images)
+        reference = read_float_graph(self.subject.model, images[:1])
+        return ArtifactInspection(made, self.int8.load(), reference, images)
 
 
 Measure = Callable[[Bench], object]
@@ -129,10 +130,22 @@ def measure_pairs(bench: Bench) -> Speed:
     )
 
 
+def measure_replayed(bench: Bench) -> Fidelity:
+    """Logits of a fresh process.
+
+    Raises:
+        NotMeasured: No process could be started.
+    """
+    try:
+        return bench.inside.fidelity
+    except NotStartedError as error:
+        raise NotMeasured(str(error)) from None
+
+
 MEASURES.add("accuracy", measure_paired)
 MEASURES.add("size", measure_bytes)
 MEASURES.add("speed", measure_pairs)
 MEASURES.add("fusion", lambda bench: bench.inside.fusion)
 MEASURES.add("conversion", lambda bench: bench.inside.conversion)
-MEASURES.add("fidelity", lambda bench: bench.inside.fidelity)
+MEASURES.add("fidelity", measure_replayed)
 MEASURES.add("saturation", lambda bench: bench.inside.saturation)

@@ -120,7 +120,7 @@ class State:
         wanted = self.settings.value("backends", model)
         if MEASURED in wanted.value:
             # Measuring takes longer than collecting tests may.
-            from ptqbench.backends.torch_engines.engine import default_backend
+            from ptqbench.backends.registry import default_backend
 
             return [default_backend()]
         return chosen_backends(wanted.value, wanted.origin, self.runner.backends())

@@ -10,9 +10,9 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
+from ptqbench.backends.backend import Model
 from ptqbench.core.atomic import atomic_path
 from ptqbench.data.image_set import ImageSet, broken_in, expected_labels
-from ptqbench.measurement.model_type import Model
 
 
 class SharedFolder:

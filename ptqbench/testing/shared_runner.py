@@ -12,9 +12,11 @@ from typing import Any
 
 import torch
 
+from ptqbench.backends.artifact import Artifact
+from ptqbench.backends.backend import Backend
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.torch_engines.artifact import Artifact, load_script
-from ptqbench.backends.torch_engines.engine import BACKENDS, TorchBackend, process_unchanged
+from ptqbench.backends.process_state import process_unchanged
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.names import safe_file_name
 from ptqbench.core.phases import Phases
@@ -184,17 +186,14 @@ class SharedRunner:
 
 def operations(artifact: Artifact) -> dict[str, float | None]:
     """How many convolutions and linear layers of an artifact's graph are int8 and float32."""
-    graph = load_script(artifact.path, artifact.info.engine).inlined_graph
-    kinds = [node.kind() for node in graph.nodes()]
-    quantized = ("quantized::conv", "quantized::linear")
-    floating = ("aten::_convolution", "aten::conv", "aten::linear", "aten::addmm")
+    graph = BACKENDS.get(artifact.info.backend).layers(artifact.path)
     return {
-        "int8_operations": sum(kind.startswith(quantized) for kind in kinds),
-        "float32_operations": sum(kind.startswith(floating) for kind in kinds),
+        "int8_operations": len(graph.int8_layers),
+        "float32_operations": len(graph.float_layers),
     }
 
 
-def _int8(folder: SharedFolder, subject: Subject, backend: TorchBackend) -> Artifact:
+def _int8(folder: SharedFolder, subject: Subject, backend: Backend) -> Artifact:
     def make(path: Path) -> None:
         # Ranges depend a little on the number of threads; it is that of `ptqbench run`, however
         # many workers there are.
@@ -204,7 +203,7 @@ def _int8(folder: SharedFolder, subject: Subject, backend: TorchBackend) -> Arti
     return Artifact.open(folder.once(subject.int8_path(backend.name).name, make))
 
 
-def _float32(folder: SharedFolder, subject: Subject, backend: TorchBackend) -> Artifact:
+def _float32(folder: SharedFolder, subject: Subject, backend: Backend) -> Artifact:
     def make(path: Path) -> None:
         example = next(calibration_batches(subject.data, subject.recipe))[:1]
         backend.build_float(subject.model, subject.recipe.model, example, path)

@@ -10,14 +10,14 @@ import torch
 from torch import nn
 
 from ptqbench.backends import cpu as isa
-from ptqbench.backends.torch_engines.artifact import (
-    Artifact,
-    ArtifactInfo,
+from ptqbench.backends.artifact import Artifact, ArtifactInfo
+from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.torch_engines.saturation_probe import probe_engine
+from ptqbench.backends.torch_engines.torchscript import (
+    engine_set,
     save_script,
     trace_and_freeze,
 )
-from ptqbench.backends.torch_engines.engine import BACKENDS, engine_set
-from ptqbench.backends.torch_engines.saturation_probe import probe_engine
 from ptqbench.errors import UserError
 from ptqbench.evaluation import run as validation
 from ptqbench.gates import GATES
@@ -56,7 +56,7 @@ def test_the_file_says_what_it_is(workshop: Workshop, backend: str) -> None:
         flow="fx",
         instruction_set=isa.instruction_set(),
         calibration_images=len(workshop.calibration),
-        torch=torch.__version__,
+        runtime=f"torch {torch.__version__}",
         build=built.info.build,
     )
     assert BuildRecord.from_dict(opened.info.build).unfused == ()
@@ -218,8 +218,8 @@ def unknown_words(path: Path) -> None:
             "cannot be loaded as TorchScript",
             id="state dict",
         ),
-        pytest.param(foreign, "is TorchScript, but not an artifact", id="foreign"),
-        pytest.param(unknown_words, "in words that this version", id="other version"),
+        pytest.param(foreign, "is not an artifact of ptqbench", id="foreign"),
+        pytest.param(unknown_words, "metadata that this version", id="other version"),
     ],
 )
 def test_what_is_no_artifact_is_refused(tmp_path: Path, write: object, words: str) -> None:
@@ -282,7 +282,7 @@ def test_instruction_sets(
     expected: str,
 ) -> None:
     monkeypatch.setattr(isa.platform, "machine", lambda: machine)
-    monkeypatch.setattr(isa.torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(isa, "cpu_flags", lambda: frozenset(flags))
     assert isa.instruction_set.__wrapped__() == expected
 

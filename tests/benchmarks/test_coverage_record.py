@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers.sweep_results import VGG, Script, case, result
 
-from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES
 from ptqbench.recipes.family import FAMILIES, family

@@ -18,7 +18,7 @@ from PIL import Image
 
 import ptqbench
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.cli import main
 from ptqbench.data.fixture.scenes import render
 from ptqbench.data.fixture.shapes import CLASSES

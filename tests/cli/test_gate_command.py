@@ -21,8 +21,8 @@ from torch import nn
 
 import ptqbench
 from ptqbench.backends.cpu import instruction_set
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.backends.torch_engines.archive_check import check_torchscript
-from ptqbench.backends.torch_engines.engine import BACKENDS
 from ptqbench.cli import main
 from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.gates import GATES
@@ -207,7 +207,7 @@ KINDS = {
     "missing": (lambda path: None, "it does not exist"),
     "folder": (lambda path: path.mkdir(), "it is a folder"),
     "empty": (lambda path: path.write_bytes(b""), "it is empty"),
-    "text": (lambda path: path.write_text("int8\n", "utf-8"), "it is no TorchScript archive"),
+    "text": (lambda path: path.write_text("int8\n", "utf-8"), "it is not a TorchScript archive"),
     "weights": (lambda path: save_file({"a": torch.zeros(2)}, path), "it is a safetensors file"),
     "state": (lambda path: torch.save({"a": torch.zeros(2)}, path), "written by torch.save"),
     "module": (lambda path: torch.save(nn.ReLU(), path), "not opened because that could run"),

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ptqbench import RunSettings, UserError, quantize, validate
-from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.cli import main
-from ptqbench.measurement.artifact_inspection import Inside
+from ptqbench.measurement.artifact_inspection import ArtifactInspection
 from ptqbench.measurement.fidelity import Fidelity
 from ptqbench.settings.requests import CaseRequest
 from ptqbench.testing.shared_runner import SharedRunner
@@ -46,7 +46,7 @@ def broken(photos: Path, part: str) -> Path:
 def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes time and has nothing to do with pictures: the fresh process."""
     same = Fidelity(4, 4, 0.0, BACKEND, BACKEND, BACKEND)
-    monkeypatch.setattr(Inside, "fidelity", same)
+    monkeypatch.setattr(ArtifactInspection, "fidelity", same)
 
 
 def test_at_the_command_line(

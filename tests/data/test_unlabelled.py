@@ -11,10 +11,10 @@ import pytest
 from PIL import Image
 
 from ptqbench import Report, RunSettings, Verdict, validate
-from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.cli import main
 from ptqbench.data.fixture.scenes import render
-from ptqbench.measurement.artifact_inspection import Inside
+from ptqbench.measurement.artifact_inspection import ArtifactInspection
 from ptqbench.measurement.fidelity import Fidelity
 from ptqbench.reporting.json_report import schema
 from ptqbench.settings.requests import CaseRequest
@@ -44,7 +44,7 @@ def loose(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def one_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out what takes time and has nothing to do with labels: the fresh process."""
     same = Fidelity(4, 4, 0.0, BACKEND, BACKEND, BACKEND)
-    monkeypatch.setattr(Inside, "fidelity", same)
+    monkeypatch.setattr(ArtifactInspection, "fidelity", same)
 
 
 def check(report: Report) -> None:

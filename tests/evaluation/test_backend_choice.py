@@ -9,13 +9,9 @@ import pytest
 from helpers import odd_networks as odd_nets
 from helpers.custom_models import seeded
 
+from ptqbench.backends.backend import Backend
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.torch_engines.engine import (
-    BACKENDS,
-    TorchBackend,
-    default_backend,
-    recommended,
-)
+from ptqbench.backends.registry import BACKENDS, default_backend, recommended
 from ptqbench.core.phases import Phases
 from ptqbench.data.image_set import Data
 from ptqbench.errors import UserError
@@ -95,7 +91,7 @@ def test_every_backend_for_this_cpu_is_timed_and_looked_at(subject):
 
 
 def test_a_backend_that_cannot_is_told_and_one_is_enough(subject, monkeypatch):
-    original = TorchBackend.build
+    original = Backend.build
     names = [backend.name for backend in candidates(subject)]
 
     def build(self, *args):
@@ -103,7 +99,7 @@ def test_a_backend_that_cannot_is_told_and_one_is_enough(subject, monkeypatch):
             raise UserError("no kernel.")
         return original(self, *args)
 
-    monkeypatch.setattr(TorchBackend, "build", build)
+    monkeypatch.setattr(Backend, "build", build)
     choice = choose_backend(subject, Phases(), agree=False)
     assert choice.impossible == {names[0]: "no kernel"}
     assert {each.backend for each in choice.tried} == set(names[1:])

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.ao.quantization import convert, fuse_modules, get_default_qconfig, prepare
 
 from ptqbench import Artifact, RunSettings, UserError, Verdict, validate
-from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.data.folder import open_folder
 from ptqbench.data.image_set import Data
@@ -245,5 +245,5 @@ def test_a_backend_is_named_once(photos: Data) -> None:
 
 def test_an_artifact_needs_metadata_and_a_verdict_does_not(strangers: Strangers) -> None:
     path = strangers.save(strangers.eager(AVAILABLE[0]), "without-metadata")
-    with pytest.raises(UserError, match="or judge it as it is: ptqbench gate"):
+    with pytest.raises(UserError, match="or judge the file as it is: ptqbench gate"):
         Artifact.open(path)

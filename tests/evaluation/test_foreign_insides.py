@@ -18,9 +18,9 @@ from torch.ao.quantization import (
 
 from ptqbench import Verdict
 from ptqbench.backends.cpu import instruction_set, multiplies_into_16_bits
-from ptqbench.backends.torch_engines.artifact import reason_of
-from ptqbench.backends.torch_engines.graph import read_file
-from ptqbench.backends.torch_engines.packed_weights import PackedWeights
+from ptqbench.backends.graph import IntegerWeights
+from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.torch_engines.torchscript import reason_of
 from ptqbench.measurement.bn_folding import steps_off
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def test_branches_that_are_never_taken_are_no_part_of_it(strangers: Strangers) -
 def test_an_activation_in_place_is_not_taken_for_the_layer(strangers: Strangers) -> None:
     # Graph mode leaves ReLU6 behind the convolution, which changes its output in place.
     path = strangers.save(strangers.fx("qnnpack"), "mobilenet-in-place")
-    assert any("hardtanh_" in o.kind for o in read_file(path, "qnnpack").operators)
+    assert any("hardtanh_" in o.kind for o in BACKENDS.get("qnnpack").layers(path).operators)
     (found,) = strangers.look(path, "qnnpack", ("saturation",)).values()
     assert found.verdict is Verdict.PASS, found.detail
     assert "53 int8 layers equal exact integer arithmetic" in found.detail
@@ -164,14 +164,14 @@ def test_only_the_linear_layer_is_int8(strangers: Strangers) -> None:
 # Parts
 
 
-def packed(integers: Tensor, scale: float) -> PackedWeights:
+def weights(integers: Tensor, scale: float) -> IntegerWeights:
     scales = torch.full((len(integers),), scale, dtype=torch.float64)
-    return PackedWeights(integers, scales, torch.zeros(len(integers)).long(), True, None)
+    return IntegerWeights(integers, scales, torch.zeros(len(integers)).long(), True, None)
 
 
 def test_steps_between_weights() -> None:
     integers = torch.tensor([[0, 2, 127], [0, 2, 5]], dtype=torch.int8)
-    found = steps_off(packed(integers, 0.1), torch.tensor([[0.0, 0.24, 15.0], [0.04, 0.2, 15.0]]))
+    found = steps_off(weights(integers, 0.1), torch.tensor([[0.0, 0.24, 15.0], [0.04, 0.2, 15.0]]))
     # 150 steps are clipped to 127 by a channel that uses its range, and wrong in the other.
     expected = torch.tensor([[0.0, 0.4, 0.5], [0.4, 0.0, 145.0]], dtype=torch.float64)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
@@ -196,4 +196,6 @@ def test_the_float_graph_knows_its_biases(strangers: Strangers) -> None:
     expected = strangers.workshop.weights("resnet18").state["fc.bias"]
     assert linear.bias is not None and torch.equal(linear.bias, expected)
     # Frozen, every convolution has taken up the bias of its BatchNorm.
-    assert all(each.bias is not None for each in read_file(path, AVAILABLE[0]).float_layers)
+    assert all(
+        each.bias is not None for each in BACKENDS.get(AVAILABLE[0]).layers(path).float_layers
+    )

@@ -16,9 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from ptqbench.backends.torch_engines.artifact import Artifact
-from ptqbench.backends.torch_engines.engine import BACKENDS, TorchBackend
-from ptqbench.backends.torch_engines.graph import read_module
+from ptqbench.backends.artifact import Artifact
+from ptqbench.backends.backend import Backend
+from ptqbench.backends.float_reference import read_float_graph
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.core.phases import Phases
 from ptqbench.data.fixture.shapes import CLASSES
@@ -54,9 +55,9 @@ class Run:
         self.folder = folder
         self.floats: list[str] = []
         self.phases = Phases()
-        build_float = TorchBackend.build_float
+        build_float = Backend.build_float
 
-        def spy(backend: TorchBackend, *given: Any) -> Artifact:
+        def spy(backend: Backend, *given: Any) -> Artifact:
             self.floats.append(backend.name)
             return build_float(backend, *given)
 
@@ -68,7 +69,7 @@ class Run:
             artifacts=str(folder / "kept"),
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(TorchBackend, "build_float", spy)
+            patch.setattr(Backend, "build_float", spy)
             models = [user_case.model]
             self.report: Report = validation.run(models, CHOSEN, settings, phases=self.phases)
 
@@ -263,7 +264,7 @@ class Ready:
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
         self.fastest = self.predicting = model
-        self.graph = read_module(model, example)
+        self.graph = read_float_graph(model, example)
         self.times_ms = {"frozen": 1.0, "eager": 1.0}
         self.macs = count_macs(model, example)
         self.artifact = Artifact(Path(__file__), None)
@@ -374,7 +375,7 @@ def test_of_several_backends_predict_takes_the_recommended_or_the_first_that_run
     others = [name for name in BACKENDS.names() if name != recipe.backend]
     refused: set[str] = set()
     monkeypatch.setattr(
-        TorchBackend, "refusal", lambda self, _: "no engine" if self.name in refused else None
+        Backend, "refusal", lambda self, _: "no engine" if self.name in refused else None
     )
     assert taken(*others, recipe.backend) == recipe.backend
     assert taken(*others) == others[0]

@@ -22,10 +22,11 @@ from helpers.small_artifacts import (
 )
 from torch import nn
 
-from ptqbench.backends.torch_engines.graph import read_module, read_script
+from ptqbench.backends.float_reference import read_float_graph
+from ptqbench.backends.torch_engines.script_graph import read_script
 from ptqbench.gates import GateResult, Verdict
 from ptqbench.measurement.conversion import Promise, measure_conversion
-from ptqbench.measurement.matched_graphs import inspect_script
+from ptqbench.measurement.layer_matching import match_graphs
 from ptqbench.quantization import eager
 from ptqbench.recipes import RECIPES
 
@@ -34,7 +35,7 @@ EAGER = replace(SMALL, flow="eager")
 
 
 def gate(built: Built, promise: Promise = PROMISE) -> GateResult:
-    found = measure_conversion(built.inspection, promise, built.record)
+    found = measure_conversion(built.matched, promise, built.record)
     return judge("conversion", conversion=found)
 
 
@@ -45,7 +46,7 @@ def test_passes_clean_models(name: str, backend: str, flow: str) -> None:
     assert result.verdict is Verdict.PASS, result.detail
     layers = (nn.Conv2d, nn.Linear)
     names = {n for n, m in built.model.named_modules() if isinstance(m, layers)}
-    assert {m.name for m in built.inspection.matches} == names
+    assert {m.name for m in built.matched.matches} == names
 
 
 def test_without_a_recipe_the_float_graph_counts() -> None:
@@ -56,8 +57,8 @@ def test_without_a_recipe_the_float_graph_counts() -> None:
 
 def test_every_layer_gets_its_own_name(tmp_path: Path) -> None:
     built = build(small(), tmp_path / "a.pt")
-    assert tuple(m.name for m in built.inspection.matches) == LAYERS
-    assert all(m.similarity > 0.9 for m in built.inspection.matches)
+    assert tuple(m.name for m in built.matched.matches) == LAYERS
+    assert all(m.similarity > 0.9 for m in built.matched.matches)
 
 
 def test_observers_on_paths_never_taken_are_told_apart(tmp_path: Path) -> None:
@@ -134,10 +135,10 @@ def test_reads_files_that_others_made(how: str) -> None:
             else torch.jit.trace(converted, noise()[:1], check_trace=False)
         )
         torch.backends.quantized.engine = before
-    graph, reference = read_script(script), read_module(model, noise()[:1])
+    graph, reference = read_script(script), read_float_graph(model, noise()[:1])
     assert tuple(layer.path for layer in graph.int8_layers) == LAYERS
-    inspection = inspect_script(script, reference)
-    result = judge("conversion", conversion=measure_conversion(inspection, Promise(), None))
+    matched = match_graphs(graph, reference)
+    result = judge("conversion", conversion=measure_conversion(matched, Promise(), None))
     assert result.verdict is Verdict.PASS, result.detail
     assert result.observed == result.threshold == 5
     assert "does not record" in result.detail

@@ -8,20 +8,21 @@ from pathlib import Path
 import pytest
 from helpers.small_artifacts import CLEAN, Built, build, judge, shipped, small
 
+from ptqbench.backends.backend import Model
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.gates import GateResult, Verdict
-from ptqbench.measurement.fidelity import Replay, measure_fidelity
-from ptqbench.measurement.fresh_process import FreshProcess
-from ptqbench.measurement.model_type import Model
+from ptqbench.measurement.fidelity import measure_fidelity
+from ptqbench.measurement.replay import ReplayProcess
 
 
 def gate(built: Built, measured: Model | None = None, recorded: str | None = None) -> GateResult:
-    engine = built.artifact.info.engine
+    name = built.artifact.info.backend if recorded is None else recorded
     found = measure_fidelity(
         built.artifact.path,
         measured or built.artifact.load(),
         built.images[:2],
-        measured_engine=engine,
-        recorded_engine=engine if recorded is None else recorded,
+        backend=built.backend,
+        recorded=BACKENDS.get(name) if name else None,
     )
     return judge("fidelity", fidelity=found)
 
@@ -64,19 +65,20 @@ def test_says_when_the_file_records_no_engine(tmp_path: Path) -> None:
     assert "does not record the engine" in result.detail
 
 
-def test_a_process_that_nobody_asks_ends_with_its_owner() -> None:
-    with FreshProcess() as fresh:
+def test_a_process_without_a_job_ends_with_its_owner() -> None:
+    with ReplayProcess() as fresh:
         fresh.ready()
-        assert fresh._process.poll() is None  # it waits
-    assert fresh._process.poll() is not None
+        process = fresh._process
+        assert process is not None and process.poll() is None  # it waits
+    assert process.poll() is not None
 
 
 def test_a_process_that_was_started_early_runs_the_file(tmp_path: Path) -> None:
     built = build(small(), tmp_path / "a.pt")
-    images, engine = built.images[:2], built.artifact.info.engine
-    with FreshProcess() as fresh:
-        fresh.ready()
-        logits, ran_under, error = Replay(fresh, built.artifact.path, images, engine).result()
-    assert (ran_under, error) == (engine, "")
-    assert logits is not None
-    assert logits.tolist() == built.artifact.load()(images).tolist()
+    images = built.images[:2]
+    with ReplayProcess() as process:
+        process.ready()
+        replayed = process.replay(built.backend, built.artifact.path, images)
+    assert (replayed.engine, replayed.error) == (built.backend.engine, "")
+    assert replayed.logits is not None
+    assert replayed.logits.tolist() == built.artifact.load()(images).tolist()

@@ -32,7 +32,7 @@ EAGER = replace(SMALL, flow="eager")
 
 
 def gate(built: Built, record: bool = True) -> GateResult:
-    found = measure_fusion(built.inspection, built.record if record else None)
+    found = measure_fusion(built.matched, built.record if record else None)
     return judge("fusion", fusion=found)
 
 

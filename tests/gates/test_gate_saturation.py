@@ -10,18 +10,16 @@ import numpy as np
 import pytest
 import torch
 from helpers.small_artifacts import CLEAN, SMALL, Built, build, judge, noise, shipped, small
-from torch import Tensor
 
 from ptqbench.backends.cpu import instruction_set, multiplies_into_16_bits
-from ptqbench.backends.torch_engines.engine import BACKENDS
-from ptqbench.backends.torch_engines.integer_reference import (
-    Traffic,
+from ptqbench.backends.graph import IntegerWeights, Operator, Role
+from ptqbench.backends.integer_reference import (
+    LayerTraffic,
+    QuantizedTensor,
     exact_output,
     exact_sum,
     leaves_int16,
 )
-from ptqbench.backends.torch_engines.operators import Operator
-from ptqbench.backends.torch_engines.packed_weights import PackedWeights
 from ptqbench.backends.torch_engines.saturation_probe import probe_engine
 from ptqbench.gates import GateResult, Verdict
 from ptqbench.measurement.saturation import Saturation, compare, measure_saturation
@@ -30,13 +28,7 @@ KINDS = {"stem.0": "convolution", "depthwise": "depthwise convolution", "fc": "l
 
 
 def measure(built: Built) -> Saturation:
-    backend = BACKENDS.get(built.artifact.info.backend)
-    return measure_saturation(
-        built.inspection,
-        backend.engine,
-        built.images[:2],
-        saturates_elsewhere=bool(backend.sums_in_16_bits),
-    )
+    return measure_saturation(built.artifact.path, built.backend, built.reference, built.images[:2])
 
 
 def gate(found: Saturation) -> GateResult:
@@ -130,12 +122,12 @@ def test_what_could_not_be_run_apart_is_unverified(tmp_path: Path) -> None:
     assert "no such graph" in result.detail
 
 
-def weights(shape: tuple[int, ...], groups: int = 1, seed: int = 0) -> PackedWeights:
+def weights(shape: tuple[int, ...], groups: int = 1, seed: int = 0) -> IntegerWeights:
     generator = torch.Generator().manual_seed(seed)
     integers = torch.randint(-128, 128, shape, generator=generator, dtype=torch.int8)
     scales = torch.rand(shape[0], generator=generator, dtype=torch.float64) * 0.01 + 0.01
     geometry = {"stride": (2, 1), "padding": (1, 1), "dilation": (1, 1), "groups": groups}
-    return PackedWeights(
+    return IntegerWeights(
         integers,
         scales,
         torch.zeros(shape[0], dtype=torch.long),
@@ -145,17 +137,17 @@ def weights(shape: tuple[int, ...], groups: int = 1, seed: int = 0) -> PackedWei
     )
 
 
-def source(shape: tuple[int, ...]) -> Tensor:
+def source(shape: tuple[int, ...]) -> QuantizedTensor:
     integers = torch.randint(
         0, 256, shape, generator=torch.Generator().manual_seed(5), dtype=torch.uint8
     )
-    return torch._make_per_tensor_quantized_tensor(integers, 0.02, 121)
+    return QuantizedTensor(integers, 0.02, 121)
 
 
 @pytest.mark.parametrize(("groups", "channels"), [(1, 4), (4, 1), (2, 2)])
 def test_exact_sums_are_those_of_plain_integers(groups: int, channels: int) -> None:
     packed = weights((4, channels, 3, 3), groups)
-    x = source((1, 4, 5, 6)).int_repr().numpy().astype(np.int64) - 121
+    x = source((1, 4, 5, 6)).integers.numpy().astype(np.int64) - 121
     padded = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
     w = packed.integers.numpy().astype(np.int64)
     expected = np.zeros((4, 3, 6), dtype=np.int64)
@@ -168,14 +160,16 @@ def test_exact_sums_are_those_of_plain_integers(groups: int, channels: int) -> N
 
 def test_a_wrong_output_is_counted() -> None:
     packed = weights((6, 32))
-    layer = Operator("quantized::linear_relu", "y", ("x",), "fc", 0.5, 30, packed)
+    layer = Operator(
+        "linear", Role.INT8_LAYER, "y", ("x",), "fc", 0.5, 30, packed, activation="relu"
+    )
     right = exact_output(layer, source((3, 32)))
     assert right.min() >= 30
     planted = right.clone()
     planted[0, 0] += 2 if planted[0, 0] < 200 else -2
     planted[1, 1] += 1 if planted[1, 1] < 200 else -1
-    output = torch._make_per_tensor_quantized_tensor(planted.to(torch.uint8), 0.5, 30)
-    assert compare(Traffic(layer, source((3, 32)), output)) == (18, 1, 2.0)
+    output = QuantizedTensor(planted.to(torch.uint8), 0.5, 30)
+    assert compare(LayerTraffic(layer, source((3, 32)), output)) == (18, 1, 2.0)
 
 
 @pytest.mark.parametrize("shape", [(4, 6, 3, 3), (4, 1, 3, 3), (5, 8)])

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.backends.backend import Model
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.gates import Evidence, GateResult, Verdict, evaluate
 from ptqbench.measurement.accuracy import measure_accuracy
-from ptqbench.measurement.model_type import Model
 from ptqbench.measurement.size import measure_size
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.backends.backend import Model
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.gates import Evidence, GateResult, Verdict, evaluate
-from ptqbench.measurement.model_type import Model
 from ptqbench.measurement.speed import measure_speed
 from ptqbench.settings.thresholds import Thresholds
 

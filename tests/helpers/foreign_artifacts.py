@@ -28,11 +28,16 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 import ptqbench
 from ptqbench import RunSettings, Verdict
-from ptqbench.backends.torch_engines.engine import BACKENDS
-from ptqbench.backends.torch_engines.graph import Graph, read_module
+from ptqbench.backends.float_reference import read_float_graph
+from ptqbench.backends.graph import Graph
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.gates import GATES, Evidence, GateResult
-from ptqbench.measurement.artifact_inspection import Findings, Inside, Made
+from ptqbench.measurement.artifact_inspection import (
+    ArtifactInspection,
+    ArtifactProvenance,
+    InspectionResult,
+)
 from ptqbench.measurement.conversion import Promise
 from ptqbench.models.import_torchvision import import_torchvision
 from ptqbench.settings.thresholds import Thresholds
@@ -144,7 +149,7 @@ class Strangers:
         path = self.folder / f"{model}.float32.pt"
         images = self.workshop.calibration[:1]
         BACKENDS.get(AVAILABLE[0]).build_float(self.workshop.model(model), model, images, path)
-        return read_module(self.workshop.model(model), images), path
+        return read_float_graph(self.workshop.model(model), images), path
 
     def save(self, model: nn.Module, name: str, way: str = "traced frozen") -> Path:
         return lowered(model, self.folder / f"{name}.pt", way)
@@ -153,14 +158,17 @@ class Strangers:
         """What the gates say that look inside a file, without the door around them."""
         model = "mobilenet_v2" if "mobilenet" in path.name else "resnet18"
         reference, float32 = self.float32(model)
-        made = Made(path, engine, "", None, Promise(**promise), True, float32)
-        inside = Inside(made, self.workshop.model(model), reference, self.workshop.calibration)
-        return judged(inside.findings(names))
+        backend = BACKENDS.get(engine)
+        provenance = ArtifactProvenance(path, backend, None, None, Promise(**promise), float32)
+        inspection = ArtifactInspection(
+            provenance, self.workshop.model(model), reference, self.workshop.calibration
+        )
+        return judged(inspection.measure(names))
 
 
-def judged(findings: Findings) -> Judged:
-    evidence = Evidence(Thresholds(), "avx2", missing=findings.missing, **findings.found)
-    return {name: GATES.get(name)(evidence) for name in findings.found}
+def judged(result: InspectionResult) -> Judged:
+    evidence = Evidence(Thresholds(), "avx2", missing=result.missing, **result.measurements)
+    return {name: GATES.get(name)(evidence) for name in result.measurements}
 
 
 def verdicts(report: ptqbench.Report) -> dict[str, Verdict]:

@@ -14,19 +14,21 @@ from torch import Tensor, nn
 from torch.ao.nn.quantized import FloatFunctional
 from torch.ao.quantization import DeQuantStub, QuantStub
 
-from ptqbench.backends.torch_engines.artifact import (
-    Artifact,
-    ArtifactInfo,
+from ptqbench.backends.artifact import Artifact, ArtifactInfo
+from ptqbench.backends.backend import Backend
+from ptqbench.backends.float_reference import read_float_graph
+from ptqbench.backends.graph import Graph
+from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.torch_engines.torchscript import (
+    engine_set,
     save_script,
     trace_and_freeze,
 )
-from ptqbench.backends.torch_engines.engine import BACKENDS, engine_set
-from ptqbench.backends.torch_engines.graph import Graph, read_module
 from ptqbench.data.fixture.scenes import render
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
 from ptqbench.gates import GATES, Evidence, GateResult
-from ptqbench.measurement.matched_graphs import Inspection, inspect
+from ptqbench.measurement.layer_matching import MatchedGraph, match_graphs
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization import eager, fx
 from ptqbench.quantization.build_record import BuildRecord, inspect_build
@@ -130,11 +132,15 @@ class Built:
 
     @functools.cached_property
     def reference(self) -> Graph:
-        return read_module(self.model, self.images[:1])
+        return read_float_graph(self.model, self.images[:1])
 
     @functools.cached_property
-    def inspection(self) -> Inspection:
-        return inspect(self.artifact.path, self.artifact.info.engine, self.reference)
+    def backend(self) -> Backend:
+        return BACKENDS.get(self.artifact.info.backend)
+
+    @functools.cached_property
+    def matched(self) -> MatchedGraph:
+        return match_graphs(self.backend.layers(self.artifact.path), self.reference)
 
 
 def build(

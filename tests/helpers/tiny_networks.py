@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ptqbench.backends.torch_engines.engine import BACKENDS, engine_set
+from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.torch_engines.torchscript import engine_set
 from ptqbench.core.phases import Phases
 from ptqbench.quantization import fx
 from ptqbench.quantization.calibration import calibrate

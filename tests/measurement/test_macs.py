@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ptqbench.backends.torch_engines.engine import BACKENDS
-from ptqbench.backends.torch_engines.graph import read_module
+from ptqbench.backends.float_reference import read_float_graph
+from ptqbench.backends.registry import BACKENDS
+from ptqbench.measurement.layer_matching import match_graphs
 from ptqbench.measurement.macs import CountedModel, Macs, count_macs
-from ptqbench.measurement.matched_graphs import inspect
 from ptqbench.measurement.speed import pick_fastest
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.import_torchvision import import_torchvision
@@ -118,7 +118,7 @@ def test_layers_have_the_names_that_the_graph_gives_them(name: str) -> None:
     model, example = module(name), torch.randn(1, 3, side, side)
     with torch.no_grad():
         found = count_macs(model, example)
-    paths = {o.path for o in read_module(model, example).float_layers}
+    paths = {o.path for o in read_float_graph(model, example).float_layers}
     assert paths <= set(found.layers)
     if name != "vit_b_16":  # whose attention is one operator in the graph
         assert paths == set(found.layers)
@@ -147,10 +147,10 @@ def test_the_int8_share_is_that_of_the_layers_in_the_artifact(workshop: Workshop
     part = BACKENDS.get(ENGINE).build(
         model, recipe, workshop.batches(), workshop.folder / "part.int8.pt"
     )
-    reference = read_module(model, example)
+    reference = read_float_graph(model, example)
     shares = []
     for artifact in (whole, part):
-        matches = inspect(artifact.path, ENGINE, reference).matches
+        matches = match_graphs(BACKENDS.get(ENGINE).layers(artifact.path), reference).matches
         shares.append(macs.share(m.name for m in matches if m.layer.is_int8_layer))
     kept = sum(macs.layers[layer] for layer in keep)
     assert shares[0] == 1.0

@@ -7,7 +7,7 @@ import torch
 from helpers.tiny_networks import ANY, decibels, quantized, random_images
 from torch import Tensor, nn
 
-from ptqbench.backends.torch_engines.engine import engine_set
+from ptqbench.backends.torch_engines.torchscript import engine_set
 
 
 @pytest.fixture(scope="module")

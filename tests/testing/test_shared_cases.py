@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ptqbench.backends import cpu as isa
-from ptqbench.backends.torch_engines.engine import engine_set
+from ptqbench.backends.torch_engines.torchscript import engine_set
 from ptqbench.errors import UserError
 from ptqbench.gates import GATES
 from ptqbench.gates.gate import Verdict
@@ -150,7 +150,7 @@ def test_artifacts_and_measurements_are_made_once_per_session(tmp_path, case, mo
 
 
 def test_a_backend_that_cannot_run_here_is_unverified(tmp_path, case, monkeypatch):
-    monkeypatch.setattr(cases.TorchBackend, "availability", lambda self: "no such engine")
+    monkeypatch.setattr(cases.Backend, "availability", lambda self: "no such engine")
     runner = SharedRunner(tmp_path, workers=1)
     assert {runner.judge(case, gate).gates[0].verdict for gate in GATES.names()} == {
         Verdict.UNVERIFIED

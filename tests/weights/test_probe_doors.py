@@ -14,7 +14,7 @@ import pytest
 from helpers.reports import MACHINE
 
 from ptqbench import api
-from ptqbench.backends.torch_engines.engine import BACKENDS
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.cli import main
 from ptqbench.cli.parser import build_parser
 from ptqbench.data.image_set import Data

@@ -1,27 +1,44 @@
-"""What kind of file somebody hands over as int8 TorchScript, told without running any of it."""
+"""Check that a file is TorchScript, and read what it records, without running any of it."""
 
 from __future__ import annotations
 
+import json
+import struct
 import zipfile
 import zlib
 from pathlib import Path
 
+from ptqbench.backends.artifact import ArtifactInfo
 from ptqbench.core.paths import exists, is_dir
 from ptqbench.errors import UserError
 
+METADATA = "ptqbench.json"
+"""Name of the extra file inside the TorchScript archive."""
 _SAVE = "Save it with torch.jit.save(torch.jit.freeze(torch.jit.trace(int8_model, example)), FILE)."
 _LEGACY_PICKLE = b"\x80"
 _PICKLED = (
     "it was written by torch.save, not by torch.jit.save: a state dict, or a pickled module, "
     "which was not opened because that could run its code"
 )
+_DAMAGED = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    EOFError,
+    ValueError,  # names that are not UTF-8, offsets that lie outside of the file
+    NotImplementedError,  # a compression method that does not exist
+    RuntimeError,  # an encryption flag
+    OverflowError,
+    MemoryError,  # a size of exabytes
+)
+"""What zipfile raises for archives in which bits have changed."""
 
 
 def check_torchscript(path: Path) -> None:
     """Check that a file is TorchScript, and undamaged.
 
-    The names in the archive are looked at and its checksums computed, which torch does not
-    do: it loads a file with changed weights without a word. Nothing is unpickled.
+    The names in the archive are read and its checksums computed, which torch does not do:
+    it loads a file with changed weights without complaint. Nothing is unpickled.
 
     Raises:
         UserError: The file is missing, damaged, or of another kind, which is named.
@@ -39,12 +56,12 @@ def check_torchscript(path: Path) -> None:
             if reason := _other_kind(archive.namelist()):
                 raise UserError(_sentence(path, f"{reason}. {_SAVE}"))
             damaged = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError):
+    except OSError as error:
+        raise UserError(_sentence(path, f"{error.strerror or error}.")) from None
+    except _DAMAGED:
         raise UserError(
             _sentence(path, "it is damaged or not complete. Copy or save it again.")
         ) from None
-    except OSError as error:
-        raise UserError(_sentence(path, f"{error.strerror}.")) from None
     if damaged is not None:
         raise UserError(
             _sentence(
@@ -53,17 +70,34 @@ def check_torchscript(path: Path) -> None:
         )
 
 
-def extra_file(path: Path, name: str) -> str | None:
-    """An extra file that was saved with TorchScript, as text; None if there is none.
+def read_info(path: Path) -> ArtifactInfo | None:
+    """What a TorchScript file records about itself; None if ptqbench did not build it.
 
     Args:
         path: Checked by :func:`check_torchscript`.
-        name: As given to ``torch.jit.save(…, _extra_files={name: …})``.
+
+    Raises:
+        UserError: Another version of ptqbench built it, with metadata that this one does not
+            know.
     """
+    text = _extra_file(path, METADATA)
+    if text is None:
+        return None
+    try:
+        return ArtifactInfo(**json.loads(text))
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(
+            f"{path} carries metadata that this version of ptqbench does not know. Build it "
+            "again with ptqbench.quantize."
+        ) from None
+
+
+def _extra_file(path: Path, name: str) -> str | None:
+    """An extra file that was saved with TorchScript, as text; None if there is none."""
     with zipfile.ZipFile(path) as archive:
-        for found in archive.namelist():
-            if found.partition("/")[2] == f"extra/{name}":
-                return archive.read(found).decode("utf-8", errors="replace")
+        for entry in archive.namelist():
+            if entry.partition("/")[2] == f"extra/{name}":
+                return archive.read(entry).decode("utf-8", errors="replace")
     return None
 
 
@@ -80,11 +114,11 @@ def _not_an_archive(path: Path, start: bytes) -> str:
         return _PICKLED
     if path.suffix.lower() == ".onnx":
         return "it is an ONNX model, and ptqbench has no runtime for those"
-    return "it is no TorchScript archive"
+    return "it is not a TorchScript archive"
 
 
 def _other_kind(names: list[str]) -> str:
-    """What an archive is, if it is not TorchScript."""
+    """What an archive is if it is not TorchScript."""
     files = {name.partition("/")[2] for name in names}
     if any(name.startswith("code/") for name in files) and "constants.pkl" in files:
         return ""

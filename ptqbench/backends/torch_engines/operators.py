@@ -1,12 +1,8 @@
-"""The operators of TorchScript graphs, and which of them are layers, int8 or float."""
+"""What TorchScript calls operators, and which role each has."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from torch import Tensor
-
-from ptqbench.backends.torch_engines.packed_weights import PackedWeights
+from ptqbench.backends.graph import Role
 
 _PACKED_LAYERS = ("quantized::conv", "quantized::linear")
 """int8 unless what they packed is half precision."""
@@ -19,79 +15,58 @@ FLOAT_LAYERS = frozenset(
     )
 )
 PRODUCTS = frozenset({"aten::mm", "aten::matmul"})
-"""Linear layers where one factor is a parameter; attention multiplies activations."""
+"""Linear layers if one factor is a parameter; attention multiplies activations."""
 _PREPACKED = ("prepacked::", "mkldnn_prepacked::", "mkldnn::")
 _BATCH_NORMS = frozenset(
     f"aten::{name}"
     for name in ("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training")
 )
-_OBSERVERS = ("aten::aminmax", "aten::_aminmax", "aten::histc", "aten::histogram")
+_OBSERVERS = frozenset({"aten::aminmax", "aten::_aminmax", "aten::histc", "aten::histogram"})
 _FAKE_QUANT = ("aten::fake_quant", "aten::fused_moving_avg_obs", "quantized::fake")
-RELUS = frozenset({"aten::relu", "aten::relu_"})
-RELU6S = frozenset(
+_RELUS = frozenset({"aten::relu", "aten::relu_"})
+_RELU6S = frozenset(
     {
         *("quantized::relu6", "aten::relu6", "aten::relu6_"),
         *("aten::hardtanh", "aten::hardtanh_", "aten::clamp", "aten::clamp_"),
     }
 )
+_CONVERSIONS = frozenset({"aten::dequantize", "aten::quantize_per_tensor"})
+_EXACT = {
+    **dict.fromkeys(FLOAT_LAYERS, Role.FLOAT_LAYER),
+    **dict.fromkeys(_BATCH_NORMS, Role.BATCH_NORM),
+    **dict.fromkeys(_OBSERVERS, Role.OBSERVER),
+    **dict.fromkeys(_RELUS, Role.RELU),
+    **dict.fromkeys(_RELU6S, Role.RELU6),
+    **dict.fromkeys(_CONVERSIONS, Role.CONVERSION),
+}
+_PREFIXES = (
+    (_PREPACKED, Role.FLOAT_LAYER),
+    (("quantized::batch_norm",), Role.BATCH_NORM),
+    (_FAKE_QUANT, Role.OBSERVER),
+)
 
 
-@dataclass(frozen=True)
-class Operator:
-    """One operator of the graph.
+def role_of(kind: str, *, integers: bool, weight: bool) -> Role:
+    """The role of an operator.
 
-    Attributes:
+    Args:
         kind: Qualified name, ``quantized::conv2d_relu``.
-        value: Name of its (first) output in the graph.
-        inputs: Names of the values that it reads, lists spelled out.
-        path: Module path of its parameters, where the graph still has one; else empty.
-        scale: Output scale, where the operator quantizes its output.
-        zero_point: Output zero point, likewise.
-        packed: Weights of an int8 layer.
-        weight: Weights of a float layer, if they are constant.
-        bias: Bias of a float layer, likewise.
+        integers: Whether it has packed integer weights.
+        weight: Whether one of its factors is a constant float weight.
     """
+    if integers:
+        return Role.INT8_LAYER
+    if kind in PRODUCTS:
+        return Role.FLOAT_LAYER if weight else Role.OTHER
+    if kind.startswith(_PACKED_LAYERS):
+        return Role.FLOAT_LAYER
+    if role := _EXACT.get(kind):
+        return role
+    return next((role for prefixes, role in _PREFIXES if kind.startswith(prefixes)), Role.OTHER)
 
-    kind: str
-    value: str
-    inputs: tuple[str, ...]
-    path: str = ""
-    scale: float | None = None
-    zero_point: int | None = None
-    packed: PackedWeights | None = None
-    weight: Tensor | None = None
-    bias: Tensor | None = None
 
-    @property
-    def label(self) -> str:
-        """What to call it where it has no better name."""
-        return self.path or f"{self.kind} %{self.value}"
-
-    @property
-    def is_int8_layer(self) -> bool:
-        """Whether it is an int8 convolution or linear layer."""
-        return self.packed is not None
-
-    @property
-    def is_float_layer(self) -> bool:
-        """Whether it is a float convolution or linear layer."""
-        if self.kind in PRODUCTS:
-            return self.weight is not None
-        if self.kind.startswith(_PACKED_LAYERS):
-            return self.packed is None
-        return self.kind in FLOAT_LAYERS or self.kind.startswith(_PREPACKED)
-
-    @property
-    def is_batch_norm(self) -> bool:
-        """Whether it is a BatchNorm, in float or in int8."""
-        return self.kind in _BATCH_NORMS or self.kind.startswith("quantized::batch_norm")
-
-    @property
-    def is_observer(self) -> bool:
-        """Whether it belongs to an observer or fakes quantization."""
-        return self.kind in _OBSERVERS or self.kind.startswith(_FAKE_QUANT)
-
-    @property
-    def has_default_range(self) -> bool:
-        """Whether scale and zero point are those of an observer that saw nothing."""
-        return self.scale == 1.0 and self.zero_point == 0
+def fused_activation(kind: str) -> str:
+    """The activation that an int8 layer's kernel applies itself: ``relu``, ``relu6`` or none."""
+    if "_relu6" in kind:
+        return "relu6"
+    return "relu" if "_relu" in kind else ""

@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from ptqbench.backends.torch_engines.engine import engine_set
+from ptqbench.backends.torch_engines.torchscript import engine_set
 from ptqbench.quantization.torch_warnings import known_deprecations_ignored
 
 _SIZE = 16

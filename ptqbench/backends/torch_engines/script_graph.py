@@ -1,98 +1,36 @@
 """Read a model's own TorchScript graph: what is int8 in it, with which numbers.
 
-Nothing is taken from the module that the file was made from, so that this also reads
-files that somebody else made: traced or scripted, frozen or not. Layers of a frozen graph
-have lost their names; ``measurement.layer_matching`` finds them again by their weights.
+Nothing is taken from the module that the file was built from, so that this also reads
+foreign files: traced or scripted, frozen or not. Layers of a frozen graph have lost their
+names; ``measurement.layer_matching`` finds them again by their weights.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ptqbench.backends.torch_engines.artifact import load_script, trace
-from ptqbench.backends.torch_engines.operators import FLOAT_LAYERS, PRODUCTS, Operator
+from ptqbench.backends.graph import Graph, Operator
+from ptqbench.backends.torch_engines.operators import (
+    FLOAT_LAYERS,
+    PRODUCTS,
+    fused_activation,
+    role_of,
+)
 from ptqbench.backends.torch_engines.packed_weights import unpack
 
 _OBSERVER_TYPES = ("Observer", "FakeQuant")
 
 
-@dataclass(frozen=True)
-class Graph:
-    """The operators of a model in the order in which they run.
-
-    Attributes:
-        operators: All ``aten`` and ``quantized`` operators, those in branches included.
-        modules_left: Paths of observer modules, where the file still has modules.
-    """
-
-    operators: tuple[Operator, ...]
-    modules_left: tuple[str, ...] = ()
-
-    @cached_property
-    def int8_layers(self) -> tuple[Operator, ...]:
-        """int8 convolutions and linear layers."""
-        return tuple(o for o in self.operators if o.is_int8_layer)
-
-    @cached_property
-    def float_layers(self) -> tuple[Operator, ...]:
-        """Float convolutions and linear layers."""
-        return tuple(o for o in self.operators if o.is_float_layer)
-
-    @cached_property
-    def _readers(self) -> dict[str, list[Operator]]:
-        readers: dict[str, list[Operator]] = {}
-        for operator in self.operators:
-            for name in operator.inputs:
-                readers.setdefault(name, []).append(operator)
-        return readers
-
-    @cached_property
-    def _makers(self) -> dict[str, Operator]:
-        return {operator.value: operator for operator in self.operators}
-
-    def maker(self, operator: Operator) -> Operator | None:
-        """The operator whose output is this one's first input, if one is."""
-        return self._makers.get(operator.inputs[0]) if operator.inputs else None
-
-    def only_reader(self, operator: Operator) -> Operator | None:
-        """The operator that alone reads this one's output, if there is such a one."""
-        readers = self._readers.get(operator.value, [])
-        return readers[0] if len(readers) == 1 else None
-
-
-def read_file(path: Path, engine: str) -> Graph:
-    """Read the graph of a TorchScript file.
-
-    Args:
-        path: The file.
-        engine: torch quantized engine to load it under.
-    """
-    return read_script(load_script(path, engine))
-
-
-def read_module(model: nn.Module, example: Tensor) -> Graph:
-    """Trace a module and read the graph, in which every layer has its module path.
-
-    Args:
-        model: Evaluation mode.
-        example: One input, ``N×C×H×W`` float32.
-    """
-    return read_script(trace(model, example))
-
-
 def read_script(script: torch.jit.ScriptModule) -> Graph:
     """Read the graph of a loaded or traced module.
 
-    Branches that the module never takes are no part of it. Where it has such with layers in
-    them, and none that it may take, module paths are lost.
+    Branches that the module never takes are not part of it. If it has such branches with
+    layers in them, and no others, module paths are lost.
     """
     modules = list(script.named_modules())
     if any(_decides(node) for node in script.inlined_graph.nodes()):
@@ -111,7 +49,7 @@ def read_script(script: torch.jit.ScriptModule) -> Graph:
 
 
 def _decides(node: Any) -> bool:
-    """Whether it depends on a node which int8 operators and layers run."""
+    """Whether a node chooses which int8 operators and layers run."""
     inside = [inner.kind() for block in node.blocks() for inner in walk(block)]
     return any(kind.startswith("quantized::") or kind in FLOAT_LAYERS for kind in inside)
 
@@ -119,7 +57,7 @@ def _decides(node: Any) -> bool:
 def _decided(script: torch.jit.ScriptModule) -> torch.jit.ScriptModule:
     """The module without the branches that its attributes rule out, if it can be frozen.
 
-    Nothing is folded: what is still apart must be seen to be.
+    Nothing is folded: operators that are still separate must be seen as such.
     """
     try:
         with warnings.catch_warnings(), torch.no_grad():
@@ -145,7 +83,7 @@ class _Values:
         self._script = script
 
     def path(self, value: Any) -> str:
-        """Path of the attribute that a value is, empty if it is none."""
+        """Path of the attribute that a value is, empty if it is not one."""
         parts: list[str] = []
         node = value.node()
         while node.kind() == "prim::GetAttr":
@@ -159,13 +97,14 @@ class _Values:
         if node.kind() == "prim::Constant":
             return value.toIValue()
         if node.kind() == "prim::GetAttr":
-            found: Any = self._script
+            attribute: Any = self._script
             for part in self.path(value).split("."):
-                found = getattr(found, part)
-            return found
+                attribute = getattr(attribute, part)
+            return attribute
         if node.kind() in {"aten::detach", "aten::t", "aten::transpose"}:
-            found = self.constant(node.inputsAt(0))
-            return found.t() if node.kind() == "aten::t" and found is not None else found
+            constant = self.constant(node.inputsAt(0))
+            transposed = node.kind() == "aten::t" and constant is not None
+            return constant.t() if transposed else constant
         return None
 
 
@@ -182,16 +121,19 @@ def _operator(node: Any, values: _Values) -> Operator:
     owner = packed_in[0] if packed_in else _parameter(inputs, values)
     scale, zero_point = _output_range(node, inputs, values)
     outputs = list(node.outputs())
+    integers = None if packed is None else unpack(packed)
     return Operator(
         kind=kind,
+        role=role_of(kind, integers=integers is not None, weight=weight is not None),
         value=outputs[0].debugName() if outputs else "",
         inputs=tuple(_spelled_out(inputs)),
         path=_module_path(values.path(owner)) if owner is not None else "",
         scale=scale,
         zero_point=zero_point,
-        packed=None if packed is None else unpack(packed),
+        integers=integers,
         weight=weight,
         bias=None if weight is None else _bias(kind, inputs, values),
+        activation=fused_activation(kind) if integers is not None else "",
     )
 
 
@@ -219,16 +161,16 @@ def _weight(kind: str, inputs: list[Any], values: _Values) -> Tensor | None:
     if kind not in FLOAT_LAYERS and kind not in PRODUCTS:
         return None
     for value in inputs[1:] if kind != "aten::addmm" else reversed(inputs[:3]):
-        found = values.constant(value)
-        if isinstance(found, Tensor) and found.dim() >= 2:
-            return found.detach()
+        constant = values.constant(value)
+        if isinstance(constant, Tensor) and constant.dim() >= 2:
+            return constant.detach()
     return None
 
 
 def _bias(kind: str, inputs: list[Any], values: _Values) -> Tensor | None:
     place = 0 if kind == "aten::addmm" else 2
-    found = values.constant(inputs[place]) if len(inputs) > place else None
-    return found.detach() if isinstance(found, Tensor) and found.dim() == 1 else None
+    bias = values.constant(inputs[place]) if len(inputs) > place else None
+    return bias.detach() if isinstance(bias, Tensor) and bias.dim() == 1 else None
 
 
 def _output_range(node: Any, inputs: list[Any], values: _Values) -> tuple[float | None, int | None]:

@@ -1,0 +1,135 @@
+"""int8 layers in exact integer arithmetic, and what a kernel that adds in 16 bits makes of them.
+
+Integers are carried in float64, which is exact below 2⁵³; a sum of u8×s8 products stays
+below 2⁴⁰ for every layer that fits into memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ptqbench.backends.graph import Graph, IntegerWeights, Operator
+
+_INT16 = (-(2**15), 2**15 - 1)
+
+
+@dataclass(frozen=True)
+class QuantizedTensor:
+    """Integers with the scale and zero point that they stand for, per tensor.
+
+    Attributes:
+        integers: uint8 or int8.
+        scale: Of one step.
+        zero_point: The integer that means zero.
+    """
+
+    integers: Tensor
+    scale: float
+    zero_point: int
+
+
+@dataclass(frozen=True)
+class LayerTraffic:
+    """What an int8 layer read and wrote when its file ran.
+
+    Attributes:
+        layer: Of the graph that ran.
+        source: Its input.
+        output: Its output.
+    """
+
+    layer: Operator
+    source: QuantizedTensor
+    output: QuantizedTensor
+
+
+@dataclass(frozen=True)
+class ExactRun:
+    """A file as it ran, with the traffic of its int8 layers.
+
+    Attributes:
+        graph: What ran.
+        traffic: Of the layers whose input and output could be recorded.
+        error: Why there is no traffic; empty if there is.
+    """
+
+    graph: Graph
+    traffic: tuple[LayerTraffic, ...]
+    error: str = ""
+
+
+def exact_output(layer: Operator, source: QuantizedTensor) -> Tensor:
+    """The correct output of a layer, as integers in float64.
+
+    The sum of products is exact; only the final scaling rounds, to the nearest, once.
+
+    Args:
+        layer: With integer weights and output range.
+        source: Its input.
+    """
+    weights = layer.integers
+    assert weights is not None and layer.scale is not None and layer.zero_point is not None
+    total = exact_sum(weights, source.integers.double() - source.zero_point)
+    shape = (1, -1) + (1,) * (total.dim() - 2) if weights.stride else (-1,)
+    step = (weights.scales * source.scale).view(shape)
+    if weights.bias is not None:
+        total = total + (weights.bias.double() / step.flatten()).round().view(shape)
+    scaled = (total * (step / layer.scale)).round() + layer.zero_point
+    limits = torch.iinfo(source.integers.dtype)
+    low, high = limits.min, limits.max
+    if layer.activation:
+        low = max(low, layer.zero_point)
+    if layer.activation == "relu6":
+        high = min(high, layer.zero_point + round(6 / layer.scale))
+    return scaled.clamp(low, high)
+
+
+def exact_sum(weights: IntegerWeights, centred: Tensor) -> Tensor:
+    """Sums of integer products, float64 and exact, of an input less its zero point."""
+    factors = weights.centred.double()
+    if not weights.stride:
+        return F.linear(centred, factors)
+    return F.conv2d(
+        centred, factors, None, weights.stride, weights.padding, weights.dilation, weights.groups
+    )
+
+
+def leaves_int16(weights: IntegerWeights, highest: Tensor | float = 255.0) -> bool:
+    """Whether two neighbouring u8×s8 products can leave 16 bits, as ``vpmaddubsw`` adds them.
+
+    Which two products an engine adds first depends on how it packs weights: neighbouring
+    input channels of one kernel position as a rule, neighbouring kernel positions in
+    depthwise layers. All neighbours in the order (row, column, channel) are checked,
+    which covers both. Zero points play no part: they are corrected for afterwards.
+
+    Args:
+        weights: Of the layer.
+        highest: The largest possible input, as u8; or one per input channel.
+    """
+    # float32 is exact here: two products stay below 2¹⁷.
+    factors = weights.integers.float()
+    outputs, channels = factors.shape[:2]
+    groups = weights.groups
+    values = torch.as_tensor(highest, dtype=torch.float32).expand(channels * groups)
+    read = values.view(groups, channels).repeat_interleave(outputs // groups, 0)
+    products = factors * read.view(outputs, channels, *(1,) * (factors.dim() - 2))
+    flat = products.movedim(1, -1).flatten(1)
+    if flat.shape[1] < 2:
+        return False
+    most, least = flat.clamp(min=0), flat.clamp(max=0)
+    return bool(
+        (most[:, 1:] + most[:, :-1]).max() > _INT16[1]
+        or (least[:, 1:] + least[:, :-1]).min() < _INT16[0]
+    )
+
+
+def highest_inputs(layer: Operator, source: QuantizedTensor) -> Tensor:
+    """Largest u8 value in each input channel, float64; padding puts in the zero point."""
+    values = source.integers.double()
+    if layer.integers is not None and not layer.integers.stride:
+        return values.flatten(0, -2).amax(0)
+    return values.amax((0, 2, 3)).clamp(min=float(source.zero_point))

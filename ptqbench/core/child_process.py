@@ -1,0 +1,55 @@
+"""Start another interpreter that imports the same packages as this process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def start_python(
+    module: str,
+    *,
+    stdin: int | IO[Any] | None = subprocess.PIPE,
+    stdout: int | IO[Any] | None = subprocess.PIPE,
+    stderr: int | IO[Any] | None = subprocess.DEVNULL,
+    environment: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Run a module of ptqbench in a new interpreter.
+
+    It imports from where this process does: the same ``sys.path``, with this very ptqbench
+    first if another one lies in the way (in the working folder, for instance).
+
+    Args:
+        module: Dotted name of a module with an ``if __name__ == "__main__"`` block.
+        stdin: As in ``subprocess.Popen``.
+        stdout: Likewise.
+        stderr: Likewise.
+        environment: Variables to set in addition to those of this process.
+
+    Raises:
+        OSError: The process cannot be started.
+    """
+    return subprocess.Popen(
+        # -P: the working folder is not searched, wherever the parent was started.
+        [sys.executable, "-P", "-m", module],
+        stdin=stdin,
+        stdout=stdout,
+        stderr=stderr,
+        env={**os.environ, "PYTHONPATH": import_path(), **(environment or {})},
+    )
+
+
+def import_path() -> str:
+    """The folders that this process imports from, as the value of ``PYTHONPATH``."""
+    folders = [folder for folder in sys.path if folder]
+    root = str(_PACKAGE.parent)
+    first = next((f for f in folders if Path(f, _PACKAGE.name, "__init__.py").is_file()), None)
+    if first is None or Path(first).resolve() != Path(root):
+        folders.insert(0, root)
+    return os.pathsep.join(folders)
