@@ -17,7 +17,7 @@ import torch
 
 from ptqbench.backends.cpu import instruction_set
 from ptqbench.core.cpu_count import physical_cores
-from ptqbench.measurement.intervals import ratio_interval
+from ptqbench.measurement.intervals import lag_one_correlation, ratio_interval
 from ptqbench.measurement.speed import measure_speed
 from ptqbench.models.catalog import MODELS
 from ptqbench.weights.load import build_model, load_weights
@@ -25,7 +25,7 @@ from ptqbench.weights.load import build_model, load_weights
 PAIRS = 20
 
 
-def measure(model: str, seed: int) -> tuple[list[float], list[float]]:
+def measure(model: str) -> tuple[list[float], list[float]]:
     """Times of one run in ms: float32 on both sides, a pair for each position."""
     spec = MODELS.get(model)
     module = build_model(spec, load_weights(spec, "fixture"))
@@ -37,16 +37,9 @@ def measure(model: str, seed: int) -> tuple[list[float], list[float]]:
     return list(speed.samples.first_ms), list(speed.samples.second_ms)
 
 
-def lag_one(first_ms: list[float], second_ms: list[float]) -> float:
-    """Correlation of the logarithm of a pair's ratio with that of the pair before it."""
-    logs = np.log(first_ms) - np.log(second_ms)
-    centred = logs - logs.mean()
-    return float((centred[1:] * centred[:-1]).sum() / (centred**2).sum())
-
-
 def summary(runs: list[tuple[list[float], list[float]]]) -> str:
     """Correlation and coverage over all runs, in a line."""
-    correlations = np.array([lag_one(*run) for run in runs])
+    correlations = np.array([lag_one_correlation(np.log(a) - np.log(b)) for a, b in runs])
     intervals = [ratio_interval(*run) for run in runs]
     covered = sum(each.low <= 1 <= each.high for each in intervals)
     ratios = [each.value for each in intervals]
@@ -62,13 +55,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--model", default="squeezenet1_1")
+    parser.add_argument("--read", type=Path, help="summarise an earlier --output instead")
     parser.add_argument("--output", type=Path, default=Path("build/pair-correlation.jsonl"))
     args = parser.parse_args()
+    if args.read is not None:
+        print(summary([json.loads(line) for line in args.read.read_text("utf-8").splitlines()]))
+        return
     args.output.parent.mkdir(parents=True, exist_ok=True)
     runs = []
     with args.output.open("w", encoding="utf-8") as file:
-        for seed in range(args.runs):
-            runs.append(measure(args.model, seed))
+        for _ in range(args.runs):
+            runs.append(measure(args.model))
             print(json.dumps(runs[-1]), file=file, flush=True)
     print(f"{args.model}, {instruction_set()}, {physical_cores()} threads. {summary(runs)}")
 

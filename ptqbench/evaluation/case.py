@@ -242,7 +242,6 @@ def judge(
             subject.timing.example(),
             threads=subject.timing.threads,
             threshold=thresholds.speedup.get(here) if here in backend.targets else None,
-            seed=subject.timing.seed,
             progress=progress,
             float32_plain_ms=float_side.times_ms["eager"],
         )

@@ -188,7 +188,6 @@ def _speed(
         timing.example(),
         threads=timing.threads,
         threshold=None,
-        seed=timing.seed,
         progress=progress,
     )
 

@@ -64,7 +64,7 @@ class Speed:
 
     Attributes:
         speedup: Time of float32 over that of int8 (above 1: int8 is faster), with its
-            bootstrap 95 % interval over pairs.
+            95 % interval over pairs.
         float32_ms: Median time of a float32 call in ms.
         int8_ms: Median time of an int8 call in ms.
         noise: The same ratio with float32 on both sides: what this machine reports
@@ -99,7 +99,6 @@ def measure_speed(
     threshold: float | None,
     min_pairs: int = 20,
     max_pairs: int = 160,
-    seed: int = 0,
     progress: Progress = silent,
     clock: Clock = time.perf_counter,
     float32_plain_ms: float | None = None,
@@ -117,10 +116,10 @@ def measure_speed(
         int8: The quantized artifact.
         example: Input, N x 3 x H x W, float32.
         threads: Threads for both sides.
-        threshold: Speedup to decide against, or None to take ``min_pairs`` only.
+        threshold: Speedup to decide against; None: pairs are added only until the interval has
+            bounds.
         min_pairs: Pairs taken in any case, at least 2.
         max_pairs: Bound on pairs.
-        seed: Seed of the bootstrap.
         progress: Told how many pairs are done.
         clock: Where the time comes from.
         float32_plain_ms: Passed on to the result.
@@ -143,14 +142,14 @@ def measure_speed(
         while True:
             pairs.extend(target, target)
             noise.extend(target, target)
-            if target >= max_pairs or _clear(pairs, noise, threshold, seed):
+            if target >= max_pairs or _clear(pairs, noise, threshold):
                 break
             target = min(2 * target, max_pairs)
     return Speed(
-        speedup=ratio_interval(pairs.first_ms, pairs.second_ms, seed),
+        speedup=ratio_interval(pairs.first_ms, pairs.second_ms),
         float32_ms=median(pairs.first_ms),
         int8_ms=median(pairs.second_ms),
-        noise=ratio_interval(noise.first_ms, noise.second_ms, seed),
+        noise=ratio_interval(noise.first_ms, noise.second_ms),
         pairs=len(pairs.first_ms),
         threads=threads,
         input_shape=tuple(example.shape),
@@ -305,11 +304,12 @@ class _Pairs:
             self.progress(self.name, len(self.first_ms), total)
 
 
-def _clear(pairs: _Pairs, noise: _Pairs, threshold: float | None, seed: int) -> bool:
+def _clear(pairs: _Pairs, noise: _Pairs, threshold: float | None) -> bool:
+    """Whether the verdict would stay the same with more pairs; without one, any bounds will do."""
     if threshold is None:
-        return True
-    ratio = ratio_interval(pairs.first_ms, pairs.second_ms, seed, STOPPING_CONFIDENCE)
-    factor = noise_factor(ratio_interval(noise.first_ms, noise.second_ms, seed))
+        return math.isfinite(ratio_interval(pairs.first_ms, pairs.second_ms).high)
+    ratio = ratio_interval(pairs.first_ms, pairs.second_ms, STOPPING_CONFIDENCE)
+    factor = noise_factor(ratio_interval(noise.first_ms, noise.second_ms))
     return ratio.low / factor >= threshold or ratio.high * factor < threshold
 
 

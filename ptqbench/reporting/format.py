@@ -65,7 +65,11 @@ def times(value: float | None) -> str:
 
 def span(interval: tuple[float, float] | None, digits: int = 2) -> str:
     """Both ends of an interval."""
-    return "" if interval is None else f"{interval[0]:.{digits}f}–{interval[1]:.{digits}f}"
+    if interval is None:
+        return ""
+    if any(map(math.isinf, interval)):
+        return "unbounded"
+    return f"{interval[0]:.{digits}f}–{interval[1]:.{digits}f}"
 
 
 def arrow(before: str, after: str) -> str:
@@ -98,7 +102,7 @@ def gate_interval(quantity: str, interval: tuple[float, float]) -> str:
     if quantity == "accuracy_points":
         return f"{interval[0]:+.2f} to {interval[1]:+.2f}"
     if quantity == "sqnr_db":
-        return "unbounded" if any(map(math.isinf, interval)) else span(interval, 1)
+        return span(interval, 1)
     return span(interval)
 
 

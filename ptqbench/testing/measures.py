@@ -125,7 +125,6 @@ def measure_pairs(bench: Bench) -> Speed:
         example,
         threads=timing.threads,
         threshold=bench.thresholds.speedup.get(here) if here in bench.backend.targets else None,
-        seed=timing.seed,
         float32_plain_ms=times["eager"],
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Callable, Iterator
 from itertools import chain, cycle, repeat
+from statistics import median
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ptqbench.errors import UserError
+from ptqbench.measurement.intervals import ratio_interval
 from ptqbench.measurement.speed import measure_speed, pick_fastest, repeats_for
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)
@@ -86,7 +88,7 @@ def test_speedup_and_times_of_a_steady_clock(clock: FakeClock) -> None:
 def test_order_alternates_and_the_noise_floor_surrounds_it(clock: FakeClock) -> None:
     measure_speed(
         clock.model("A", 30.0), clock.model("B", 10.0), EXAMPLE,
-        threads=1, threshold=None, min_pairs=4, clock=clock,
+        threads=1, threshold=None, min_pairs=4, max_pairs=4, clock=clock,
     )  # fmt: skip
     log = "".join(clock.log)
     assert log == "AB" * WARM_UP + "AA" * 2 + "ABBAABBA" + "AA" * 2
@@ -120,7 +122,7 @@ def test_a_machine_that_slows_down_does_not_move_the_ratio(clock: FakeClock) -> 
 def test_pairs_are_doubled_until_the_interval_clears_the_threshold(clock: FakeClock) -> None:
     speed = measure_speed(
         clock.model("A", noisy(24.0, 1)), clock.model("B", noisy(10.0, 2)), EXAMPLE,
-        threads=1, threshold=1.8, clock=clock,
+        threads=1, threshold=1.6, clock=clock,
     )  # fmt: skip
     assert 20 < speed.pairs < 160
     assert speed.speedup.low > 2.0
@@ -158,7 +160,7 @@ def test_without_a_threshold_only_the_first_pairs_are_taken(clock: FakeClock) ->
 def test_fast_calls_are_repeated_inside_a_sample(clock: FakeClock) -> None:
     speed = measure_speed(
         clock.model("A", 0.5), clock.model("B", 0.25), EXAMPLE,
-        threads=1, threshold=None, min_pairs=4, clock=clock,
+        threads=1, threshold=None, min_pairs=4, max_pairs=4, clock=clock,
     )  # fmt: skip
     assert "".join(clock.log) == (
         "AB" * WARM_UP + "AA" * 4 + ("AA" + "BBBB" + "BBBB" + "AA") * 2 + "AA" * 4
@@ -207,15 +209,28 @@ def test_noise_floor_shows_what_the_machine_does(clock: FakeClock) -> None:
     assert speed.noise.high / speed.noise.low > 1.05
 
 
-def test_result_repeats_with_its_seed() -> None:
-    def measure() -> object:
-        fake = FakeClock()
-        return measure_speed(
-            fake.model("A", noisy(20.0, 3)), fake.model("B", noisy(9.0, 4)), EXAMPLE,
-            threads=1, threshold=None, seed=1, clock=fake,
-        )  # fmt: skip
+def test_result_keeps_its_samples_in_the_order_of_measurement() -> None:
+    fake = FakeClock()
+    speed = measure_speed(
+        fake.model("A", noisy(20.0, 3)), fake.model("B", noisy(9.0, 4)), EXAMPLE,
+        threads=1, threshold=None, clock=fake,
+    )  # fmt: skip
+    assert len(speed.samples.first_ms) == len(speed.samples.second_ms) == speed.pairs
+    assert speed.speedup == ratio_interval(speed.samples.first_ms, speed.samples.second_ms)
+    assert speed.noise == ratio_interval(
+        speed.noise_samples.first_ms, speed.noise_samples.second_ms
+    )
+    assert speed.float32_ms == median(speed.samples.first_ms)
 
-    assert measure() == measure()
+
+def test_pairs_are_added_until_the_interval_has_bounds() -> None:
+    fake = FakeClock()
+    drift = iter(np.linspace(20, 30, 300))
+    speed = measure_speed(
+        fake.model("A", drift), fake.model("B", 10.0), EXAMPLE,
+        threads=1, threshold=None, max_pairs=40, clock=fake,
+    )  # fmt: skip
+    assert speed.pairs == 40  # neighbours that resemble each other say too little
 
 
 def test_conditions_hold_during_the_measurement(clock: FakeClock) -> None:
@@ -260,7 +275,7 @@ def test_progress_counts_pairs(clock: FakeClock) -> None:
     heard: list[tuple[str, int, int]] = []
     measure_speed(
         clock.model("A", 9.0), clock.model("B", 3.0), EXAMPLE, threads=1, threshold=None,
-        min_pairs=4, clock=clock, progress=lambda *call: heard.append(call),
+        min_pairs=4, max_pairs=4, clock=clock, progress=lambda *call: heard.append(call),
     )  # fmt: skip
     assert [call for call in heard if call[0] == "speed"] == [("speed", i, 4) for i in range(1, 5)]
     assert all(done <= total for _, done, total in heard)
