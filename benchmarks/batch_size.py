@@ -21,7 +21,7 @@ from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.phases import Phases
 from ptqbench.data.fixture.images import open_fixture
-from ptqbench.data.image_set import Data
+from ptqbench.data.image_set import Data, example_image
 from ptqbench.evaluation.case import BATCH_SIZE
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES
@@ -50,7 +50,7 @@ def measure(name: str, folder: Path) -> list[tuple[str, ...]]:
     model = build_model(spec, weights)
     data = open_fixture(weights.preprocessing)
     backend = BACKENDS.get(recipe.backend)
-    example = next(data.calibration.batches(0, 1, 1))[0]
+    example = example_image(data.calibration)
     float32 = backend.build_float(model, name, example, folder / "float32.pt")
     times: dict[int, dict[str, list[float]]] = {
         size: {"float32": [], "int8": [], "calibration": []} for size in SIZES

@@ -26,9 +26,10 @@ from ptqbench.backends.cpu import cpu_name, instruction_set
 from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.data.decode import load_image
+from ptqbench.data.file_source import FileSource
 from ptqbench.data.fixture.images import open_fixture
-from ptqbench.data.folder import FolderImages
 from ptqbench.data.folder_layout import LabelledFile
+from ptqbench.data.picture_set import Pictures
 from ptqbench.data.prefetch import batches_ahead
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.data.reading import Reading
@@ -79,7 +80,8 @@ def batches(files: list[LabelledFile], workers: int) -> Iterator[Tensor]:
     preprocessing = Preprocessing()
     if workers:
         reading = Reading(workers=workers)
-        images = FolderImages("pictures", files, ("any",), preprocessing, reading=reading)
+        source = FileSource(files[0].path.parent, files)
+        images = Pictures("pictures", source, ("any",), preprocessing, reading=reading)
         yield from (pixels for pixels, _ in images.batches(0, len(files), BATCH_SIZE))
         return
 

@@ -21,7 +21,7 @@ from ptqbench.core.names import nearest, safe_file_name
 from ptqbench.core.paths import is_file
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
-from ptqbench.data.image_set import Data, check_disjoint
+from ptqbench.data.image_set import Data, check_disjoint, example_image
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.data.reading import Reading
 from ptqbench.errors import UserError
@@ -247,8 +247,7 @@ def _float_side(
     if recipe.model in MODELS:
         input_size = MODELS.get(recipe.model).input_size
     elif isinstance(data, Data):
-        images, _ = next(data.evaluation.batches(0, 1, 1))
-        _, *sizes = images.shape
+        _, *sizes = example_image(data.evaluation).shape
         input_size = (sizes[0], sizes[1], sizes[2])
     else:
         input_size = (3, preprocessing.crop, preprocessing.crop)

@@ -63,7 +63,7 @@ _OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
         {
             "type": natural,
             "metavar": "N",
-            "help": "evaluate on N images at most, chosen evenly over the classes",
+            "help": "evaluate on N images at most, each class with its share",
         },
     ),
     (

@@ -34,7 +34,7 @@ from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import silent
-from ptqbench.data.image_set import ImageSet
+from ptqbench.data.image_set import ImageSet, example_image
 from ptqbench.evaluation.case import (
     Subject,
     build_int8,
@@ -132,7 +132,7 @@ def build(
 def smaller(subject: Subject, macs: Macs, images: int | None) -> tuple[Subject, dict[str, Any]]:
     """The subject with as many images as its cost allows, and what its cases share."""
     data = subject.data
-    side = next(data.calibration.batches(0, 1, 1))[0].shape[-1]
+    side = example_image(data.calibration).shape[-1]
     full = subject.timing.input_shape[-1]
     cost = macs.total * (side / full) ** 2
     chosen = plan(cost, side, trained=subject.weights != PROBE)
@@ -195,9 +195,8 @@ def built(
         artifact = build_int8(
             subject, backend, Phases(), path, calibrations=None if name == EAGER else calibrations
         )
-        images, _ = next(subject.data.evaluation.batches(0, 1, 1))
         with torch.inference_mode():
-            artifact.load()(images)
+            artifact.load()(example_image(subject.data.evaluation))
         stage = "error"
         return {"status": "measured", **found, **compared(subject, backend, artifact, side)}
     except MemoryError:

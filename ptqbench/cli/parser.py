@@ -295,7 +295,7 @@ def _add_reading(group: argparse._ArgumentGroup, limited: bool) -> None:
             "--limit",
             type=types.positive,
             metavar="N",
-            help="evaluate on N images at most, chosen evenly over the classes; default: all",
+            help="evaluate on N images at most, each class with its share; default: all",
         )
     group.add_argument(
         "--broken-share",

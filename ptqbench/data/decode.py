@@ -1,9 +1,13 @@
-"""Read one picture that a user named."""
+"""Decode one picture."""
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
@@ -15,19 +19,16 @@ def load_image(path: Path) -> Image.Image:
     """Decode a picture: upright, in RGB.
 
     Greyscale, palette, CMYK and 16-bit pictures are converted, and transparency is laid over
-    white; of an animation the first picture counts.
+    white; of an animation the first frame counts.
 
     Raises:
-        UserError: There is no such file, or it is no picture that can be decoded.
+        UserError: There is no such file, or it cannot be decoded.
     """
     if path.is_dir():
         raise UserError(f"{path} is a folder. Pass the path of one picture.")
     try:
-        with warnings.catch_warnings():
-            # A picture that Pillow finds suspiciously large is decoded or refused, not discussed.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                return upright_rgb(image).copy()
+        with large_pictures_allowed(), Image.open(path) as image:
+            return upright_rgb(image).copy()
     except FileNotFoundError:
         raise UserError(f"There is no picture {path}.") from None
     except UnidentifiedImageError:
@@ -35,3 +36,46 @@ def load_image(path: Path) -> Image.Image:
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UserError(f"The picture {path} cannot be read: {reason}.") from None
+
+
+class _WarningFilter:
+    """A filter of Python's warnings that is there while anybody needs it.
+
+    ``warnings.catch_warnings`` restores the filters as they were when it began, so that threads
+    or generators that overlap restore each other's. This adds one entry and takes out that entry.
+    """
+
+    def __init__(self, category: type[Warning]) -> None:
+        self._category = category
+        self._lock = threading.Lock()
+        self._users = 0
+        self._entry: tuple[Any, ...] = ()
+        self._filters: list[Any] = []
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._entry = ("ignore", None, self._category, None, 0)
+                self._filters = warnings.filters  # type: ignore[assignment]
+                self._filters.insert(0, self._entry)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._users -= 1
+                if not self._users:
+                    self._remove()
+
+    def _remove(self) -> None:
+        # A `catch_warnings` that began in between works on a copy, and puts the original back.
+        for filters in (self._filters, warnings.filters):
+            for index, entry in enumerate(filters):
+                if entry is self._entry:
+                    del filters[index]  # type: ignore[union-attr]
+                    break
+
+
+large_pictures_allowed = _WarningFilter(Image.DecompressionBombWarning)
+"""Context in which Pillow does not warn of large pictures: they are decoded or refused."""

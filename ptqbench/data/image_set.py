@@ -1,9 +1,10 @@
-"""What a set of images, with labels or without, is to everything that measures."""
+"""Sets of images, with labels or without, as everything that measures sees them."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 from torch import Tensor
@@ -12,15 +13,19 @@ from ptqbench.core.names import first_few, nearest
 from ptqbench.errors import UserError
 
 UNLABELLED = -1
-"""The label of an image of which nobody says what it shows."""
+"""Label of an unlabelled image."""
 
 
 class ImageSet(Protocol):
-    """A sequence of images that streams in batches, all of them with labels or none."""
+    """A sequence of images that streams in batches, all of them with labels or none.
+
+    A set may also have ``broken``, the names of images that could not be decoded, and
+    ``expected_labels``, the labels that have images in the data, evaluated or not.
+    """
 
     @property
     def name(self) -> str:
-        """What the images are, for messages and reports."""
+        """Name of the set, for messages and reports."""
         ...
 
     @property
@@ -35,12 +40,12 @@ class ImageSet(Protocol):
 
     @property
     def count(self) -> int:
-        """How many images are used at first."""
+        """Number of images used at first."""
         ...
 
     @property
     def limit(self) -> int:
-        """How many there are when more are needed; at least ``count``."""
+        """Number of images available if more are needed; at least ``count``."""
         ...
 
     def batches(self, start: int, stop: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -66,7 +71,7 @@ class Data:
     """The images of a case: some to calibrate with, others to evaluate on.
 
     Attributes:
-        name: Where they come from, for messages and reports.
+        name: Name of the data, for messages and reports.
         calibration: Images that set the quantization ranges.
         evaluation: Images that accuracy is measured on.
         notes: Sentences that a reader of the result must know (images left out, …).
@@ -77,33 +82,65 @@ class Data:
     evaluation: ImageSet
     notes: tuple[str, ...] = ()
 
+    @cached_property
+    def shared_images(self) -> int:
+        """Evaluation images that are calibration images too, by content; found once.
+
+        Only the first ``count`` images of each set are read; that the fixture images beyond
+        them are disjoint too was checked when their manifest was written.
+        """
+        calibration = set(self.calibration.content_hashes(0, self.calibration.count))
+        evaluation = self.evaluation.content_hashes(0, self.evaluation.count)
+        return sum(digest in calibration for digest in evaluation)
+
 
 def broken_in(images: ImageSet) -> tuple[str, ...]:
-    """Names of the images that could not be decoded so far; a set may have none to tell."""
+    """Return the names of the images that could not be decoded so far."""
     return tuple(map(str, getattr(images, "broken", ())))
 
 
 def expected_labels(images: ImageSet) -> frozenset[int]:
-    """Labels that have images in the data, evaluated or not; empty if the set does not say."""
+    """Return the labels that have images in the data; empty if the set does not say."""
     return frozenset(getattr(images, "expected_labels", ()))
 
 
-def check_disjoint(data: Data) -> None:
-    """Check by content hash that no calibration image is evaluated on.
+def example_image(images: ImageSet, most: int = 100) -> Tensor:
+    """Return the first image that can be decoded, ``1×C×H×W`` float32.
 
-    Only the first ``count`` images of each set are read; that the fixture images beyond
-    them are disjoint too was checked when their manifest was made.
+    Args:
+        images: A set whose first images may be broken.
+        most: How many images to try.
+
+    Raises:
+        UserError: There are no images, or none of the first ones can be decoded.
+    """
+    for pixels, _ in images.batches(0, min(most, images.count), 1):
+        return pixels[:1]
+    raise UserError(f"There are no images in {images.name}. Add some.")
+
+
+def proven_disjoint(data: Data) -> Data:
+    """Record that whoever divided the images has compared their contents already.
+
+    A copy with other images (``dataclasses.replace``) does not inherit the record.
+    """
+    vars(data)["shared_images"] = 0
+    return data
+
+
+def check_disjoint(data: Data) -> None:
+    """Check that no calibration image is evaluated on.
+
+    Contents are compared once per `Data`, and not at all if they were when it was divided.
 
     Raises:
         UserError: The two sets share images.
     """
-    calibration = set(data.calibration.content_hashes(0, data.calibration.count))
-    evaluation = data.evaluation.content_hashes(0, data.evaluation.count)
-    shared = sum(digest in calibration for digest in evaluation)
-    if shared:
+    if data.shared_images:
         raise UserError(
-            f"{shared} of the {data.evaluation.count} evaluation images of {data.name} are "
-            "calibration images too, so the accuracy would be too good. Remove the copies."
+            f"{data.shared_images} of the {data.evaluation.count} evaluation images of "
+            f"{data.name} are calibration images too, so the accuracy would be too good. Remove "
+            "the copies."
         )
 
 

@@ -1,14 +1,16 @@
-"""From the text that names images to the images."""
+"""Open the images that a data specifier names."""
 
 from __future__ import annotations
 
 from ptqbench.core.progress import Progress, silent
+from ptqbench.data.cifar10 import open_cifar10
 from ptqbench.data.fixture.images import open_fixture
 from ptqbench.data.folder import open_folder
 from ptqbench.data.image_set import Data
+from ptqbench.data.imagenet import open_imagenet
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.data.reading import Reading
-from ptqbench.data.torchvision_sets import open_cifar10, open_imagenet
+from ptqbench.data.split import DataOptions
 from ptqbench.settings.data_specifier import CIFAR10, FIXTURE, IMAGENET, check_source, read_source
 
 
@@ -22,42 +24,29 @@ def open_source(
     reading: Reading | None = None,
     progress: Progress = silent,
 ) -> Data:
-    """Open the images that a text names.
+    """Open the images that a data specifier names.
 
     Args:
         text: ``fixture``, ``cifar10[:ROOT]``, ``imagenet:ROOT`` or the path of a folder.
-        preprocessing: What is done to the images.
+        preprocessing: Preprocessing of the images.
         classes: Class names of the weights in output order, or None if they are not known.
         num_classes: Number of outputs of the weights.
-        seed: Chooses calibration images and samples.
-        reading: How many evaluation images to use, by how many they are decoded, and what may
-            be broken.
-        progress: Told while fixture images are rendered.
+        seed: Seed of the choice of calibration images and samples.
+        reading: How many evaluation images to use, how many threads decode, and how many
+            pictures may be broken.
+        progress: Progress callback while fixture images are rendered.
 
     Raises:
-        UserError: They are not there, cannot be read, or have other classes than the weights.
+        UserError: The images do not exist, cannot be read, or have other classes than the weights.
     """
     reading = reading or Reading()
     check_source(text)
     source = read_source(text)
     if source.kind == FIXTURE:
         return open_fixture(preprocessing, progress=progress, limit=reading.limit)
+    options = DataOptions(preprocessing, classes, num_classes, seed, reading=reading)
     if source.kind == CIFAR10:
-        return open_cifar10(
-            source.path,
-            preprocessing,
-            classes=classes,
-            num_classes=num_classes,
-            seed=seed,
-            reading=reading,
-        )
+        return open_cifar10(source.path, options)
     assert source.path is not None
     opener = open_imagenet if source.kind == IMAGENET else open_folder
-    return opener(
-        source.path,
-        preprocessing,
-        classes=classes,
-        num_classes=num_classes,
-        seed=seed,
-        reading=reading,
-    )
+    return opener(source.path, options)

@@ -12,7 +12,7 @@ class Reading:
     """How images are read.
 
     Attributes:
-        limit: Evaluation images that are used at most, chosen evenly over the classes; None:
+        limit: Maximum number of evaluation images; each class keeps its share. None:
             all of them.
         broken_share: Share of a set's pictures that may be undecodable.
         workers: Threads that decode beside inference; None: one per usable core.

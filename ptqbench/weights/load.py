@@ -15,7 +15,6 @@ from ptqbench.core.names import nearest
 from ptqbench.core.package_data import fixtures_dir
 from ptqbench.core.paths import is_dir, is_file, user_path
 from ptqbench.core.progress import Progress, silent
-from ptqbench.data.imagenet_synsets import imagenet_synsets
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import ModelSpec
@@ -49,8 +48,6 @@ class Weights:
         sha256: Hash of the file, in hexadecimal.
         transform_input: Whether the model itself changes the normalisation of its input
             (GoogLeNet and Inception with torchvision's own weights).
-        folders: What folders of images may be called beside ``classes``, in output order:
-            ImageNet's synsets, whose ``classes`` are words; or None.
         name: Full name in torchvision's enums, or None.
         published: What torchvision published about them, or None.
         made: How they were made and what was measured then, of those that are made here.
@@ -64,7 +61,6 @@ class Weights:
     num_classes: int
     sha256: str
     transform_input: bool = False
-    folders: tuple[str, ...] | None = None
     name: str | None = None
     published: Published | None = None
     made: Mapping[str, object] = field(default_factory=dict)
@@ -201,7 +197,6 @@ def _published_weights(
     file, num_classes = check_architecture(spec, file, path)
     default = imagenet.settings_of(member, spec)
     settings = override_settings(default, {}, overrides, "the given options")
-    same_order = settings.classes == default.classes
     return Weights(
         source,
         file.tensors,
@@ -210,7 +205,6 @@ def _published_weights(
         num_classes,
         file.sha256,
         transform_input=settings.transform_input,
-        folders=imagenet_synsets() if same_order else None,
         name=str(member),
         published=imagenet.published_with(spec, member),
         notes=file.notes,

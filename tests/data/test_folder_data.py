@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import warnings
+from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -12,10 +15,16 @@ import torch
 from PIL import Image
 
 from ptqbench.data.decode import load_image
-from ptqbench.data.folder import FolderImages, open_folder
-from ptqbench.data.folder_layout import LabelledFile, hold_out, without_copies
-from ptqbench.data.image_set import UNLABELLED, Data, check_classes, check_disjoint
+from ptqbench.data.file_source import FileSource
+from ptqbench.data.folder import open_folder
+from ptqbench.data.folder_layout import LabelledFile, find_files
+from ptqbench.data.image_set import UNLABELLED, Data, check_classes, check_disjoint, example_image
+from ptqbench.data.picture_set import Pictures
+from ptqbench.data.picture_source import without_copies
 from ptqbench.data.preprocessing import Preprocessing
+from ptqbench.data.reading import Reading
+from ptqbench.data.sampling import held_out
+from ptqbench.data.split import DataOptions
 from ptqbench.errors import UserError
 
 SMALL = Preprocessing(8, 8)
@@ -38,7 +47,7 @@ def fill(top: Path, each: int, first: int = 0, classes: tuple[str, ...] = CLASSE
 
 def opened(path: Path, **options: object) -> Data:
     settings: dict[str, object] = {"classes": None, "num_classes": 3, **options}
-    return open_folder(path, SMALL, **settings)  # type: ignore[arg-type]
+    return open_folder(path, DataOptions(SMALL, **settings))  # type: ignore[arg-type]
 
 
 def labels_of(images: object, batch_size: int = 4) -> list[int]:
@@ -47,7 +56,7 @@ def labels_of(images: object, batch_size: int = 4) -> list[int]:
 
 
 def paths_of(images: object) -> set[Path]:
-    return {file.path for file in images._files}  # type: ignore[attr-defined]
+    return {file.path for file in images.source.files}  # type: ignore[attr-defined]
 
 
 def test_one_folder_per_class_holds_calibration_out(tmp_path: Path) -> None:
@@ -93,9 +102,10 @@ def test_the_choice_depends_on_the_seed_alone(tmp_path: Path) -> None:
 
 
 def test_one_more_picture_moves_at_most_one(tmp_path: Path) -> None:
-    files = [LabelledFile(tmp_path / f"{i}.png", 0) for i in range(100)]
-    before = {f.path for f in hold_out(files[:-1], tmp_path, 20, 0)[0]}
-    after = {f.path for f in hold_out(files, tmp_path, 20, 0)[0]}
+    names = [f"{i}.png" for i in range(101)]
+    before = set(held_out([0] * 100, names[:-1], 20, 0))
+    after = set(held_out([0] * 101, names, 20, 0))
+    assert len(before) == len(after) == 20
     assert len(before - after) <= 1
 
 
@@ -114,7 +124,7 @@ def test_copies_are_found_by_content_not_by_length(tmp_path: Path) -> None:
     for name, content in names.items():
         (tmp_path / name).write_bytes(content)
     a, b, c = (LabelledFile(tmp_path / name, 0) for name in names)
-    assert without_copies([b, c], [a]) == [c]
+    assert without_copies(FileSource(tmp_path, [b, c]), FileSource(tmp_path, [a])) == [1]
 
 
 def test_batches_are_the_preprocessed_pictures_in_order_of_paths(tmp_path: Path) -> None:
@@ -143,7 +153,10 @@ def test_folders_are_matched_to_the_classes_of_the_weights_by_name(tmp_path: Pat
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"classes": ("ants", "bee", "cat")}, "1 of 3 folders .*: ant. Did you mean ants"),
+        (
+            {"classes": ("ants", "bee", "cat")},
+            "1 of 3 folders .* do not match any .*: ant. Did you mean ants",
+        ),
         ({"num_classes": 4}, r"has 3 classes \(ant, bee, cat\), but the weights have 4 outputs"),
     ],
 )
@@ -288,7 +301,7 @@ def test_a_few_broken_pictures_are_left_out_and_named(tmp_path: Path) -> None:
     files = [LabelledFile(paint(tmp_path / f"{i}.png", 0, (4, 4)), i % 3) for i in range(200)]
     for broken in (files[3], files[150]):
         broken.path.write_bytes(broken.path.read_bytes()[:40])
-    images = FolderImages("set", files, CLASSES, SMALL)
+    images = Pictures("set", FileSource(tmp_path, files), CLASSES, SMALL)
     for _ in range(2):  # a second pass counts nothing twice
         batches = list(images.batches(0, 200, 16))
         assert sum(len(pixels) for pixels, _ in batches) == 198
@@ -300,7 +313,7 @@ def test_a_few_broken_pictures_are_left_out_and_named(tmp_path: Path) -> None:
 def test_more_broken_pictures_are_refused(tmp_path: Path) -> None:
     files = [LabelledFile(paint(tmp_path / f"{i}.png", 0, (4, 4)), 0) for i in range(50)]
     files[7].path.write_bytes(b"")
-    images = FolderImages("set", files, CLASSES, SMALL)
+    images = Pictures("set", FileSource(tmp_path, files), CLASSES, SMALL)
     with pytest.raises(UserError, match=r"1 of the 50 pictures in set .*7\.png"):
         list(images.batches(0, 50, 16))
 
@@ -308,7 +321,7 @@ def test_more_broken_pictures_are_refused(tmp_path: Path) -> None:
 def test_a_batch_without_any_whole_picture_is_not_there(tmp_path: Path) -> None:
     files = [LabelledFile(paint(tmp_path / f"{i:03d}.png", 0, (4, 4)), 0) for i in range(100)]
     files[0].path.write_bytes(b"")
-    images = FolderImages("set", files, CLASSES, SMALL)
+    images = Pictures("set", FileSource(tmp_path, files), CLASSES, SMALL)
     assert [len(pixels) for pixels, _ in images.batches(0, 3, 1)] == [1, 1]
 
 
@@ -346,3 +359,140 @@ def test_a_picture_made_to_exhaust_memory_is_refused(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(UserError, match=r"bomb\.png cannot be read"):
         load_image(path)
+
+
+# --- links, copies and broken pictures
+
+
+def test_a_folder_that_links_to_itself_is_read_once(tmp_path: Path) -> None:
+    fill(tmp_path, 5)
+    (tmp_path / "cat" / "self").symlink_to(".")
+    (tmp_path / "cat" / "up").symlink_to("..")
+    (tmp_path / "cat" / "dogs").symlink_to("../bee")
+    (tmp_path / "cat" / "more").mkdir()
+    paint(tmp_path / "cat" / "more" / "a.png", 99)
+    (tmp_path / "cat" / "again").symlink_to("more")
+    files = find_files(tmp_path, CLASSES)
+    assert len(files) == 16
+    assert [file.label for file in files] == [0] * 5 + [1] * 5 + [2] * 6
+    data = opened(tmp_path)
+    assert data.calibration.count + data.evaluation.count == 16
+
+
+def test_class_folders_that_are_links_are_read(tmp_path: Path) -> None:
+    fill(tmp_path / "store", 5)
+    (tmp_path / "photos").mkdir()
+    for name in CLASSES:
+        (tmp_path / "photos" / name).symlink_to(tmp_path / "store" / name)
+    assert len(find_files(tmp_path / "photos", CLASSES)) == 15
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the files whose content is hashed."""
+    names: list[str] = []
+    digest = hashlib.file_digest
+
+    def counted(file: BinaryIO, name: str) -> object:
+        names.append(Path(file.name).name)
+        return digest(file, name)
+
+    monkeypatch.setattr(hashlib, "file_digest", counted)
+    return names
+
+
+def sized(folder: Path, count: int) -> Path:
+    """Pictures of different sizes in bytes: none can be a copy of another."""
+    folder.mkdir(parents=True)
+    for i in range(count):
+        path = paint(folder / f"{i:03d}.png", i)
+        path.write_bytes(path.read_bytes() + bytes(1000 * i))
+    return folder
+
+
+def test_dividing_a_folder_proves_that_it_is_disjoint(tmp_path: Path, hashed: list[str]) -> None:
+    sized(tmp_path / "a", 10)
+    for _ in range(3):
+        check_disjoint(opened(tmp_path, num_classes=1))
+    assert hashed == []
+
+
+def test_a_file_is_hashed_once_for_all_models(tmp_path: Path, hashed: list[str]) -> None:
+    fill(tmp_path, 20)
+    paths = [*tmp_path.rglob("*.png")]
+    longest = max(path.stat().st_size for path in paths)
+    for path in paths:  # all of one size, so that each could be a copy
+        path.write_bytes(path.read_bytes().ljust(longest, b"."))
+    for _ in range(3):
+        check_disjoint(opened(tmp_path))
+    assert len(hashed) == 60
+    paths[0].write_bytes(b"changed".ljust(longest + 1, b"."))
+    images = opened(tmp_path)
+    assert len([*images.evaluation.content_hashes(0, images.evaluation.count)]) == 48
+    assert len(hashed) <= 61
+
+
+def test_images_that_nobody_divided_are_compared_once(tmp_path: Path, hashed: list[str]) -> None:
+    sized(tmp_path / "a", 5)
+    files = [LabelledFile(path, 0) for path in sorted((tmp_path / "a").iterdir())]
+
+    def pictures(some: list[LabelledFile]) -> Pictures:
+        return Pictures("set", FileSource(tmp_path, some), CLASSES, SMALL)
+
+    data = Data("set", pictures(files[:2]), pictures(files[2:]))
+    check_disjoint(data)
+    check_disjoint(data)
+    assert len(hashed) == 5
+    divided = opened(tmp_path, num_classes=1)
+    with pytest.raises(UserError, match=r"1 of the 1 evaluation images of .* are calibration"):
+        check_disjoint(replace(divided, evaluation=divided.calibration))
+
+
+def test_an_example_does_not_depend_on_the_first_picture(tmp_path: Path) -> None:
+    fill(tmp_path, 10)
+    options = {"num_classes": 3, "reading": Reading(broken_share=0.5)}
+    data = opened(tmp_path, **options)
+    first, second, *_ = data.evaluation.source.files  # type: ignore[attr-defined]
+    first.path.write_bytes(b"")
+    expected = SMALL.normalise(SMALL.pixels(load_image(second.path)).unsqueeze(0))
+    assert torch.equal(example_image(data.evaluation), expected)
+    for file in data.evaluation.source.files:  # type: ignore[attr-defined]
+        file.path.write_bytes(b"")
+    with pytest.raises(UserError, match="cannot be decoded"):
+        example_image(opened(tmp_path, **options).evaluation)
+
+
+# --- warnings of large pictures
+
+
+def test_the_filters_of_the_host_are_unchanged_after_threads_decode(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path, 20)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)  # every picture is suspicious
+    data = opened(tmp_path, reading=Reading(workers=8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        filters, before = warnings.filters, list(warnings.filters)
+        for _ in range(5):
+            assert len(labels_of(data.evaluation)) == 48
+            assert warnings.filters is filters and list(filters) == before
+        with (
+            pytest.raises(Image.DecompressionBombWarning),
+            Image.open(next(iter(tmp_path.rglob("*.png")))),
+        ):
+            pass
+
+
+def test_overlapping_readers_leave_the_filters_as_they_were(tmp_path: Path) -> None:
+    fill(tmp_path, 20)
+    data = opened(tmp_path)
+    before = list(warnings.filters)
+    one, other = (images.batches(0, 4, 1) for images in (data.evaluation, data.calibration))
+    next(one)
+    with warnings.catch_warnings():
+        next(other)
+        one.close()  # type: ignore[attr-defined]
+        warnings.simplefilter("error", UserWarning)
+    other.close()  # type: ignore[attr-defined]
+    assert list(warnings.filters) == before

@@ -13,6 +13,7 @@ from PIL import Image
 from ptqbench.data.decode import load_image
 from ptqbench.data.folder import open_folder
 from ptqbench.data.preprocessing import Preprocessing
+from ptqbench.data.split import DataOptions
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -129,7 +130,7 @@ def test_kinds_stand_side_by_side_in_a_set(tmp_path: Path) -> None:
         (tmp_path / Path(name).stem[0]).mkdir(exist_ok=True)
         KINDS[name][0](tmp_path / Path(name).stem[0] / name)
     folders = sorted(path.name for path in tmp_path.iterdir())
-    data = open_folder(tmp_path, Preprocessing(32, 32), classes=None, num_classes=len(folders))
+    data = open_folder(tmp_path, DataOptions(Preprocessing(32, 32), None, len(folders)))
     total = data.calibration.count + data.evaluation.count
     shapes = [
         tuple(image.shape)

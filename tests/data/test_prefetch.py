@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,11 @@ import pytest
 import torch
 from PIL import Image
 
-from ptqbench.data.folder import FolderImages
+from ptqbench.data.file_source import FileSource
 from ptqbench.data.folder_layout import LabelledFile
 from ptqbench.data.image_set import Data, check_disjoint
 from ptqbench.data.picture_set import Pictures
+from ptqbench.data.picture_source import PictureSource
 from ptqbench.data.prefetch import AHEAD, batches_ahead
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.data.reading import Reading
@@ -176,10 +177,10 @@ def files(tmp_path: Path) -> list[LabelledFile]:
     return found
 
 
-def opened(files: list[LabelledFile], **reading: object) -> FolderImages:
-    return FolderImages(
+def opened(files: list[LabelledFile], **reading: object) -> Pictures:
+    return Pictures(
         "set",
-        files,
+        FileSource(files[0].path.parent, files),
         ("a", "b", "c"),
         SMALL,
         reading=Reading(**reading),  # type: ignore[arg-type]
@@ -236,21 +237,35 @@ def test_no_picture_at_all_is_no_empty_set(tmp_path: Path) -> None:
         list(opened(files, broken_share=1.0).batches(0, 3, 2))
 
 
-class Endless(Pictures):
-    """Pictures that are made when they are asked for, and counted while they live."""
+class Endless(PictureSource):
+    """Pictures that are drawn when they are needed."""
+
+    place = "nowhere"
 
     def __init__(self, count: int, side: int) -> None:
-        super().__init__("endless", [0] * count, ("a",), Preprocessing(side, side))
+        self.labels = (0,) * count
         self.side = side
 
-    def called(self, position: int) -> str:
+    def key(self, position: int) -> str:
         return str(position)
+
+    title = key
 
     def image(self, position: int) -> Image.Image:
         return Image.new("RGB", (self.side, self.side), (position % 256, 0, 0))
 
-    def content_hashes(self, start, stop):  # type: ignore[no-untyped-def]
-        return (f"{i:064x}" for i in range(start, stop))
+    def size(self, position: int) -> int:
+        return self.side**2
+
+    def digest(self, position: int) -> str:
+        return f"{position:064x}"
+
+    def subset(self, positions: Sequence[int]) -> Endless:
+        return Endless(len(positions), self.side)
+
+
+def endless(count: int) -> Pictures:
+    return Pictures("endless", Endless(count, 64), ("a",), Preprocessing(64, 64))
 
 
 def peak(images: Pictures) -> int:
@@ -264,8 +279,8 @@ def peak(images: Pictures) -> int:
 
 def test_memory_does_not_grow_with_the_number_of_images() -> None:
     # NumPy's arrays are traced, and each image passes through one of 12 kB.
-    peak(Endless(50, 64))
-    few, many = peak(Endless(60, 64)), peak(Endless(1200, 64))
+    peak(endless(50))
+    few, many = peak(endless(60)), peak(endless(1200))
     assert many < few + 1_000_000 < 1200 * 64 * 64 * 3
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ptqbench.gates import GATES, Evidence, GateResult, Verdict, accuracy_settled
 from ptqbench.measurement.accuracy import Accuracy, ClassSpread, measure_accuracy
-from ptqbench.recipes import Thresholds
+from ptqbench.settings.thresholds import Thresholds
 
 N = 2000
 PASS, UNVERIFIED = Verdict.PASS, Verdict.UNVERIFIED
