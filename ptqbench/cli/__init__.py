@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import errno
-import gc
 import os
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING
 from ptqbench.cli.parser import Command, build_parser
 from ptqbench.cli.report_output import conclude, report_outputs
 from ptqbench.core.paths import is_dir, is_file, user_path
+from ptqbench.core.process import exempt_imports_from_collection
 from ptqbench.errors import UserError
 from ptqbench.settings.data_specifier import check_source
 from ptqbench.settings.weights_specifier import check_weights
@@ -89,9 +89,7 @@ def _run(args: argparse.Namespace) -> int:
         from ptqbench.evaluation import run as validation
         from ptqbench.reporting.progress_display import progress_display
 
-        if not gc.isenabled():  # in a process of its own (__main__.py)
-            # What has been imported is no garbage: collections need not look at it.
-            gc.freeze()
+        exempt_imports_from_collection()
         phases = Phases()
         phases.add("start and imports", time.perf_counter() - _STARTED)
         with progress_display(lines=not args.quiet) as progress:

@@ -6,9 +6,10 @@ registers fake kernels for operators that nobody declared. The classifiers need 
 these operators, so declaring their schemas is enough. Where the library loads, nothing
 is declared.
 
-``torchvision.ops`` also imports torch's compiler for one predicate, which takes longer
-than everything else that a run imports together. A stand-in defers that to its first call.
-``torchvision.datasets`` is deferred likewise: it brings readers of videos and archives along.
+``torchvision.ops`` also imports torch's compiler for one predicate, which takes longer than
+everything else that a run imports together; and ``torchvision.datasets`` brings readers of videos
+and archives along. In the process of the ``ptqbench`` command, and nowhere else, stand-ins defer
+both to their first use.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from typing import Any
 
 import torch
 
+from ptqbench.core.process import is_dedicated
 from ptqbench.errors import UserError
 
 _SCHEMAS = {
@@ -121,6 +123,8 @@ def import_torchvision() -> ModuleType:
         raise UserError("torchvision is not installed. Install the one that fits your torch.")
     if not load_compiled_operators(Path(spec.submodule_search_locations[0])):
         declare_missing_schemas()
+    if not is_dedicated():
+        return importlib.import_module("torchvision")
     try:
         with compiler_import_deferred():
             if "torchvision" not in sys.modules:

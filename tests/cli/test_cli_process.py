@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
@@ -118,3 +119,32 @@ def test_the_process_ends_with_the_code_and_all_of_its_output() -> None:
     assert "Unknown model 'nosuch'" in ends["run"].stderr
     assert "invalid choice: 'frobnicate'" in ends["frobnicate"].stderr
     assert "resnet18" in str(json.loads(ends["list"].stdout))
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX")
+def test_a_cancelled_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    temporary, folder = tmp_path / "tmp", tmp_path / "work"
+    for path in (temporary, folder):
+        path.mkdir()
+    argv = ["run", "squeezenet1_1", "--limit", "100", "--json", "result.json"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ptqbench", *argv],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=folder,
+        env={**ENVIRONMENT, "TMPDIR": str(temporary)},
+        start_new_session=True,
+    )
+    try:
+        while process.poll() is None and not list(temporary.glob("ptqbench-*")):
+            time.sleep(0.05)
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+        assert os.listdir(temporary) == os.listdir(folder) == []
+        with pytest.raises(ProcessLookupError):
+            for _ in range(100):  # children end a moment later
+                os.killpg(process.pid, 0)
+                time.sleep(0.05)
+    finally:
+        process.kill()

@@ -22,7 +22,7 @@ def cannot_load(path):
     raise OSError("undefined symbol")
 
 torch.ops.load_library = cannot_load
-from ptqbench.models import torchvision_import as module
+from ptqbench.models import import_torchvision as module
 torchvision = module.import_torchvision()
 assert module.declare_missing_schemas() == [], "both schemas are declared by now"
 assert torch.ops.torchvision.nms.default._schema.name == "torchvision::nms"
@@ -34,7 +34,7 @@ print("imported")
 
 WITH_OPERATORS = """
 import torch
-from ptqbench.models import torchvision_import as module
+from ptqbench.models import import_torchvision as module
 
 torchvision = module.import_torchvision()
 assert torchvision.MATCHING_BUILD
@@ -46,6 +46,8 @@ print("imported")
 
 DEFERRED = """
 import sys
+from ptqbench.core.process import dedicate_process
+dedicate_process()
 from ptqbench.models.import_torchvision import import_torchvision
 
 torchvision = import_torchvision()
@@ -61,6 +63,8 @@ print("imported")
 
 DATASETS = """
 import sys
+from ptqbench.core.process import dedicate_process
+dedicate_process()
 from ptqbench.models.import_torchvision import import_torchvision
 
 torchvision = import_torchvision()
