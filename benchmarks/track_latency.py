@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections import defaultdict
 
 from ptqbench.cli.parser import build_parser
 
@@ -20,7 +19,7 @@ OTHERWISE = ("json", "strict", "timings", "artifacts", "cache_dir", "threshold",
 
 def pytest_arguments(given: list[str]) -> list[str] | None:
     """Arguments for pytest; None if what was given would not be measured alike."""
-    parser = build_parser(defaultdict(lambda: lambda _: 0))
+    parser = build_parser()
     args = parser.parse_args(["run", *given])
     bare = parser.parse_args(["run"])
     for name, value in vars(args).items():

@@ -1,7 +1,7 @@
 """The pytest plugin: options, the marker ``ptqbench``, fixtures, and verdicts as outcomes.
 
-It does nothing in a session that has no test of ptqbench's, and imports torch only for one
-that has.
+It does nothing in a session without a test of a case, and imports torch only for one that has
+such a test.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from ptqbench.errors import UserError
-from ptqbench.settings.argument_types import natural
 from ptqbench.testing.hookspec import Hooks
+from ptqbench.testing.options import add_options
 from ptqbench.testing.session_state import MARKER, STATE, State, marker_of, state_of
 
 if TYPE_CHECKING:
@@ -25,96 +25,18 @@ pytest_plugins = ["ptqbench.testing.benchmark_tracking"]
 _CASE = "ptqbench_case"
 
 
-_OPTIONS: tuple[tuple[str, dict[str, Any]], ...] = (
-    (
-        "models",
-        {
-            "action": "append",
-            "metavar": "NAMES",
-            "help": "names or wildcards, commas between; default: every model with a recipe",
-        },
-    ),
-    (
-        "backends",
-        {
-            "action": "append",
-            "metavar": "NAMES",
-            "help": "names or wildcards, commas between; default: what each recipe recommends",
-        },
-    ),
-    (
-        "weights",
-        {
-            "metavar": "FILE",
-            "help": "safetensors, a state dict or a checkpoint; or fixture, probe, imagenet, or "
-            "a name such as IMAGENET1K_V2; default: the shipped fixture weights, else probe",
-        },
-    ),
-    (
-        "data",
-        {
-            "metavar": "DATA",
-            "help": "a folder of images, cifar10[:ROOT] or imagenet:ROOT; default: the fixture "
-            "images",
-        },
-    ),
-    (
-        "limit",
-        {
-            "type": natural,
-            "metavar": "N",
-            "help": "evaluate on N images at most, each class with its share",
-        },
-    ),
-    (
-        "profile",
-        {
-            "metavar": "NAME",
-            "help": "ci: what is inconclusive or unverified fails; local: it is skipped; "
-            "default: ci where CI is set in the environment, else local",
-        },
-    ),
-    (
-        "threshold",
-        {
-            "action": "append",
-            "metavar": "NAME=VALUE",
-            "help": "replace a threshold, like accuracy=0.985 or max_bytes=3MiB; repeat for "
-            "several",
-        },
-    ),
-    (
-        "report",
-        {
-            "action": "append",
-            "metavar": "FORMAT=PATH",
-            "help": "write json=PATH or markdown=PATH; repeat for both",
-        },
-    ),
-    (
-        "update",
-        {
-            "action": "store_true",
-            "help": "rewrite the committed references with what is measured now",
-        },
-    ),
-)
-
-
 def pytest_addhooks(pluginmanager: pytest.PytestPluginManager) -> None:
-    """Add the hook that replaces who judges cases."""
+    """Add the hook that replaces the runner of cases."""
     pluginmanager.add_hookspecs(Hooks)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the options, in one group."""
-    group = parser.getgroup("ptqbench", "release gates for quantized models")
-    for name, details in _OPTIONS:
-        group.addoption(f"--ptqbench-{name}", **details)
+    """Add the options."""
+    add_options(parser)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Read the settings; what is wrong with them is said before anything runs."""
+    """Read the settings; mistakes in them and in options are reported before anything runs."""
     from ptqbench.settings.schema import threshold_names
 
     arguments = ", ".join(f"{name}=..." for name in threshold_names())
@@ -123,30 +45,14 @@ def pytest_configure(config: pytest.Config) -> None:
     )
     try:
         state = State(config)
-        _check_outputs(state)
+        state.check_options()
     except UserError as error:
         raise pytest.UsageError(f"ptqbench: {error}") from None
     config.stash[STATE] = state
 
 
-def _check_outputs(state: State) -> None:
-    for kind in ("json", "markdown"):
-        path = state.settings.value(f"report.{kind}").value
-        if path is not None:
-            from ptqbench.core.atomic import check_writable
-
-            check_writable(path)
-    if state.config.getoption("ptqbench_update"):
-        folder = state.settings.value("baselines").value
-        if folder is None:
-            raise UserError(
-                "--ptqbench-update needs to know where the references are. Set `baselines` in "
-                "[tool.ptqbench] to their folder."
-            )
-
-
 def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
-    """Leave a test out while the setting that it is about is not set."""
+    """Skip collection of a test whose setting is not configured."""
     setting = getattr(obj, "ptqbench_setting", None) if inspect.isfunction(obj) else None
     if setting is None or state_of(collector.config).settings.value(setting).value is not None:
         return None
@@ -154,13 +60,13 @@ def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrize over cases, and refuse markers that mean nothing."""
+    """Parametrize over cases, and refuse markers that are wrong."""
     try:
         marker_of(metafunc.definition)
         if _CASE in metafunc.fixturenames:
             state_of(metafunc.config).collected = True
             names = list(state_of(metafunc.config).cases)
-            # Session scope groups the tests by case: what a case needs is opened once.
+            # Session scope groups the tests by case: the inputs of a case are opened once.
             metafunc.parametrize(_CASE, names, ids=names, scope="session", indirect=True)
     except UserError as error:
         raise pytest.Collector.CollectError(f"ptqbench: {error}") from None
@@ -168,13 +74,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def ptqbench_case(request: pytest.FixtureRequest) -> str:
-    """Name of the case under test: ``resnet18-x86``. A test that asks for it runs for each."""
+    """Name of the case under test: ``resnet18-x86``. A test that uses it runs for each case."""
     return str(request.param)
 
 
 @pytest.fixture
 def ptqbench_settings(request: pytest.FixtureRequest, ptqbench_case: str) -> CaseRequest:
-    """Everything that is set for the case under test: model, backend, weights, thresholds."""
+    """The case under test: model, backend, settings and thresholds."""
     state = state_of(request.config)
     return state.request(ptqbench_case, marker_of(request.node))
 
@@ -183,7 +89,7 @@ def ptqbench_settings(request: pytest.FixtureRequest, ptqbench_case: str) -> Cas
 def ptqbench_gate(
     request: pytest.FixtureRequest, ptqbench_settings: CaseRequest
 ) -> Callable[[str], None]:
-    """A function that takes a gate's name and makes its verdict the outcome of the test.
+    """A function that takes the name of a gate and turns its verdict into the test's outcome.
 
     A pass passes, a fail fails. Inconclusive and unverified fail under the profile ``ci``
     and are skipped under ``local``; they never pass.
@@ -204,10 +110,10 @@ def ptqbench_gate(
 def ptqbench_reference(
     request: pytest.FixtureRequest, ptqbench_settings: CaseRequest
 ) -> Callable[[], None]:
-    """A function that holds the case against its committed reference.
+    """A function that compares the case with its committed reference.
 
-    The references are one JSON file per model in the folder that the setting ``baselines``
-    names. With ``--ptqbench-update`` they are rewritten.
+    The references are one JSON file per model in the folder of the setting ``baselines``. With
+    ``--ptqbench-update`` they are rewritten.
     """
     state = state_of(request.config)
 
@@ -222,13 +128,13 @@ def ptqbench_reference(
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:
-    """Tell a pytest-xdist worker which folder it shares with the others."""
+    """Pass a pytest-xdist worker the folder that it shares with the others."""
     node.workerinput["ptqbench_folder"] = str(state_of(node.config).folder)
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any, error: object) -> None:
-    """Take over what a pytest-xdist worker found out."""
+    """Take over the results of a pytest-xdist worker."""
     sent = getattr(node, "workeroutput", {}).get("ptqbench")
     if sent is not None:
         from ptqbench.testing.outcomes import receive
@@ -241,7 +147,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 
 def _unused(state: State | None) -> bool:
-    """Whether the session had nothing to do with ptqbench, and nothing is to be said."""
+    """Whether the session had nothing to do with ptqbench, so that nothing is shown."""
     return state is None or not (state.records or state.notes or state.reports)
 
 
@@ -271,11 +177,11 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     try:
         from ptqbench.testing.records import summary
 
-        # A session of references alone has judged nothing, and was not to.
+        # A session of references alone judges nothing.
         judged = state.records or not state.notes
         lines = [*(summary(state.records, state.profile) if judged else ()), *state.notes]
     except Exception as error:
-        lines = [f"The summary could not be made: {type(error).__name__}: {error}"]
+        lines = [f"The summary could not be written: {type(error).__name__}: {error}"]
     terminalreporter.section("ptqbench")
     for line in lines:
         terminalreporter.write_line(line)

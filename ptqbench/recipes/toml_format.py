@@ -17,7 +17,7 @@ from ptqbench.core.names import nearest
 from ptqbench.errors import UserError
 from ptqbench.recipes.recipe import MEASURED, Recipe
 from ptqbench.settings import values
-from ptqbench.settings.schema import parse_table, threshold_changes
+from ptqbench.settings.parsing import parse_table, threshold_changes
 from ptqbench.settings.thresholds import Thresholds
 
 _EXPLAINED = {
@@ -134,8 +134,8 @@ _Parse = Callable[[Any, str], object]
 _TABLES = ("thresholds", "probe", "unsupported")
 
 
-def _simple(parser: values.Parser) -> _Parse:
-    return lambda value, where: parser(value, Path())
+def _simple(kind: values.ValueType) -> _Parse:
+    return lambda value, where: kind.parse(value, Path())
 
 
 def _text(value: Any, where: str) -> str:

@@ -1,52 +1,75 @@
-"""The files that settings stand in: finding the one that applies, and reading it."""
+"""Find the file with the settings that apply, and read it."""
 
 from __future__ import annotations
 
+import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ptqbench.core.paths import is_file
 from ptqbench.errors import UserError
 from ptqbench.settings.data_specifier import check_source
-from ptqbench.settings.layers import Layer, Settings
-from ptqbench.settings.schema import parse_table
+from ptqbench.settings.layers import COMMAND_LINE, Layer, Settings
+from ptqbench.settings.model_catalog import ModelCatalog
+from ptqbench.settings.parsing import parse_table
+from ptqbench.settings.schema import SETTINGS
 from ptqbench.settings.weights_specifier import check_weights
 
 PYPROJECT = "pyproject.toml"
-OWN_FILE = "ptqbench.toml"
+SETTINGS_FILE = "ptqbench.toml"
+
+_REPOSITORY = (".git", ".hg", ".svn", ".jj", ".bzr")
+"""What the root of a repository contains, by version control system."""
 
 
-def load(start: Path, command_line: Layer | None = None) -> Settings:
+def load(
+    start: Path,
+    catalog: ModelCatalog,
+    command_line: Layer | None = None,
+    *,
+    file: Path | None = None,
+    file_option: str = "--config",
+    trusted: Path | None = None,
+) -> Settings:
     """Read the settings that apply in a folder.
+
+    Whether the paths in them exist is left to `check_paths`.
 
     Args:
         start: The folder; the nearest file in it or above it counts.
-        command_line: What options say.
+        catalog: The models.
+        command_line: Settings of the command line.
+        file: The file to read instead of the nearest.
+        file_option: The option that names the file, for messages.
+        trusted: A folder whose file may run code, whoever it belongs to.
 
     Raises:
-        UserError: A file cannot be read, two files compete, a key is unknown or a value
-            is wrong.
+        UserError: A file cannot be read, two files compete, a key is unknown, a value is
+            wrong, or a file of another user names code to run.
     """
-    command_line = command_line or Layer("command line")
-    found = find(start)
-    if found is None:
-        settings = Settings(command_line)
-    else:
-        path, table = found
-        prefix = f"{path.name} [tool.ptqbench" if path.name == PYPROJECT else f"{path.name} ["
-        settings = _from_table(path, table, prefix, command_line)
-    _check_sources(settings)
+    command_line = command_line or Layer(COMMAND_LINE)
+    location = find(start) if file is None else (file, _table(file, file_option))
+    if location is None:
+        return Settings(catalog, command_line)
+    path, table = location
+    settings = _from_table(path, table, catalog, command_line)
+    if file is None and path.parent != trusted:
+        _check_owner(path, settings, file_option)
     return settings
 
 
 def _from_table(
-    path: Path, table: Mapping[str, object], prefix: str, command_line: Layer
+    path: Path, table: Mapping[str, object], catalog: ModelCatalog, command_line: Layer
 ) -> Settings:
+    in_project = path.name == PYPROJECT
+    prefix = f"{path.name} [tool.ptqbench" if in_project else f"{path.name} ["
+    dot = "." if in_project else ""
+    general = f"{prefix}]" if in_project else path.name
     rest = dict(table)
+    rest.pop("$schema", None)  # for editors
     tables = rest.pop("model", {})
-    dot = "." if path.name == PYPROJECT else ""
-    general = f"{prefix}]" if dot else path.name
     if not isinstance(tables, Mapping) or not all(isinstance(t, Mapping) for t in tables.values()):
         raise UserError(
             f"Wrong value for 'model' in {general}: expected a table for each model or "
@@ -57,6 +80,7 @@ def _from_table(
         where = f'{prefix}{dot}model."{pattern}"]'
         models.append((pattern, Layer(where, parse_table(content, path.parent, where, True))))
     return Settings(
+        catalog,
         command_line,
         tuple(models),
         Layer(general, parse_table(rest, path.parent, general)),
@@ -65,29 +89,91 @@ def _from_table(
 
 
 def find(start: Path) -> tuple[Path, Mapping[str, object]] | None:
-    """The nearest file with settings, and its table.
+    """Return the nearest file with settings, and its table.
+
+    The search ends at the root of the repository and at the home folder.
+
+    Args:
+        start: The folder in which it begins.
 
     Raises:
-        UserError: It is not TOML, cannot be read, or there are two in one folder.
+        UserError: The file is not TOML, cannot be read, or there are two in one folder.
     """
-    for folder in (start, *start.parents):
-        own, project = folder / OWN_FILE, folder / PYPROJECT
+    for folder in _folders(start):
+        alone, project = folder / SETTINGS_FILE, folder / PYPROJECT
         table = _tool_table(project)
-        if own.is_file() and table is not None:
+        if is_file(alone) and table is not None:
             raise UserError(
-                f"Both {own} and [tool.ptqbench] in {project} have settings. Keep one of them."
+                f"Both {alone} and [tool.ptqbench] in {project} have settings. Keep one of them."
             )
-        if own.is_file():
-            return own, _read(own)
+        if is_file(alone):
+            return alone, _read(alone)
         if table is not None:
             return project, table
     return None
 
 
+def _folders(start: Path) -> Iterator[Path]:
+    """Yield a folder and those above it, up to the repository's root or the home folder."""
+    try:
+        home = Path.home().resolve()
+    except (RuntimeError, OSError):
+        home = None
+    for folder in (start, *start.parents):
+        yield folder
+        if folder.resolve() == home or any((folder / name).exists() for name in _REPOSITORY):
+            return
+
+
+def _check_owner(path: Path, settings: Settings, file_option: str) -> None:
+    """Check that settings that can run code or write files belong to the user, or to root.
+
+    Raises:
+        UserError: They belong to somebody else.
+    """
+    if (owner := _foreign_owner(path)) is None:
+        return
+    layers = [layer for _, layer in settings.models] + [settings.general]
+    keys = [key for layer in layers for key in layer.values if SETTINGS[key].needs_trust]
+    chosen = settings.general.get("models")
+    # module:function is imported.
+    keys += ["models"] if chosen and any(":" in name for name in chosen.value) else []
+    keys += [f'model."{pattern}"' for pattern, _ in settings.models if ":" in pattern]
+    if keys:
+        raise UserError(
+            f"The settings in {path} belong to another user (number {owner}) and set "
+            f"{', '.join(dict.fromkeys(keys))}, which could run code or write files with your "
+            f"permissions. If you trust the file, name it: {file_option} {path}."
+        )
+
+
+def _foreign_owner(path: Path) -> int | None:
+    """Return the owner of a file or its folder if it is neither the user nor root."""
+    if not hasattr(os, "geteuid"):
+        return None
+    trusted = {0, os.geteuid()}
+    if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdigit():
+        trusted.add(int(os.environ["SUDO_UID"]))
+    owners = (os.stat(each).st_uid for each in (path, path.parent))
+    return next((owner for owner in owners if owner not in trusted), None)
+
+
+def _table(path: Path, option: str) -> Mapping[str, object]:
+    """Return the settings of a file that the user has named."""
+    if not is_file(path):
+        raise UserError(f"{option} {path}: there is no such file.")
+    if path.name != PYPROJECT:
+        return _read(path)
+    table = _tool_table(path)
+    if table is None:
+        raise UserError(f"{option} {path}: it has no table [tool.ptqbench].")
+    return table
+
+
 def _tool_table(path: Path) -> Mapping[str, object] | None:
     try:
         # Most projects say nothing about ptqbench and need not be parsed for it.
-        if not path.is_file() or b"ptqbench" not in path.read_bytes():
+        if not is_file(path) or b"ptqbench" not in path.read_bytes():
             return None
     except OSError:
         return None
@@ -109,14 +195,13 @@ def _read(path: Path) -> Mapping[str, Any]:
         ) from None
 
 
-def _check_sources(settings: Settings) -> None:
-    """Say at once that a path leads nowhere.
+def check_paths(settings: Settings) -> None:
+    """Check that the weights and images that settings name exist.
 
     Raises:
-        UserError: Weights that are no file, or data that is not there.
+        UserError: Weights that are not a file, or data that does not exist.
     """
-    layers = [settings.command_line, *(layer for _, layer in settings.models), settings.general]
-    for layer in layers:
+    for layer in settings.layers:
         weights, data = layer.get("weights"), layer.get("data")
         if weights:
             check_weights(weights.value, weights.origin)

@@ -1,7 +1,7 @@
-"""Settings: where they come from, which one wins, and how each knows its origin.
+"""Settings from several origins: which one takes precedence, and where each value comes from.
 
-They stand in ``[tool.ptqbench]`` of ``pyproject.toml`` or in ``ptqbench.toml``, with tables
-``model."WILDCARD"`` for some models. What wins: command line, marker, table of the model,
+They are in ``[tool.ptqbench]`` of ``pyproject.toml`` or in ``ptqbench.toml``, with tables
+``model."WILDCARD"`` for some models. Precedence: command line, marker, table of the model,
 general settings of the file, recipe, default.
 """
 
@@ -18,29 +18,23 @@ from typing import Any
 from ptqbench.core.names import nearest
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.errors import UserError
-from ptqbench.recipes import RECIPES, Recipe
+from ptqbench.settings.model_catalog import ModelCatalog
+from ptqbench.settings.parsing import overlaid, parse_table, threshold_changes
 from ptqbench.settings.run_settings import RunSettings
-from ptqbench.settings.schema import (
-    KEYS,
-    POLICIES,
-    overlaid,
-    parse_table,
-    threshold_changes,
-    threshold_names,
-)
+from ptqbench.settings.schema import OVERRIDES, POLICIES, SETTINGS, threshold_names
 from ptqbench.settings.weights_specifier import default_weights, is_source_name
 
-_OWN_HINT = (
-    "A model of your own is named as module:function, or registered by a module in `plugins`."
-)
+RECIPE = "recipe"
+RECIPE_PROBE = "recipe, under probe weights"
+DEFAULT = "default"
+COMMAND_LINE = "command line"
 
-
-_CASE_KEYS = tuple(each.name for each in fields(RunSettings) if each.name in KEYS)
+_CUSTOM_HINT = "A custom model is named as module:function, or registered by a module in `plugins`."
 
 
 @dataclass(frozen=True)
 class Value:
-    """A value and who set it."""
+    """A value and its origin."""
 
     value: Any
     origin: str
@@ -52,7 +46,7 @@ class Layer:
 
     Attributes:
         origin: Who set them, for people.
-        values: Parsed values by dotted name.
+        values: Parsed values by dotted key.
         origins: A more precise origin of single values.
     """
 
@@ -60,11 +54,11 @@ class Layer:
     values: Mapping[str, object] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
 
-    def get(self, name: str) -> Value | None:
-        """The value called ``name``, or None if this origin does not set it."""
-        if name not in self.values:
+    def get(self, key: str) -> Value | None:
+        """Return the value of a key, or None if this origin does not set it."""
+        if key not in self.values:
             return None
-        return Value(self.values[name], self.origins.get(name, self.origin))
+        return Value(self.values[key], self.origins.get(key, self.origin))
 
 
 @dataclass(frozen=True)
@@ -72,40 +66,71 @@ class Settings:
     """All settings of a session.
 
     Attributes:
+        catalog: The models, and what their recipes say.
         command_line: Options.
         models: Tables of models by wildcard, in the order of the file.
-        general: What the file says for all models.
+        general: Settings of the file for all models.
         file: The file, if there is one.
     """
 
-    command_line: Layer = Layer("command line")
+    catalog: ModelCatalog
+    command_line: Layer = Layer(COMMAND_LINE)
     models: tuple[tuple[str, Layer], ...] = ()
     general: Layer = Layer("file")
     file: Path | None = None
 
-    def value(self, name: str, model: str | None = None, marker: Layer | None = None) -> Value:
-        """A setting and its origin.
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Every layer, whatever models it is for."""
+        return (self.command_line, *(layer for _, layer in self.models), self.general)
+
+    def value(self, key: str, model: str | None = None, marker: Layer | None = None) -> Value:
+        """Return a setting and its origin.
 
         Args:
-            name: Dotted name.
-            model: Of which model; None: of the session.
-            marker: What a marker on the test says.
+            key: Dotted key.
+            model: Name of a model; None: the setting of the session.
+            marker: Settings of a marker on the test.
         """
-        layers = [self.command_line, marker, *self._tables(model), self.general]
-        for layer in layers:
-            if layer is not None and (found := layer.get(name)) is not None:
-                return found
-            if layer is not None and name in POLICIES and (other := _policy(layer)) is not None:
+        for layer in (self.command_line, marker, *self._tables(model), self.general):
+            if layer is None:
+                continue
+            if (value := layer.get(key)) is not None:
+                return value
+            if key in POLICIES and (other := _policy(layer)) is not None:
                 return Value(None, other.origin)
-        if name == "weights" and model is not None:
+        return self._default(key, model)
+
+    def _default(self, key: str, model: str | None) -> Value:
+        if key == "weights" and model is not None:
             return Value(default_weights(model), DEFAULT)
-        recipe = RECIPES.get(model) if model is not None and model in RECIPES else None
-        if recipe is None or not name.startswith("thresholds."):
-            return _default(name, recipe)
-        return _promised(name, recipe, self.value("weights", model).value)
+        if key == "profile" and os.environ.get("CI", "").lower() not in ("", "0", "false"):
+            return Value("ci", f"{DEFAULT} if CI is set in the environment")
+        if model is not None and model in self.catalog.names():
+            if key == "backends":
+                return Value((self.catalog.backend(model),), RECIPE)
+            if key.startswith("thresholds."):
+                return self._required(key, model)
+        return Value(SETTINGS[key].default, DEFAULT)
+
+    def _required(self, key: str, model: str) -> Value:
+        """Return a threshold of the recipe, under the model's weights."""
+        _, name, *instructions = key.split(".")
+        weights = self.value("weights", model).value
+        value, usual = (
+            threshold.get(instructions[0]) if instructions else threshold
+            for threshold in (
+                getattr(thresholds, name)
+                for thresholds in (
+                    self.catalog.thresholds(model, weights),
+                    self.catalog.thresholds(model),
+                )
+            )
+        )
+        return Value(value, RECIPE if value == usual else RECIPE_PROBE)
 
     def _tables(self, model: str | None) -> list[Layer]:
-        """Tables of a model, the one that wins first: its own name, then the later wildcard."""
+        """Return a model's tables by precedence: its own name, then the later wildcard."""
         if model is None:
             return []
         fitting = [(p, layer) for p, layer in self.models if fnmatch.fnmatchcase(model, p)]
@@ -113,44 +138,51 @@ class Settings:
         return [layer for _, layer in sorted(fitting, key=lambda pair: pair[0] != model)]
 
     def check_models(self) -> None:
-        """Check that each table of a model is for a model that there is.
+        """Check that each table of a model is for a model that exists.
 
         Raises:
             UserError: A wildcard matches nothing.
         """
+        names = self.catalog.names()
         for pattern, layer in self.models:
-            if not fnmatch.filter(RECIPES.names(), pattern):
-                hint = nearest(pattern, RECIPES.names())
-                raise UserError(f"{layer.origin} is for no model that there is. {hint}")
+            if not fnmatch.filter(names, pattern):
+                hint = nearest(pattern, names)
+                raise UserError(f"{layer.origin} does not match any model. {hint}")
 
     def chosen_models(self) -> list[str]:
-        """Names of the models that the session is about.
+        """Return the names of the models that the session is about.
 
         Raises:
             UserError: A name or wildcard matches nothing, or weights of one model are set
                 for several.
         """
         self.check_models()
-        wanted = self.value("models")
-        for pattern in wanted.value:
-            if not fnmatch.filter(RECIPES.names(), pattern):
-                hint = nearest(pattern, RECIPES.names())
-                place = "" if wanted.origin == COMMAND_LINE else f"{wanted.origin}: "
-                if not difflib.get_close_matches(pattern, RECIPES.names(), cutoff=0.75):
-                    hint += f" {_OWN_HINT}"
+        known = self.catalog.names()
+        patterns = self.value("models")
+        for pattern in patterns.value:
+            if not fnmatch.filter(known, pattern):
+                hint = nearest(pattern, known)
+                place = "" if patterns.origin == COMMAND_LINE else f"{patterns.origin}: "
+                if not difflib.get_close_matches(pattern, known, cutoff=0.75):
+                    hint += f" {_CUSTOM_HINT}"
                 raise UserError(f"{place}Unknown model {pattern!r}. {hint}")
-        names = RECIPES.match(*wanted.value) if wanted.value else list(SHIPPED)
+        names = [n for n in known if any(fnmatch.fnmatchcase(n, p) for p in patterns.value)]
+        names = names or list(SHIPPED)
+        self._check_weights(names)
+        return names
+
+    def _check_weights(self, names: Sequence[str]) -> None:
+        """Check that a file with weights is set for one model only."""
         shared: dict[Value, list[str]] = {}
         for name in names:
             shared.setdefault(self.value("weights", name), []).append(name)
-        for weights, of in shared.items():
-            if not is_source_name(weights.value) and len(of) > 1:
+        for weights, models in shared.items():
+            if not is_source_name(weights.value) and len(models) > 1:
                 raise UserError(
                     f"The weights {weights.value} ({weights.origin}) belong to one model, but "
-                    f"are set for {', '.join(of)}. Set them in the table of their model, or "
+                    f"are set for {', '.join(models)}. Set them in the table of their model, or "
                     "choose one model."
                 )
-        return names
 
     def case(self, model: str, marker: Layer | None = None) -> tuple[RunSettings, dict[str, str]]:
         """Return the settings of a model's cases, and who set each threshold.
@@ -161,52 +193,34 @@ class Settings:
         """
         thresholds: dict[str, object] = {}
         origins: dict[str, str] = {}
-        for name in KEYS:
-            prefix, _, rest = name.partition(".")
+        for key in SETTINGS:
+            prefix, _, rest = key.partition(".")
             if prefix != "thresholds":
                 continue
-            value = self.value(name, model, marker)
+            value = self.value(key, model, marker)
             origins[rest] = value.origin
             if value.origin not in (RECIPE, RECIPE_PROBE, DEFAULT) and value.value is not None:
-                thresholds[name] = value.value
-        values = {name: self.value(name, model, marker).value for name in _CASE_KEYS}
-        return RunSettings(**values, thresholds=threshold_changes(thresholds)), origins
+                thresholds[key] = value.value
+        overrides = {name: self.value(key, model).value for key, name in OVERRIDES.items()}
+        settings = RunSettings(
+            **{name: self.value(name, model).value for name in _CASE_KEYS},
+            overrides={name: value for name, value in overrides.items() if value is not None},
+            thresholds=threshold_changes(thresholds),
+        )
+        return settings, origins
+
+
+_CASE_KEYS = tuple(each.name for each in fields(RunSettings) if each.name in SETTINGS)
+"""Settings that are fields of the record by the same name."""
 
 
 def _policy(layer: Layer) -> Value | None:
-    """The policy for top-1 that a layer chooses, if it does; it takes the others' place."""
-    return next((found for name in POLICIES if (found := layer.get(name)) is not None), None)
-
-
-RECIPE = "recipe"
-RECIPE_PROBE = "recipe, under probe weights"
-DEFAULT = "default"
-COMMAND_LINE = "command line"
-
-
-def _default(name: str, recipe: Recipe | None) -> Value:
-    if recipe is not None and name == "backends":
-        return Value((recipe.backend,), RECIPE)
-    if name == "profile" and os.environ.get("CI", "").lower() not in ("", "0", "false"):
-        return Value("ci", f"{DEFAULT} where CI is set in the environment")
-    return Value(KEYS[name].default, DEFAULT)
-
-
-def _promised(name: str, recipe: Recipe, weights: str) -> Value:
-    """A threshold that nobody sets, as the recipe promises it under some weights."""
-    _, group, *instructions = name.split(".")
-    value, usual = (
-        found.get(instructions[0]) if instructions else found
-        for found in (
-            getattr(thresholds, group)
-            for thresholds in (recipe.thresholds_for(weights), recipe.thresholds)
-        )
-    )
-    return Value(value, RECIPE if value == usual else RECIPE_PROBE)
+    """Return the policy for top-1 that a layer sets, if it does; it replaces the others."""
+    return next((value for key in POLICIES if (value := layer.get(key)) is not None), None)
 
 
 def marker_layer(args: Sequence[object], values: Mapping[str, object], where: str) -> Layer:
-    """The thresholds that a marker ``ptqbench(...)`` sets.
+    """Parse the thresholds that a marker ``ptqbench(...)`` sets.
 
     Args:
         args: Positional arguments of the marker.
@@ -230,7 +244,7 @@ def marker_layer(args: Sequence[object], values: Mapping[str, object], where: st
 
 
 def merged(layers: Iterable[Layer]) -> Layer:
-    """Several markers on one test as one; the first, which is the closest, wins."""
+    """Merge several markers on one test; the first, which is the closest, takes precedence."""
     values: dict[str, object] = {}
     for layer in layers:
         values = overlaid(layer.values, values)

@@ -1,37 +1,15 @@
-"""What a command is asked to do, model by model: its options over the project's settings."""
+"""Requests to evaluate a model on backends under settings."""
 
 from __future__ import annotations
 
-import argparse
 import fnmatch
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from ptqbench.core.names import nearest, safe_file_name
 from ptqbench.errors import UserError
-from ptqbench.models.custom.importing import prepare
-from ptqbench.settings.discovery import load
-from ptqbench.settings.layers import COMMAND_LINE, RECIPE, Layer, Settings
+from ptqbench.settings.layers import RECIPE, Settings
 from ptqbench.settings.run_settings import RunSettings
-from ptqbench.settings.schema import parse_table, parse_thresholds
-
-_OPTIONS = {
-    "plugin": "plugins",
-    "recipe": "recipes",
-    "backend": "backends",
-    "weights": "weights",
-    "data": "data",
-    "limit": "limit",
-    "broken_share": "broken_share",
-    "workers": "workers",
-    "input_size": "input_size",
-    "batch_size": "batch_size",
-    "threads": "threads",
-    "seed": "seed",
-    "max_bytes": "thresholds.max_bytes",
-}
-"""The setting that an option of the command line sets."""
 
 
 @dataclass(frozen=True)
@@ -68,49 +46,11 @@ class CaseRequest:
         return f"{safe_file_name(self.model)}-{self.backend}"
 
 
-def settings_of(args: argparse.Namespace, models: Sequence[str] = ()) -> Settings:
-    """The settings that apply in the working folder, with the options over them.
-
-    The models of a user's own that they name are registered.
-
-    Args:
-        args: Parsed command line; an option that was not given is None.
-        models: Names or wildcards on the command line.
-
-    Raises:
-        UserError: The file with the settings is wrong, weights or data do not exist, or a
-            module with models cannot be imported.
-    """
-    values: dict[str, object] = {}
-    origins: dict[str, str] = {}
-
-    def add(found: Mapping[str, object], option: str) -> None:
-        values.update(found)
-        origins.update(dict.fromkeys(found, option))
-
-    if models:
-        add(parse_table({"models": list(models)}, Path(), "the command line"), COMMAND_LINE)
-    texts = getattr(args, "threshold", None)
-    if texts:
-        add(parse_thresholds(texts, "--threshold"), "--threshold")
-    for name, setting in _OPTIONS.items():
-        given = getattr(args, name, None)
-        if given is not None:
-            option = f"--{name.replace('_', '-')}"
-            add(parse_table({setting: given}, Path(), option), option)
-    settings = load(Path.cwd(), Layer(COMMAND_LINE, values, origins))
-    prepare(settings)
-    return settings
-
-
-def case_requests(
-    settings: Settings, overrides: Mapping[str, object], artifacts: str | None
-) -> list[CaseRequest]:
+def case_requests(settings: Settings, artifacts: str | None = None) -> list[CaseRequest]:
     """Return a request for each chosen model.
 
     Args:
         settings: As they apply.
-        overrides: Preprocessing and classes that take precedence over the weights' sidecar.
         artifacts: Folder that the artifacts are written to; None: a temporary one.
 
     Raises:
@@ -120,13 +60,13 @@ def case_requests(
     for model in settings.chosen_models():
         backends = settings.value("backends", model)
         case, origins = settings.case(model)
-        case = replace(case, overrides=overrides, artifacts=artifacts)
+        case = replace(case, artifacts=artifacts)
         requests.append(CaseRequest(model, tuple(backends.value), backends.origin, case, origins))
     return requests
 
 
 def one_backend(request: CaseRequest) -> str | None:
-    """The one backend that somebody chose; None if only the recipe recommends one.
+    """Return the one backend that was chosen; None if only the recipe recommends one.
 
     Raises:
         UserError: Several are chosen.
@@ -144,10 +84,10 @@ def one_backend(request: CaseRequest) -> str | None:
 def chosen_backends(
     patterns: Sequence[str], origin: str, known: Mapping[str, str | None]
 ) -> list[str]:
-    """Names of the backends that are asked for.
+    """Return the names of the backends that patterns choose.
 
-    A wildcard asks for what there is, a name for what it names: where that backend cannot
-    run, its gates are unverified.
+    A wildcard chooses among the backends that can run here. A name chooses its backend in any
+    case: if it cannot run, its gates are unverified.
 
     Args:
         patterns: Names or wildcards.

@@ -1,231 +1,299 @@
-"""What can be set, and what a value must look like."""
+"""The table of settings: one row per setting.
+
+The parser of the command line, pytest's options, ``show-config``, the checks of files and the
+published JSON Schema are derived from it. A new setting is a row here, a field of `RunSettings`
+if it belongs to a case, and the place that uses it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from pathlib import Path
-from typing import Any
+from dataclasses import fields
 
-from ptqbench.core.names import nearest
-from ptqbench.errors import UserError
 from ptqbench.settings import values
 from ptqbench.settings.run_settings import BROKEN_SHARE
-from ptqbench.settings.thresholds import INSTRUCTION_SETS, TOP1_POLICIES, Thresholds, two_policies
+from ptqbench.settings.setting import (
+    ALL_COMMANDS,
+    MEASURING,
+    OPENING,
+    CommandOption,
+    PytestOption,
+    Setting,
+)
+from ptqbench.settings.thresholds import INSTRUCTION_SETS, TOP1_POLICIES, Thresholds
 
 PROFILES = ("local", "ci")
 REPORTS = ("json", "markdown")
-"""Formats that a test session can report in."""
-
-
-@dataclass(frozen=True)
-class Key:
-    """A setting.
-
-    Attributes:
-        name: Dotted name, as in a file.
-        parse: Checks and converts a value; raises ValueError with what is expected.
-        default: Its value where nobody sets it.
-        per_model: Whether a model's table may set it too.
-    """
-
-    name: str
-    parse: values.Parser
-    default: object = None
-    per_model: bool = True
-
-
-_THRESHOLDS: dict[str, values.Parser] = {
-    "accuracy": values.share,
-    "accuracy_points": values.points,
-    "reference_top1": values.share,
-    "top5": values.share,
-    "agreement": values.share,
-    "sqnr_db": values.number,
-    "size_ratio": values.number,
-    "max_bytes": values.size,
-    "speedup": values.number,
+"""Formats of reports."""
+OVERRIDES = {
+    **{f"preprocessing.{n}": n for n in ("resize", "crop", "mean", "std", "interpolation")},
+    "classes": "classes",
 }
+"""Settings that take precedence over the weights' sidecar, and its names for them."""
+
+_SOURCES = "weights and images"
+_PREPROCESSING = "preprocessing and classes"
+_THRESHOLDS = "thresholds"
+_LATENCY = "measuring latency"
+GROUPS = {
+    _SOURCES: "",
+    _PREPROCESSING: "by default those of FILE.json next to the weights",
+    _THRESHOLDS: "by default those of the recipe",
+    _LATENCY: "",
+}
+"""Groups of the command line's options in the help, with their descriptions."""
 
 
-def _threshold_keys() -> dict[str, Key]:
-    """A key for each field of `Thresholds`, one per instruction set where it is a mapping."""
-    keys = {}
+def _override(key: str, type_: values.ValueType, metavar: str, help_: str) -> Setting:
+    option = CommandOption(f"--{OVERRIDES[key]}", metavar, OPENING, group=_PREPROCESSING)
+    return Setting(key, type_, help_, unset="from the weights", commands=(option,))
+
+
+_THRESHOLD_TYPES = {
+    "accuracy": (values.SHARE, "share of float32's top-1 that int8 must keep"),
+    "accuracy_points": (values.POINTS, "percentage points of top-1 that int8 may lose"),
+    "reference_top1": (values.SHARE, "top-1 that int8 must reach, as a fraction of 1"),
+    "top5": (values.SHARE, "share of float32's top-5 that int8 must keep"),
+    "agreement": (values.SHARE, "share of images on which int8 and float32 must agree"),
+    "sqnr_db": (values.NUMBER, "signal-to-quantization-noise ratio in dB that logits must have"),
+    "size_ratio": (values.NUMBER, "how many times smaller the int8 file must be"),
+    "max_bytes": (values.SIZE, "maximum size of the int8 file, like 3000000, 2.5MB or 3MiB"),
+    "speedup": (values.NUMBER, "how many times faster int8 must be"),
+}
+_MAX_BYTES = CommandOption("--max-bytes", "SIZE", ("run", "gate"), group=_THRESHOLDS)
+
+
+def _threshold_rows() -> list[Setting]:
+    """Return a row for each field of `Thresholds`, one per instruction set if it is a mapping."""
+    rows = []
     for field in fields(Thresholds):
-        name, parse = f"thresholds.{field.name}", _THRESHOLDS[field.name]
-        parts = INSTRUCTION_SETS if "Mapping" in str(field.type) else ()
-        for full in [f"{name}.{part}" for part in parts] or [name]:
-            keys[full] = Key(full, parse)
-    return keys
+        type_, help_ = _THRESHOLD_TYPES[field.name]
+        key = f"thresholds.{field.name}"
+        options = (_MAX_BYTES,) if field.name == "max_bytes" else ()
+        if "Mapping" in str(field.type):
+            rows += [
+                Setting(f"{key}.{part}", type_, f"{help_} on CPUs with {part}")
+                for part in INSTRUCTION_SETS
+            ]
+        else:
+            rows.append(Setting(key, type_, help_, commands=options))
+    return rows
 
 
-KEYS: dict[str, Key] = {
-    key.name: key
-    for key in (
-        Key("models", values.names, (), per_model=False),
-        Key("plugins", values.modules, (), per_model=False),
-        Key("recipes", values.paths, (), per_model=False),
-        Key("profile", values.choice(*PROFILES), "local", per_model=False),
-        *(Key(f"report.{name}", values.path, per_model=False) for name in REPORTS),
-        Key("baselines", values.path, per_model=False),
-        Key("backends", values.names, ()),
-        Key("weights", values.weights, "fixture"),
-        Key("data", values.data, "fixture"),
-        Key("limit", values.whole(1)),
-        Key("broken_share", values.share, BROKEN_SHARE),
-        Key("workers", values.whole(1)),
-        Key("input_size", values.whole(1)),
-        Key("batch_size", values.whole(1), 1),
-        Key("threads", values.whole(1)),
-        Key("seed", values.whole(0), 0),
-        *_threshold_keys().values(),
-    )
-}
-"""Every setting by its dotted name."""
+_ROWS = (
+    Setting(
+        "models",
+        values.NAMES,
+        "names or wildcards of models",
+        default=(),
+        unset="the six shipped models",
+        per_model=False,
+        pytest=PytestOption(
+            "--ptqbench-models",
+            "NAMES",
+            "names or wildcards, with commas between; default: the six shipped models",
+            listed=True,
+        ),
+    ),
+    Setting(
+        "plugins",
+        values.MODULES,
+        "modules to import first: they register custom models",
+        default=(),
+        per_model=False,
+        needs_trust=True,
+        commands=(
+            CommandOption(
+                "--plugin",
+                "MODULE",
+                ALL_COMMANDS,
+                "import it first: it registers custom models; repeat for several",
+                repeatable=True,
+            ),
+        ),
+    ),
+    Setting(
+        "recipes",
+        values.PATHS,
+        "recipe files, each for the model that it names",
+        default=(),
+        per_model=False,
+        needs_trust=True,
+        commands=(
+            CommandOption(
+                "--recipe",
+                "FILE",
+                ALL_COMMANDS,
+                "use this recipe for the model that it names (see `ptqbench recipe`)",
+                repeatable=True,
+            ),
+        ),
+    ),
+    Setting(
+        "profile",
+        values.choice(*PROFILES),
+        "ci: what is inconclusive or unverified fails; local: it is skipped",
+        default="local",
+        unset="ci if CI is set in the environment, else local",
+        per_model=False,
+        pytest=PytestOption("--ptqbench-profile", "NAME"),
+    ),
+    *(
+        Setting(
+            f"report.{name}",
+            values.PATH,
+            f"file that the report is written to as {label}",
+            per_model=False,
+            needs_trust=True,
+        )
+        for name, label in zip(REPORTS, ("JSON", "Markdown"), strict=True)
+    ),
+    Setting(
+        "baselines",
+        values.PATH,
+        "folder of the committed references",
+        per_model=False,
+        needs_trust=True,
+    ),
+    Setting(
+        "backends",
+        values.NAMES,
+        "names or wildcards of backends",
+        default=(),
+        unset="the one that each recipe recommends",
+        commands=(
+            CommandOption(
+                "--backend",
+                "NAME",
+                ("run",),
+                "repeat for several; default: the one that each recipe recommends",
+                repeatable=True,
+            ),
+            CommandOption(
+                "--backend",
+                "NAME",
+                ("gate",),
+                "what it will run on; default: that of the settings, what it records, or else "
+                "the recipe's recommendation",
+            ),
+            CommandOption(
+                "--backend",
+                "NAME",
+                ("predict",),
+                "default: that of the settings, or else the recipe's recommendation",
+            ),
+            CommandOption(
+                "--backend",
+                "NAME",
+                ("recipe",),
+                "the one to recommend; default: the recipe's, or the fastest if it has none",
+                repeatable=True,
+            ),
+        ),
+        pytest=PytestOption(
+            "--ptqbench-backends",
+            "NAMES",
+            "names or wildcards, with commas between; default: what each recipe recommends",
+            listed=True,
+        ),
+    ),
+    Setting(
+        "weights",
+        values.WEIGHTS,
+        "safetensors, a state dict or a checkpoint; or fixture, probe, imagenet, or the name of "
+        "torchvision's weights such as IMAGENET1K_V2",
+        default="fixture",
+        unset="the shipped fixture weights, and probe for models without",
+        commands=(CommandOption("--weights", "FILE", OPENING, group=_SOURCES),),
+        pytest=PytestOption("--ptqbench-weights", "FILE"),
+    ),
+    Setting(
+        "data",
+        values.DATA,
+        "a folder: one folder of images per class, or train/ and val/ of such, or images without "
+        "labels; or cifar10[:ROOT] or imagenet:ROOT",
+        default="fixture",
+        unset="fixture images",
+        commands=(CommandOption("--data", "DATA", OPENING, group=_SOURCES),),
+        pytest=PytestOption("--ptqbench-data", "DATA"),
+    ),
+    Setting(
+        "seed",
+        values.whole(0),
+        "seed of every random choice",
+        default=0,
+        commands=(CommandOption("--seed", "N", OPENING, group=_SOURCES),),
+    ),
+    Setting(
+        "limit",
+        values.whole(1),
+        "evaluate on N images at most, each class with its share",
+        unset="all images",
+        commands=(CommandOption("--limit", "N", MEASURING, group=_SOURCES),),
+        pytest=PytestOption("--ptqbench-limit", "N"),
+    ),
+    Setting(
+        "broken_share",
+        values.SHARE,
+        "share of the pictures that may be undecodable",
+        default=BROKEN_SHARE,
+        commands=(CommandOption("--broken-share", "SHARE", OPENING, group=_SOURCES),),
+    ),
+    Setting(
+        "workers",
+        values.whole(1),
+        "threads that decode pictures during inference",
+        unset="one per core",
+        commands=(CommandOption("--workers", "N", OPENING, group=_SOURCES),),
+    ),
+    _override(
+        "preprocessing.resize", values.whole(1), "N", "shorter side in pixels before cropping"
+    ),
+    _override("preprocessing.crop", values.whole(1), "N", "side of the central crop in pixels"),
+    _override("preprocessing.mean", values.MEAN, "R,G,B", "of the channels, as fractions of 1"),
+    _override("preprocessing.std", values.STD, "R,G,B", "of the channels, as fractions of 1"),
+    _override(
+        "preprocessing.interpolation",
+        values.choice("nearest", "bilinear", "bicubic", "lanczos"),
+        "NAME",
+        "nearest, bilinear, bicubic or lanczos",
+    ),
+    _override(
+        "classes",
+        values.CLASS_NAMES,
+        "NAMES",
+        "a text file with one name a line, or names with commas between; in output order",
+    ),
+    *_threshold_rows(),
+    Setting(
+        "input_size",
+        values.whole(1),
+        "height and width",
+        unset="the model's size",
+        commands=(CommandOption("--input-size", "N", MEASURING, group=_LATENCY),),
+    ),
+    Setting(
+        "batch_size",
+        values.whole(1),
+        "images per inference",
+        default=1,
+        commands=(CommandOption("--batch-size", "N", MEASURING, group=_LATENCY),),
+    ),
+    Setting(
+        "threads",
+        values.whole(1),
+        "threads of inference",
+        unset="all physical cores",
+        commands=(CommandOption("--threads", "N", MEASURING, group=_LATENCY),),
+    ),
+)
+
+SETTINGS: dict[str, Setting] = {row.key: row for row in _ROWS}
+"""Every setting by its dotted key."""
+
+POLICIES = tuple(f"thresholds.{name}" for name in TOP1_POLICIES)
+"""Settings that exclude each other: setting one replaces one that is set lower down."""
 
 
 def threshold_names() -> tuple[str, ...]:
-    """Names of the thresholds, as the marker takes them."""
+    """Return the names of the thresholds, as the marker takes them."""
     return tuple(field.name for field in fields(Thresholds))
-
-
-def parse_table(
-    table: Mapping[str, object], folder: Path, where: str, per_model: bool = False
-) -> dict[str, object]:
-    """Check a table of settings.
-
-    Args:
-        table: Nested as in a file.
-        folder: Where relative paths start.
-        where: What the table is, for messages.
-        per_model: Whether it belongs to one model.
-
-    Returns:
-        Values by dotted name.
-
-    Raises:
-        UserError: A key is unknown, a value is wrong, or there are two policies for top-1.
-    """
-    found: dict[str, object] = {}
-    for name, value in _flat(table, where):
-        key = KEYS.get(name)
-        if key is None or (per_model and not key.per_model):
-            raise UserError(_unknown(name, where, per_model))
-        try:
-            found[name] = key.parse(value, folder)
-        except ValueError as error:
-            raise UserError(
-                f"Wrong value for {name!r} in {where}: expected {error}, but got {value!r}."
-            ) from None
-    check_policies(found, where)
-    return found
-
-
-POLICIES = tuple(f"thresholds.{name}" for name in TOP1_POLICIES)
-"""Settings of which one is in force: whoever sets one replaces those that others set."""
-
-
-def check_policies(table: Mapping[str, object], where: str) -> None:
-    """See that somebody sets one policy for top-1 at most.
-
-    Raises:
-        UserError: There are two.
-    """
-    chosen = [name for name in POLICIES if name in table]
-    if len(chosen) > 1:
-        raise UserError(two_policies(chosen, where[0].upper() + where[1:]))
-
-
-def overlaid(below: Mapping[str, object], above: Mapping[str, object]) -> dict[str, object]:
-    """Two tables of values as one; a policy for top-1 above replaces the one below."""
-    replaced = POLICIES if any(name in above for name in POLICIES) else ()
-    return {**{name: value for name, value in below.items() if name not in replaced}, **above}
-
-
-def parse_thresholds(texts: Sequence[str], option: str) -> dict[str, object]:
-    """What a repeated option says about thresholds.
-
-    Args:
-        texts: Each ``NAME=VALUE``, like ``accuracy=0.985`` or ``speedup.avx2=1.5``; of two
-            for one name the later counts.
-        option: Name of the option, for messages.
-
-    Returns:
-        Values by dotted name.
-
-    Raises:
-        UserError: One is not of that form, a name is unknown, a value is wrong, or there
-            are two policies for top-1.
-    """
-    found: dict[str, object] = {}
-    known = [key.name.partition(".")[2] for key in KEYS.values() if _is_threshold(key.name)]
-    for text in texts:
-        name, equals, value = (part.strip() for part in text.partition("="))
-        if not name or not equals or not value:
-            raise UserError(
-                f"{option} takes NAME=VALUE, like accuracy=0.99 or speedup.avx2=1.5, but got "
-                f"{text!r}."
-            )
-        if name not in (*known, *threshold_names()):
-            hint = nearest(name, [*threshold_names(), *known])
-            raise UserError(f"{option} {text}: Unknown threshold {name!r}. {hint}")
-        found |= parse_table({f"thresholds.{name}": _literal(value)}, Path(), option)
-    check_policies(found, option)
-    return found
-
-
-def _is_threshold(name: str) -> bool:
-    return name.startswith("thresholds.")
-
-
-def _literal(text: str) -> object:
-    """A number, if it is written like one."""
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
-
-
-def threshold_changes(table: Mapping[str, object]) -> dict[str, Any]:
-    """Thresholds among values by dotted name, as `Thresholds.replaced` takes them."""
-    changes: dict[str, Any] = {}
-    for name, value in table.items():
-        if _is_threshold(name):
-            field, dot, instructions = name.partition(".")[2].partition(".")
-            if dot:
-                changes.setdefault(field, {})[instructions] = value
-            else:
-                changes[field] = value
-    return changes
-
-
-def _flat(table: Mapping[str, object], where: str, prefix: str = "") -> list[tuple[str, object]]:
-    pairs: list[tuple[str, object]] = []
-    for name, value in table.items():
-        full = prefix + name
-        nested = any(key.startswith(full + ".") for key in KEYS)
-        if nested and isinstance(value, Mapping):
-            pairs += _flat(value, where, full + ".")
-        elif nested and full.startswith("thresholds."):
-            # One number for every instruction set.
-            pairs += [(f"{full}.{instructions}", value) for instructions in INSTRUCTION_SETS]
-        elif nested:
-            raise UserError(f"Wrong value for {full!r} in {where}: expected a table of settings.")
-        else:
-            pairs.append((full, value))
-    return pairs
-
-
-def _unknown(name: str, where: str, per_model: bool) -> str:
-    if name in KEYS:
-        return (
-            f"{name!r} in {where} cannot be set for one model. Set it for all, outside of the "
-            "tables of models."
-        )
-    known = [key.name for key in KEYS.values() if key.per_model or not per_model]
-    # What follows the last dot is what was misspelt; only its neighbours are of interest.
-    parent, dot, _ = name.rpartition(".")
-    siblings = [key for key in known if key.startswith(parent + dot)] or known
-    return f"Unknown setting {name!r} in {where}. {nearest(name, siblings)}"

@@ -1,25 +1,32 @@
-"""What the plugin knows during a test session; it is kept in ``config.stash``."""
+"""The state of a test session, stored in ``config.stash``."""
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from ptqbench.core.atomic import check_writable
 from ptqbench.core.names import safe_file_name
+from ptqbench.core.paths import exists, is_dir, user_path
 from ptqbench.errors import UserError
 from ptqbench.models.custom.importing import prepare
 from ptqbench.recipes.recipe import MEASURED
-from ptqbench.settings.discovery import load
+from ptqbench.recipes.recipe_catalog import CATALOG
+from ptqbench.settings.discovery import check_paths, load
 from ptqbench.settings.layers import Layer, Settings, marker_layer, merged
 from ptqbench.settings.requests import CaseRequest, chosen_backends
-from ptqbench.settings.schema import REPORTS, parse_table, parse_thresholds
+from ptqbench.settings.schema import REPORTS
+from ptqbench.testing.options import CONFIG_OPTION, REPORT_OPTION, command_line
 
 if TYPE_CHECKING:
     from ptqbench.evaluation.result import CaseResult
@@ -27,27 +34,30 @@ if TYPE_CHECKING:
     from ptqbench.testing.runner_protocol import CaseRunner
 
 MARKER = "ptqbench"
-REPORT_OPTION = "--ptqbench-report"
 
 
 class State:
-    """Settings, cases and records of a session, each made when it is first needed.
+    """Settings, cases and records of a session, each created when it is first needed.
 
     Attributes:
         config: Of the session.
-        settings: What is set.
+        settings: As they apply in the root folder.
         records: Verdicts so far, one record per test.
         machine: Facts about the machine that measured.
-        notes: What else the summary shall say.
-        baselines: What pytest-benchmark compares with.
+        notes: Further sentences for the summary.
+        baselines: Runs that pytest-benchmark compares with.
         tracks_latency: Whether tests of latency were collected.
-        regressions: How often a test failed for becoming slower.
+        regressions: Number of tests that failed for becoming slower.
         collected: Whether any test of a case was collected.
+
+    Raises:
+        UserError: The settings are wrong. Paths in their file are checked when the first case
+            is collected: a session without one does not need them.
     """
 
     def __init__(self, config: pytest.Config) -> None:
         self.config = config
-        self.settings: Settings = load(config.rootpath, command_line(config))
+        self.settings = self._load()
         self.records: list[CaseResult] = []
         self.machine: Mapping[str, object] = {}
         self.notes: list[str] = []
@@ -57,29 +67,72 @@ class State:
         self.collected = False
         self.folder = self._session_folder()
 
+    def _load(self) -> Settings:
+        file = self.config.getoption("ptqbench_config")
+        return load(
+            self.config.rootpath,
+            CATALOG,
+            command_line(self.config),
+            file=self.config.invocation_params.dir / user_path(file) if file else None,
+            file_option=CONFIG_OPTION,
+            # pytest itself runs what is in this folder.
+            trusted=self.config.rootpath,
+        )
+
+    def check_options(self) -> None:
+        """Check the paths that options name.
+
+        Raises:
+            UserError: One does not exist or cannot be written, or there is no folder of
+                references to update.
+        """
+        check_paths(replace(self.settings, models=(), general=Layer("file")))
+        for path in self.reports.values():
+            check_writable(path)
+        update = self.config.getoption("ptqbench_update")
+        if update and self.settings.value("baselines").value is None:
+            raise UserError(
+                "--ptqbench-update needs the folder of the references. Set `baselines` in "
+                "[tool.ptqbench] to it."
+            )
+
+    def _check_file(self) -> None:
+        """Check the paths that the file with the settings names.
+
+        Raises:
+            UserError: One does not exist, or cannot be written.
+        """
+        check_paths(self.settings)
+        for kind in REPORTS:
+            if (path := self.settings.value(f"report.{kind}").value) is not None:
+                check_writable(path)
+        baselines = self.settings.value("baselines")
+        if baselines.value is not None and exists(baselines.value) and not is_dir(baselines.value):
+            raise UserError(f"baselines ({baselines.origin}): {baselines.value} is not a folder.")
+
     @property
     def worker_input(self) -> dict[str, Any] | None:
-        """What pytest-xdist tells this worker; None in any other process."""
-        found: dict[str, Any] | None = getattr(self.config, "workerinput", None)
-        return found
+        """The input of this worker of pytest-xdist; None in any other process."""
+        worker_input: dict[str, Any] | None = getattr(self.config, "workerinput", None)
+        return worker_input
 
     @property
     def workers(self) -> int:
-        """How many processes run tests side by side."""
+        """Number of processes that run tests at the same time."""
         return int(self.worker_input["workercount"]) if self.worker_input else 1
 
     @property
     def reports(self) -> dict[str, Path]:
         """Where reports are written, by format.
 
-        What a file asks for is for sessions with gates; an option always counts.
+        Reports that the file sets are for sessions with gates; an option always counts.
         """
-        found = {}
+        reports = {}
         for kind in REPORTS:
             value = self.settings.value(f"report.{kind}")
             if value.value is not None and (self.collected or value.origin == REPORT_OPTION):
-                found[kind] = Path(value.value)
-        return found
+                reports[kind] = Path(value.value)
+        return reports
 
     @property
     def profile(self) -> str:
@@ -94,7 +147,7 @@ class State:
 
     @cached_property
     def runner(self) -> CaseRunner:
-        """Who judges the cases."""
+        """Judges the cases."""
         from ptqbench.testing.runner_protocol import make_runner
 
         runner = make_runner(self.config, self.folder, self.workers)
@@ -106,24 +159,26 @@ class State:
         """Model and backend of each case, by its name.
 
         Raises:
-            UserError: An unknown model or backend, or a module with models of the user's own
-                that cannot be imported.
+            UserError: A path in the settings is wrong, a model or backend is unknown, or a
+                module with custom models cannot be imported.
         """
+        self._check_file()
         prepare(self.settings)
-        found = {}
-        for model in self.settings.chosen_models():
-            for backend in self._backends(model):
-                found[f"{safe_file_name(model)}-{backend}"] = (model, backend)
-        return found
+        pairs = [
+            (model, backend)
+            for model in self.settings.chosen_models()
+            for backend in self._backends(model)
+        ]
+        return {name: pair for name, pair in zip(case_names(pairs), pairs, strict=True)}
 
     def _backends(self, model: str) -> list[str]:
-        wanted = self.settings.value("backends", model)
-        if MEASURED in wanted.value:
+        chosen = self.settings.value("backends", model)
+        if MEASURED in chosen.value:
             # Measuring takes longer than collecting tests may.
             from ptqbench.backends.registry import default_backend
 
             return [default_backend()]
-        return chosen_backends(wanted.value, wanted.origin, self.runner.backends())
+        return chosen_backends(chosen.value, chosen.origin, self.runner.backends())
 
     def request(self, name: str, marker: Layer | None = None) -> CaseRequest:
         """Return the request for a case.
@@ -138,21 +193,40 @@ class State:
         return CaseRequest(model, (backend,), chosen.origin, settings, origins)
 
     def clean_up(self) -> None:
-        """Remove the session's folder; workers leave that to who started them."""
+        """Remove the session's folder; workers leave that to the process that started them."""
         if self.worker_input is None:
             shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def case_names(pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Return a name for each case that tests and their ids can contain, no two alike.
+
+    ``resnet18-x86``; models whose names differ only in characters that an id cannot contain
+    are told apart by a hash.
+
+    Args:
+        pairs: Model and backend of each case.
+    """
+    models = dict.fromkeys(model for model, _ in pairs)
+    plain = Counter(safe_file_name(model) for model in models)
+    names = {}
+    for model in models:
+        names[model] = safe_file_name(model)
+        if plain[names[model]] > 1 and names[model] != model:
+            names[model] += f"~{hashlib.sha256(model.encode()).hexdigest()[:6]}"
+    return [f"{names[model]}-{backend}" for model, backend in pairs]
 
 
 STATE: pytest.StashKey[State] = pytest.StashKey()
 
 
 def state_of(config: pytest.Config) -> State:
-    """The state of a session."""
+    """Return the state of a session."""
     return config.stash[STATE]
 
 
 def marker_of(node: pytest.Item | pytest.Function) -> Layer | None:
-    """The thresholds that markers on a test set; None without any.
+    """Return the thresholds that markers on a test set; None without any.
 
     Raises:
         UserError: A marker has an unknown name or a wrong value.
@@ -162,37 +236,3 @@ def marker_of(node: pytest.Item | pytest.Function) -> Layer | None:
         for marker in node.iter_markers(MARKER)
     ]
     return merged(layers) if layers else None
-
-
-def command_line(config: pytest.Config) -> Layer:
-    """What the options say.
-
-    Raises:
-        UserError: An option's value is wrong.
-    """
-    get = config.getoption
-    table: dict[str, object] = {}
-    origins: dict[str, str] = {}
-
-    def add(name: str, value: object, option: str) -> None:
-        parsed = parse_table({name: value}, config.invocation_params.dir, option)
-        table.update(parsed)
-        origins.update(dict.fromkeys(parsed, option))
-
-    for name in ("models", "backends"):
-        if given := get(f"ptqbench_{name}"):
-            names = [part for text in given for part in text.split(",")]
-            add(name, names, f"--ptqbench-{name}")
-    for name in ("weights", "data", "limit", "profile"):
-        if (value := get(f"ptqbench_{name}")) is not None:
-            add(name, value, f"--ptqbench-{name}")
-    for text in get("ptqbench_report") or ():
-        kind, equals, path = text.partition("=")
-        if not equals or not path:
-            raise UserError(f"{REPORT_OPTION} takes json=PATH or markdown=PATH, but got {text!r}.")
-        add("report", {kind: path}, REPORT_OPTION)
-    option = "--ptqbench-threshold"
-    thresholds = parse_thresholds(get("ptqbench_threshold") or (), option)
-    table.update(thresholds)
-    origins.update(dict.fromkeys(thresholds, option))
-    return Layer("command line", table, origins)

@@ -257,7 +257,7 @@ def test_predict_takes_the_backend_of_the_option_the_settings_or_the_recipe(
     assert requests[0].origin == "--backend"  # type: ignore[attr-defined]
     assert "ptqbench.toml" in requests[1].origin  # type: ignore[attr-defined]
     assert main([*argv, "resnet*"]) == 2
-    assert "--model takes one name, but resnet* is several" in said()[1]
+    assert "--model takes one name, but resnet* matches several" in said()[1]
 
 
 # Exit codes and output
@@ -381,19 +381,20 @@ def test_progress_leaves_nothing_and_starts_no_thread(
     [
         ("rum", "Did you mean run?"),
         ("run --bakend x86", "Did you mean --backend?"),
-        ("run --batch-size 0", "--batch-size: must be at least 1"),
-        ("run --threads two", "--threads: must be a whole number, but got 'two'"),
+        ("run --batch-size 0", "--batch-size: expected a whole number of at least 1"),
+        ("run --threads two", "--threads: expected a whole number of at least 1, but got 'two'"),
         ("run --seed -1", "--seed"),
-        ("run --limit 0", "--limit: must be at least 1"),
-        ("run --workers 0", "--workers: must be at least 1"),
-        ("run --broken-share 2", "--broken-share: must be a share between 0 and 1"),
-        ("run --broken-share nan", "--broken-share: must be a share between 0 and 1"),
+        ("run --limit 0", "--limit: expected a whole number of at least 1"),
+        ("run --workers 0", "--workers: expected a whole number of at least 1"),
+        ("run --broken-share 2", "--broken-share: expected a share between 0 and 1"),
+        ("run --broken-share nan", "--broken-share: expected a share between 0 and 1"),
         ("predict x.jpg --model resnet18 --limit 5", "unrecognized arguments: --limit"),
-        ("run --mean 1,2", "must be three numbers like 0.485,0.456,0.406"),
-        ("run --mean nan,0,0", "must be finite"),
-        ("run --std 1,0,1", "must be above 0"),
-        ("run --classes cat,cat", "names cat more than once"),
-        ("run --classes ,", "names no class"),
+        ("run --mean 1,2", "expected three finite numbers like 0.485,0.456,0.406"),
+        ("run --mean nan,0,0", "expected three finite numbers"),
+        ("run --interpolation bilinaer", "or lanczos (did you mean bilinear?)"),
+        ("run --std 1,0,1", "expected three finite numbers above 0"),
+        ("run --classes cat,cat", "expected each class name once (cat is repeated)"),
+        ("run --classes ,", "expected at least one class name"),
         ("run --classes missing.txt", "there is no file 'missing.txt'"),
         ("run --weights missing.pt", "There are no weights at missing.pt"),
         ("run --data missing", "There are no images at missing"),

@@ -198,7 +198,6 @@ def test_a_cache_directory_that_cannot_be_written(
     ("options", "words"),
     [
         (["--resize", "32", "--crop", "64"], "crop=64 is larger than resize=32"),
-        (["--interpolation", "bilinaer"], "Did you mean bilinear"),
         (["--classes", "cat,dog"], "2 classes are named"),
     ],
 )

@@ -260,7 +260,9 @@ def test_mistakes_in_the_arguments(
     assert "Did you mean x86" in refused("--model", "resnet18", *file, "--backend", "x68")
     assert "takes one name" in refused("--model", "*net*", *file)
     assert "There are no weights at" in refused("--model", "resnet18", *file, "--weights", "no")
-    assert "names nothing" in refused("--model", "resnet18", *file, "--keep-float", ",")
+    assert "expected at least one name" in refused(
+        "--model", "resnet18", *file, "--keep-float", ","
+    )
     unknown = refused("--model", "resnet18", *file, "--keep-float", "layer9", "--backend", engine)
     assert "'layer9' is to stay float32, but is no convolution or linear layer" in unknown
 

@@ -21,6 +21,7 @@ from ptqbench.gates import GATES, Evidence, GateResult, Verdict, accuracy_settle
 from ptqbench.measurement.accuracy import Accuracy, Pairs, measure_accuracy
 from ptqbench.measurement.size import Size
 from ptqbench.measurement.sqnr import LogitNoise
+from ptqbench.recipes.recipe_catalog import CATALOG
 from ptqbench.reporting import console
 from ptqbench.reporting.json_report import schema, to_json
 from ptqbench.reporting.markdown import to_markdown
@@ -28,9 +29,10 @@ from ptqbench.reporting.settings_table import settings_view
 from ptqbench.reporting.terminal import report_view
 from ptqbench.settings.discovery import load
 from ptqbench.settings.layers import Layer, marker_layer, merged
-from ptqbench.settings.schema import parse_thresholds, threshold_changes, threshold_names
+from ptqbench.settings.parsing import parse_thresholds, threshold_changes
+from ptqbench.settings.schema import threshold_names
 from ptqbench.settings.thresholds import Thresholds
-from ptqbench.settings.values import size as parsed_size
+from ptqbench.settings.values import SIZE
 from ptqbench.testing.records import from_dict, sentence
 
 PASS, FAIL = Verdict.PASS, Verdict.FAIL
@@ -355,7 +357,7 @@ def test_size_with_a_budget(
     ],
 )  # fmt: skip
 def test_sizes_are_read_with_units(given: object, found: int) -> None:
-    assert parsed_size(given, Path()) == found
+    assert SIZE.parse(given, Path()) == found
 
 
 @pytest.mark.parametrize(
@@ -363,7 +365,7 @@ def test_sizes_are_read_with_units(given: object, found: int) -> None:
 )
 def test_what_is_no_size(given: object) -> None:
     with pytest.raises(ValueError, match="3 MiB"):
-        parsed_size(given, Path())
+        SIZE.parse(given, Path())
 
 
 # --- settings
@@ -381,7 +383,8 @@ def test_a_more_specific_layer_replaces_the_policy_of_a_less_specific_one(tmp_pa
             "thresholds.accuracy_points = 1\nthresholds.max_bytes = '3 MiB'\n"
             'thresholds.top5 = 0.98\n[tool.ptqbench.model."mobilenet_*"]\n'
             "thresholds.reference_top1 = 0.7\n",
-        )
+        ),
+        CATALOG,
     )
     recipe = Thresholds(accuracy=0.97)
     for model, policy in (
@@ -398,7 +401,7 @@ def test_a_more_specific_layer_replaces_the_policy_of_a_less_specific_one(tmp_pa
     assert recipe.replaced(case.thresholds).top1_policy == ("accuracy", 0.9)
     assert origins["accuracy"] == origins["reference_top1"] == "marker"
     line = Layer("command line", {"thresholds.accuracy_points": 2.0})
-    case, _ = load(tmp_path, line).case("mobilenet_v2", marker)
+    case, _ = load(tmp_path, CATALOG, line).case("mobilenet_v2", marker)
     assert recipe.replaced(case.thresholds).top1_policy == ("accuracy_points", 2.0)
     text = console.render(settings_view(settings, ["resnet18"]), 120)
     rows = {row.split()[0]: row.split()[1] for row in text.splitlines() if row}
@@ -427,12 +430,12 @@ def test_the_closest_marker_chooses_the_policy() -> None:
         ("thresholds.accuracy_points = 101", "percentage points between 0 and 100"),
         ("thresholds.max_bytes = '3 MBit'", "`3 MiB` or `2.5 MB`, but got '3 MBit'"),
         ("thresholds.sqnr = 25", "Did you mean thresholds.sqnr_db"),
-        ("thresholds.top5 = 'all'", "a number of at least 0"),
+        ("thresholds.top5 = 'all'", "a share between 0 and 1"),
     ],
 )
 def test_wrong_policies_are_said_with_their_place(tmp_path: Path, text: str, said: str) -> None:
     with pytest.raises(UserError) as caught:
-        load(written(tmp_path, text))
+        load(written(tmp_path, text), CATALOG)
     message = str(caught.value)
     assert said in (message.replace("Pyproject", "pyproject") if "pyproject" in said else message)
 
@@ -464,7 +467,7 @@ def test_the_option_takes_every_threshold() -> None:
         (["acuracy=1"], "Unknown threshold 'acuracy'. Did you mean accuracy"),
         (["speedup.avx3=1"], "Unknown threshold 'speedup.avx3'. Did you mean speedup.avx2"),
         (["accuracy=99"], "expected a share between 0 and 1 (0.99 is 99 %), but got 99"),
-        (["top5=nan"], "a number of at least 0"),
+        (["top5=nan"], "a share between 0 and 1"),
         (["accuracy=0.9", "accuracy_points=1"], "--threshold sets thresholds.accuracy and"),
     ],
 )
@@ -479,7 +482,7 @@ def test_mistakes_in_the_option(texts: list[str], said: str) -> None:
     [
         (["--threshold", "acuracy=1"], "Did you mean accuracy"),
         (["--threshold", "accuracy=1", "--threshold", "reference_top1=1"], "Keep one of them"),
-        (["--max-bytes", "much"], "--max-bytes: must be bytes"),
+        (["--max-bytes", "much"], "--max-bytes: expected bytes"),
     ],
 )
 def test_the_command_line_says_so_before_anything_is_measured(

@@ -20,6 +20,7 @@ from ptqbench.models.custom import importing as plugins
 from ptqbench.models.custom.spec import OWN
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.recipe import MEASURED
+from ptqbench.recipes.recipe_catalog import CATALOG
 from ptqbench.settings.discovery import load
 from ptqbench.settings.thresholds import Thresholds
 from ptqbench.weights.load import build_model, load_weights
@@ -186,7 +187,7 @@ def test_plugins_register_models_beside_the_settings(tmp_path, monkeypatch):
     (tmp_path / "ptqbench.toml").write_text('plugins = ["nets"]\nmodels = ["registered"]\n')
     (tmp_path / "below").mkdir()
     monkeypatch.chdir(tmp_path / "below")
-    settings = load(Path.cwd())
+    settings = load(Path.cwd(), CATALOG)
     plugins.prepare(settings)
     assert settings.chosen_models() == ["registered"]
     assert MODELS.get("registered").input_size == (3, 32, 32)
@@ -274,7 +275,7 @@ def test_an_error_in_a_library_is_put_down_to_the_line_that_called_it(tmp_path):
 
 def test_settings_want_names_of_modules(tmp_path):
     (tmp_path / "ptqbench.toml").write_text('plugins = ["my net"]\n')
-    said = error_of(load, tmp_path)
+    said = error_of(load, tmp_path, CATALOG)
     assert "Wrong value for 'plugins' in ptqbench.toml: expected a list of Python modules" in said
 
 

@@ -15,6 +15,7 @@ from ptqbench.errors import UserError
 from ptqbench.models.custom import importing as plugins
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.recipe import MEASURED
+from ptqbench.recipes.recipe_catalog import CATALOG
 from ptqbench.recipes.toml_format import from_toml, read, to_toml
 from ptqbench.settings.discovery import load
 from ptqbench.settings.thresholds import Thresholds
@@ -93,7 +94,7 @@ def test_what_is_left_out_is_open():
         ("declared = []", "Unknown key 'declared'"),
         ('flow = "fxx"', "Wrong value for 'flow' in the recipe my.toml: expected fx or eager"),
         ('observer = "mean"', "expected histogram or minmax, but got 'mean'"),
-        ('spare_bit = "weight"', "expected weights or activations or none"),
+        ('spare_bit = "weight"', "expected weights, activations or none"),
         ("per_channel = 1", "expected true or false, but got 1"),
         ("int8_modules = 1.5", "a whole number of at least 0"),
         ("calibration_images = 0", "a whole number of at least 1"),
@@ -183,7 +184,7 @@ def test_recipes_in_the_settings_are_used(tmp_path, monkeypatch):
     (tmp_path / "net.toml").write_text('model = "nets:net"\nbackend = "onednn"\n')
     (tmp_path / "res.toml").write_text('model = "resnet18"\nthresholds.agreement = 0.5\n')
     (tmp_path / "ptqbench.toml").write_text('recipes = ["net.toml", "res.toml"]\n')
-    settings = load(tmp_path)
+    settings = load(tmp_path, CATALOG)
     plugins.prepare(settings)
     assert settings.value("backends", "nets:net").value == ("onednn",)
     assert settings.value("thresholds.agreement", "resnet18").value == 0.5
@@ -262,7 +263,7 @@ def test_mistakes_are_said_at_once(tmp_path, monkeypatch, capsys):
         (["nets:net", "--backend", "x86", "--backend", "onednn"], "recommends one backend"),
         (["nets:net", "--keep-float", "6"], "keep_float names '6', but the model has no such"),
         (["nets:net", "--recipe", "none.toml"], "none.toml cannot be read: No such file"),
-        (["resnet*"], "MODEL takes one name, but resnet* is several"),
+        (["resnet*"], "MODEL takes one name, but resnet* matches several"),
         (["nets:net", "--keep-float", "0,5"], "There is nothing to quantize: nets:net has no"),
     ):
         assert main(["recipe", *argv]) == 2

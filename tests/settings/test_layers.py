@@ -8,10 +8,18 @@ from pathlib import Path
 import pytest
 
 from ptqbench.errors import UserError
+from ptqbench.recipes.recipe_catalog import CATALOG
 from ptqbench.reporting.console import render
 from ptqbench.reporting.settings_table import settings_view
-from ptqbench.settings.discovery import load
-from ptqbench.settings.layers import Layer, marker_layer
+from ptqbench.settings import discovery
+from ptqbench.settings.layers import Layer, Settings, marker_layer
+
+
+def load(folder: Path, line: Layer | None = None) -> Settings:
+    settings = discovery.load(folder, CATALOG, line)
+    discovery.check_paths(settings)
+    return settings
+
 
 PROJECT = """
 [tool.ptqbench]
@@ -147,7 +155,9 @@ def test_mistakes_are_named_with_place_and_remedy(tmp_path, text, said):
 
 def test_a_table_for_no_model_is_an_error(tmp_path):
     settings = load(written(tmp_path, "[tool.ptqbench.model.resnet81]\nseed = 1\n"))
-    with pytest.raises(UserError, match=r"resnet81.* is for no model .*Did you mean resnet18"):
+    with pytest.raises(
+        UserError, match=r"resnet81.* does not match any model.*Did you mean resnet18"
+    ):
         settings.chosen_models()
 
 

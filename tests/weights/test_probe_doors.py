@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +16,7 @@ from ptqbench import api
 from ptqbench.backends.registry import BACKENDS
 from ptqbench.cli import main
 from ptqbench.cli.parser import build_parser
+from ptqbench.cli.setting_options import load_settings
 from ptqbench.data.image_set import Data
 from ptqbench.errors import UserError
 from ptqbench.evaluation.case import unavailable
@@ -25,13 +25,14 @@ from ptqbench.evaluation.subject import source_facts
 from ptqbench.gates.gate import GateResult, Verdict
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES, Recipe
+from ptqbench.recipes.recipe_catalog import CATALOG
 from ptqbench.reporting import console
 from ptqbench.reporting.json_report import schema, to_json
 from ptqbench.reporting.markdown import to_markdown
 from ptqbench.reporting.prediction_table import prediction_view
 from ptqbench.reporting.terminal import report_view
-from ptqbench.settings import requests
 from ptqbench.settings.layers import RECIPE, RECIPE_PROBE, Layer, Settings
+from ptqbench.settings.requests import case_requests
 from ptqbench.settings.run_settings import RunSettings
 from ptqbench.settings.weights_specifier import default_weights
 from ptqbench.weights import open_weights as opening
@@ -69,14 +70,14 @@ def test_models_without_shipped_weights_have_probe_ones() -> None:
 
 def test_the_settings_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    settings = Settings()
+    settings = Settings(CATALOG)
     assert (settings.value("weights", MODEL).value, settings.case(MODEL)[0].weights) == (
         "probe",
         "probe",
     )
     assert settings.value("weights", MODEL).origin == "default"
     assert settings.case(SHIPPED)[0].weights == "fixture"
-    general = Settings(general=Layer("file", {"weights": "imagenet"}))
+    general = Settings(CATALOG, general=Layer("file", {"weights": "imagenet"}))
     assert general.value("weights", MODEL).value == "imagenet"
 
 
@@ -86,10 +87,10 @@ def test_the_command_line_asks_for_them(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     argv = [command, MODEL] if command == "run" else [command, "--model", MODEL, "--artifact", "x"]
-    parser = build_parser(defaultdict(lambda: main))
+    parser = build_parser()
     for more, expected in (([], "probe"), (["--weights", "imagenet"], "imagenet")):
         args = parser.parse_args([*argv, *more])
-        (request,) = requests.case_requests(requests.settings_of(args, [MODEL]), {}, None)
+        (request,) = case_requests(load_settings(args, [MODEL]))
         assert request.settings.weights == expected
 
 
@@ -165,17 +166,17 @@ def test_thresholds_for_probe_weights_hold_under_them_alone(promising: Recipe) -
 
 
 def test_the_settings_show_them_and_whoever_sets_one_wins(promising: Recipe) -> None:
-    settings = Settings()
+    settings = Settings(CATALOG)
     found = settings.value("thresholds.agreement", MODEL)
     assert (found.value, found.origin) == (0.5, RECIPE_PROBE)
     assert settings.value("thresholds.size_ratio", MODEL).origin == RECIPE
     assert settings.value("thresholds.accuracy", MODEL).value is None
     assert settings.case(MODEL)[0].thresholds == {}  # what a recipe says is not set by anyone
-    own = Settings(command_line=Layer("--threshold", {"thresholds.agreement": 0.7}))
+    own = Settings(CATALOG, command_line=Layer("--threshold", {"thresholds.agreement": 0.7}))
     assert own.value("thresholds.agreement", MODEL).origin == "--threshold"
     asked = promising.thresholds_for("probe").replaced(own.case(MODEL)[0].thresholds)
     assert (asked.agreement, asked.sqnr_db) == (0.7, 12.0)
-    named = Settings(command_line=Layer("--weights", {"weights": "imagenet"}))
+    named = Settings(CATALOG, command_line=Layer("--weights", {"weights": "imagenet"}))
     assert named.value("thresholds.agreement", MODEL).value == promising.thresholds.agreement
 
 

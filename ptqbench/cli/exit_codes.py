@@ -1,0 +1,16 @@
+"""The exit codes of the command line."""
+
+from __future__ import annotations
+
+USAGE_ERROR = 2
+INTERRUPTED = 130
+
+EXIT_CODES = {
+    0: "no gate failed",
+    1: "a gate failed",
+    USAGE_ERROR: "usage, configuration or input error (reported before measuring where possible), "
+    "or the report could not be written everywhere (after the verdicts have been shown)",
+    3: "nothing failed, but something is inconclusive or unverified (only with --strict)",
+    INTERRUPTED: "interrupted (Ctrl-C)",
+}
+"""What each exit code means, for help and documents."""
