@@ -140,7 +140,7 @@ def measured(subject: Subject, side: Side, variant: Recipe, backend: str) -> dic
     """One variant on one backend."""
     declared = keys.open_recipe(replace(variant, fusion=None))
     recipe = complete_recipe(declared, subject.model, subject.timing.example())
-    changed = replace(subject, recipe=recipe)
+    changed = replace(subject, recipe=declared, completed=recipe)
     path = subject.folder / f"{backend}.pt"
     artifact = build_int8(changed, BACKENDS.get(backend), Phases(), path)
     case = compared(changed, BACKENDS.get(backend), artifact, side)

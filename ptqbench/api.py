@@ -176,10 +176,21 @@ def validate(
         folder = artifact_folder(settings.artifacts, stack)
         timing = timing_of(settings, input_size)
         asked = chosen.thresholds_for(loaded.source).replaced(settings.thresholds)
+        completed = None
         if given is None or given.info is not None:
-            chosen = complete_recipe(chosen, module, timing.example())
+            completed = complete_recipe(chosen, module, timing.example())
         facts = source_facts(loaded, opened)
-        subject = Subject(module, chosen, loaded.source, opened, timing, folder, facts, asked)
+        subject = Subject(
+            module,
+            chosen,
+            loaded.source,
+            opened,
+            timing,
+            folder,
+            facts,
+            asked,
+            completed=completed,
+        )
         refused = target.refusal(chosen) if given is None else target.availability()
         if reason := refused:
             case = unavailable(chosen, target, reason, weights=loaded.source, data=opened.name)

@@ -152,8 +152,8 @@ def smaller(subject: Subject, macs: Macs, images: int | None) -> tuple[Subject, 
         "evaluation_images": evaluated,
         "calibration_images": calibration,
         "input_shape": subject.timing.input_shape,
-        "fused_groups": len(subject.recipe.groups),
-        "int8_modules": subject.recipe.int8_modules,
+        "fused_groups": len(subject.complete().groups),
+        "int8_modules": subject.complete().int8_modules,
         "instruction_set": instruction_set(),
         "machine": machine_facts(),
     }
@@ -174,7 +174,7 @@ def built(
     name: str, subject: Subject, side: Side, calibrations: CalibrationCache | None
 ) -> dict[str, Any]:
     """One case: measured, refused by torch, or an error of our own."""
-    recipe, backend = subject.recipe, BACKENDS.get("x86" if name == EAGER else name)
+    recipe, backend = subject.complete(), BACKENDS.get("x86" if name == EAGER else name)
     found: dict[str, Any] = {}
     stage = "refused"
     try:
@@ -184,7 +184,7 @@ def built(
             # Not what was completed already: the variant calls modules where FX found functions.
             declared = eager(open_recipe(declared))
             recipe = complete_recipe(declared, subject.model, subject.timing.example())
-        subject = replace(subject, recipe=recipe)
+        subject = replace(subject, recipe=recipe.recipe, completed=recipe)
         found = {
             "backend": backend.name,
             "flow": recipe.flow,
@@ -218,7 +218,7 @@ def compared(subject: Subject, backend: Backend, artifact: Artifact, side: Side)
         size=measure_size(side.artifact.path, artifact.path),
         kernels_for=backend.targets,
         **ArtifactInspection(
-            made_by(subject.recipe, backend, artifact),
+            made_by(subject, backend, artifact),
             int8,
             side.graph,
             inspection_images(subject),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ptqbench.backends.integer_reference import ExactRun
     from ptqbench.core.phases import Phases
     from ptqbench.quantization.calibration import CalibrationCache
-    from ptqbench.recipes import Recipe
+    from ptqbench.recipes import CompletedRecipe, Recipe
 
 Model: TypeAlias = "Callable[[Tensor], Tensor]"
 """A loaded model: float32 images ``N×C×H×W`` to float32 logits ``N×K``."""
@@ -64,7 +64,7 @@ class Backend(Protocol):
     def build(
         self,
         model: nn.Module,
-        recipe: Recipe,
+        recipe: Recipe | CompletedRecipe,
         calibration: Iterable[Tensor],
         path: Path,
         phases: Phases | None = None,

@@ -38,7 +38,8 @@ from ptqbench.measurement.size import measure_size
 from ptqbench.measurement.speed import measure_speed, pick_fastest, that_run
 from ptqbench.quantization.build_record import BuildRecord
 from ptqbench.quantization.calibration import CalibrationCache
-from ptqbench.recipes import Recipe
+from ptqbench.quantization.completion import complete_recipe
+from ptqbench.recipes import CompletedRecipe, Recipe
 from ptqbench.settings.thresholds import Thresholds
 
 BATCH_SIZE = 50
@@ -78,6 +79,7 @@ class Subject:
         folder: Where artifacts are written.
         facts: What else the report shall tell.
         thresholds: What the gates ask for; None: what the recipe promises.
+        completed: The recipe, completed from the model's graph; None: not yet.
     """
 
     model: nn.Module
@@ -88,6 +90,15 @@ class Subject:
     folder: Path
     facts: Mapping[str, object]
     thresholds: Thresholds | None = None
+    completed: CompletedRecipe | None = None
+
+    def complete(self) -> CompletedRecipe:
+        """The recipe with everything that the model's graph determines.
+
+        Raises:
+            UserError: The model cannot be traced where its recipe needs that.
+        """
+        return self.completed or complete_recipe(self.recipe, self.model, self.timing.example())
 
     @property
     def asked(self) -> Thresholds:
@@ -190,7 +201,7 @@ def build_int8(
     """
     batches = calibration_batches(subject.data, subject.recipe)
     path = path or subject.int8_path(backend.name)
-    return backend.build(subject.model, subject.recipe, batches, path, phases, calibrations)
+    return backend.build(subject.model, subject.complete(), batches, path, phases, calibrations)
 
 
 def judge(
@@ -249,7 +260,7 @@ def judge(
     if looked is None:
         graph = float_side.graph
         with phases.measure("look inside"):
-            made = made_by(subject.recipe, backend, artifact)
+            made = made_by(subject, backend, artifact)
             images = inspection_images(subject)
             looked = ArtifactInspection(made, int8, graph, images, fresh, phases).measure()
     evidence = Evidence(
@@ -309,7 +320,12 @@ def inspection_images(subject: Subject) -> Tensor:
     return next(calibration_batches(subject.data, subject.recipe))[:IMAGES]
 
 
-def made_by(recipe: Recipe, backend: Backend, artifact: Artifact) -> ArtifactProvenance:
+def promise_of(recipe: CompletedRecipe) -> Promise:
+    """Return what the int8 artifact of a recipe must contain."""
+    return Promise(recipe.int8_modules, recipe.keep_float, recipe.recipe.per_channel)
+
+
+def made_by(subject: Subject, backend: Backend, artifact: Artifact) -> ArtifactProvenance:
     """What is known about an artifact, for the gates that look inside."""
     info = artifact.info
     return ArtifactProvenance(
@@ -317,5 +333,5 @@ def made_by(recipe: Recipe, backend: Backend, artifact: Artifact) -> ArtifactPro
         backend=backend,
         recorded=BACKENDS.get(info.backend),
         record=None if info.build is None else BuildRecord.from_dict(info.build),
-        promise=Promise(recipe.int8_modules, recipe.keep_float, recipe.per_channel),
+        promise=promise_of(subject.complete()),
     )

@@ -22,7 +22,14 @@ from ptqbench.core.names import is_within, nearest
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
 from ptqbench.errors import UserError
-from ptqbench.evaluation.case import FloatSide, Subject, inspection_images, judge, unavailable
+from ptqbench.evaluation.case import (
+    FloatSide,
+    Subject,
+    inspection_images,
+    judge,
+    promise_of,
+    unavailable,
+)
 from ptqbench.evaluation.foreign_notes import Given, check_model, open_given, told
 from ptqbench.evaluation.machine import machine_facts
 from ptqbench.evaluation.result import CaseResult, Report
@@ -152,7 +159,7 @@ def judge_given(
     float_side = FloatSide(subject, backend, phases)
     _check_layers(keep_float, float_side.graph)
     images = inspection_images(subject)
-    made = _made(subject.recipe, backend, given, keep_float, float_side.artifact.path)
+    made = _made(subject, backend, given, keep_float, float_side.artifact.path)
     info = given.info or ArtifactInfo("int8", backend.name, "", subject.recipe.model)
     file = ForeignArtifact(given.path, info).on(backend)
     # Not in this process: the file may kill or hang the one that loads it.
@@ -201,7 +208,7 @@ def _others(backend: Backend) -> list[Backend]:
 
 
 def _made(
-    recipe: Recipe, backend: Backend, given: Given, keep_float: Sequence[str], float32: Path
+    subject: Subject, backend: Backend, given: Given, keep_float: Sequence[str], float32: Path
 ) -> ArtifactProvenance:
     """What is known about a file: all that a recipe promises only if it was made by it."""
     info = given.info
@@ -211,8 +218,8 @@ def _made(
             record = BuildRecord.from_dict(info.build)
         except TypeError:  # another version's record: judged as if there were none
             record = None
-    if info is not None and info.recipe_hash == recipe.hash and not keep_float:
-        promise = Promise(recipe.int8_modules, recipe.keep_float, recipe.per_channel)
+    if info is not None and info.recipe_hash == subject.recipe.hash and not keep_float:
+        promise = promise_of(subject.complete())
     return ArtifactProvenance(
         path=given.path,
         backend=backend,

@@ -111,9 +111,7 @@ def propose(
             subject = open_subject(recipe, settings, stack, progress, phases)
         else:
             subject = _without_images(recipe, settings, stack, weights)
-        found = replace(subject.recipe, declared=None)
-        if found.fusion is not None:
-            found = replace(found, fused_groups=None)
+        found = subject.complete().written_out()
         notes: dict[str, str] = {}
         backend = _asked(request)
         if recipe.backend == MEASURED:
@@ -141,10 +139,11 @@ def _without_images(
     timing = timing_of(settings, spec.input_size)
     if spec.origin:
         check_classifier(model, timing.example())
-    recipe = complete_recipe(recipe, model, timing.example())
+    completed = complete_recipe(recipe, model, timing.example())
     side = spec.input_size[1]
     data = Data("random images", Noise(side, settings.seed), Noise(side, settings.seed + 1))
-    return Subject(model, recipe, "random", data, timing, artifact_folder(None, stack), {})
+    folder = artifact_folder(None, stack)
+    return Subject(model, recipe, "random", data, timing, folder, {}, completed=completed)
 
 
 def _asked(request: CaseRequest) -> str | None:

@@ -83,15 +83,18 @@ def open_subject(
     timing = timing_of(settings, spec.input_size)
     if spec.origin:
         check_classifier(model, timing.example())
+    completed = None
     if complete:
         with phases.measure("complete the recipe"):
-            recipe = complete_recipe(recipe, model, timing.example())
+            completed = complete_recipe(recipe, model, timing.example())
             if spec.origin:
-                check_count(recipe, model)
+                check_count(completed, model)
     facts = source_facts(weights, data)
     folder = artifact_folder(settings.artifacts, stack)
     asked = recipe.thresholds_for(weights.source).replaced(settings.thresholds)
-    return Subject(model, recipe, weights.source, data, timing, folder, facts, asked)
+    return Subject(
+        model, recipe, weights.source, data, timing, folder, facts, asked, completed=completed
+    )
 
 
 def source_facts(weights: Weights, data: Data) -> dict[str, object]:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ptqbench.core.phases import Phases
 from ptqbench.errors import UserError
 from ptqbench.quantization.build_record import BuildRecord
-from ptqbench.recipes import Recipe
+from ptqbench.recipes import CompletedRecipe
 
 
 def calibrate(prepared: nn.Module, batches: Iterable[Tensor], phases: Phases) -> int:
@@ -67,7 +67,7 @@ class CalibrationCache:
         self._cached: Calibrated | None = None
 
     def get_or_create(
-        self, recipe: Recipe, saturates: bool, create: Callable[[], Calibrated]
+        self, recipe: CompletedRecipe, saturates: bool, create: Callable[[], Calibrated]
     ) -> Calibrated:
         """Return a copy of the cached module, created first if another one is cached.
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import fnmatch
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import replace
 
 import torch
 from torch import Tensor, fx, nn
@@ -22,107 +21,68 @@ from ptqbench.errors import UserError
 from ptqbench.quantization import eager
 from ptqbench.quantization.fusion_groups import FUNCTIONS, is_function, within
 from ptqbench.quantization.fusion_search import Pattern, layer_calls
-from ptqbench.quantization.fx_tracing import check_classifier, check_decisions, has_stubs, trace
-from ptqbench.recipes.recipe import Group, Recipe
-from ptqbench.settings.thresholds import Thresholds
+from ptqbench.quantization.fx_tracing import check_decisions, has_stubs, trace
+from ptqbench.recipes.recipe import CompletedRecipe, Flow, Group, Recipe
 
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 _TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 _LAYER_FUNCTIONS = (F.conv1d, F.conv2d, F.conv3d, F.linear)
 
 
-def complete_recipe(recipe: Recipe, model: nn.Module, example: Tensor) -> Recipe:
-    """The recipe with everything that it leaves open found in the model's graph.
+def complete_recipe(
+    recipe: Recipe | CompletedRecipe, model: nn.Module, example: Tensor
+) -> CompletedRecipe:
+    """Determine everything that a recipe leaves open from the model's graph.
 
-    A complete recipe is returned as it is, without tracing the model. Where the groups are to be
-    found, a model with stubs is taken through the eager flow, and scripted modules stay float32.
+    The model is only traced if something is open. Where the groups are, a model with stubs is
+    taken through the eager flow, and scripted modules stay float32.
 
     Args:
-        recipe: Of the model.
+        recipe: Recipe of the model; a completed one is returned as it is.
         model: Float32, evaluation mode; it is not changed.
         example: One input, ``N×C×H×W`` float32; only the eager flow runs it.
 
-    Returns:
-        The recipe with ``fusion``, ``int8_modules`` and plain names in ``keep_float``. Its
-        hash is still that of ``recipe``.
-
     Raises:
         UserError: The model cannot be traced, has no layer that could become int8 or is written
-            for the other flow, ``keep_float`` names nothing in it, or the eager flow is asked for
-            where there is no quantizable variant.
+            for the other flow, ``keep_float`` matches nothing in it, or the eager flow is set
+            but there is no quantizable variant.
     """
-    declared, stubs = recipe, has_stubs(model)
+    if isinstance(recipe, CompletedRecipe):
+        return recipe
+    flow, keep_float = recipe.flow, recipe.keep_float
     if recipe.fusion is None:
-        recipe = replace(recipe, flow="eager" if stubs else recipe.flow)
-        kept = tuple(dict.fromkeys((*recipe.keep_float, *scripted(model))))
-        recipe = replace(recipe, keep_float=kept)
-    elif stubs and recipe.flow == "fx":
+        flow = "eager" if has_stubs(model) else flow
+        keep_float = tuple(dict.fromkeys((*keep_float, *scripted(model))))
+    elif has_stubs(model) and flow == "fx":
         raise UserError(
             f"{recipe.model} has QuantStubs and so is written for eager mode, but its recipe says "
             'flow = "fx". Set it to "eager", or take the stubs out of the model.'
         )
-    keep_float = resolved(recipe.keep_float, model)
-    if recipe.fusion is not None and recipe.int8_modules is not None:
-        if keep_float == recipe.keep_float:
-            return recipe
-        return replace(recipe, keep_float=keep_float).completing(declared)
-    traced = trace(unfused(model, recipe, example), keep_float=keep_float)
-    check_decisions(model, example, traced)
-    fusion, int8_modules = recipe.fusion, recipe.int8_modules
-    if fusion is None:
-        fusion = fusion_groups(traced, functions=recipe.flow == "fx")
-    if int8_modules is None:
-        int8_modules = len(int8_layers(traced, keep_float))
-    if not int8_modules:
-        raise UserError(
-            f"There is nothing to quantize: {recipe.model} has no convolution or linear layer that "
-            f"could become int8{' beside what keep_float names' if keep_float else ''}."
-        )
-    found = replace(recipe, fusion=fusion, int8_modules=int8_modules, keep_float=keep_float)
-    return found.completing(declared)
+    keep_float = resolved(keep_float, model)
+    groups, int8_modules = recipe.fusion, recipe.int8_modules
+    if groups is None or int8_modules is None:
+        traced = trace(unfused(model, recipe.model, flow, example), keep_float=keep_float)
+        check_decisions(model, example, traced)
+        if groups is None:
+            groups = fusion_groups(traced, functions=flow == "fx")
+        if int8_modules is None:
+            int8_modules = len(int8_layers(traced, keep_float))
+        if not int8_modules:
+            raise UserError(
+                f"There is nothing to quantize: {recipe.model} has no convolution or linear layer "
+                f"that could become int8{' besides those in keep_float' if keep_float else ''}."
+            )
+    return CompletedRecipe(recipe, groups, int8_modules, keep_float, flow)
 
 
-def derive(
-    name: str,
-    model: nn.Module,
-    example: Tensor,
-    *,
-    backend: str = "x86",
-    keep_float: Iterable[str] = (),
-) -> Recipe:
-    """A recipe for a model that has none, everything in it by name.
+def check_count(recipe: CompletedRecipe, model: nn.Module) -> None:
+    """Check that a recipe declares as many int8 layers as its model has.
+
+    After a change of ``keep_float`` or of the model the count may be out of date. A model that
+    cannot be traced is not counted.
 
     Args:
-        name: What the model is called.
-        model: Float32 classifier, evaluation mode; it is not changed.
-        example: One input ``N×C×H×W`` float32, on which the model is tried.
-        backend: The one to recommend.
-        keep_float: Modules that stay float32, wildcards allowed; one that cannot be traced is
-            kept whole.
-
-    Returns:
-        A complete recipe with default thresholds, which can be written down and edited.
-
-    Raises:
-        UserError: The model cannot be run or traced, gives no logits, or has no layer that
-            could become int8; ``keep_float`` names nothing in it.
-    """
-    check_classifier(model, example)
-    recipe = Recipe(
-        name, backend, None, None, thresholds=Thresholds(), keep_float=tuple(keep_float)
-    )
-    found = complete_recipe(recipe, model, example)
-    return replace(found, fused_groups=len(found.groups), declared=None)
-
-
-def check_count(recipe: Recipe, model: nn.Module) -> None:
-    """See that a recipe promises as many int8 layers as its model has.
-
-    Where somebody has changed ``keep_float`` or the model, the count is not true any more. A model
-    that cannot be traced is not counted.
-
-    Args:
-        recipe: Complete, of a model of a user's own.
+        recipe: Completed recipe of a custom model.
         model: Float32, evaluation mode.
 
     Raises:
@@ -133,23 +93,28 @@ def check_count(recipe: Recipe, model: nn.Module) -> None:
     except UserError:
         return
     count = len(int8_layers(traced, recipe.keep_float))
-    if recipe.int8_modules not in (None, count):
-        kept = f" with keep_float = [{', '.join(recipe.keep_float)}]" if recipe.keep_float else ""
+    if recipe.int8_modules != count:
+        names = ", ".join(recipe.keep_float)
+        exceptions = f" with keep_float = [{names}]" if names else ""
         raise UserError(
             f"The recipe of {recipe.model} promises {recipe.int8_modules} int8 layers, but the "
-            f"model has {count}{kept}. Set int8_modules = {count} in it, or leave that out."
+            f"model has {count}{exceptions}. Set int8_modules = {count} in it, or leave that out."
         )
 
 
-def unfused(model: nn.Module, recipe: Recipe, example: Tensor) -> nn.Module:
-    """The float model whose graph shows what a recipe fuses.
+def unfused(model: nn.Module, name: str, flow: Flow, example: Tensor) -> nn.Module:
+    """The float model whose graph shows the fusion groups of a flow.
 
     In the eager flow that is the quantizable variant, which may have modules where the plain
     model calls functions, or two where the plain one uses the same twice.
+
+    Args:
+        model: Float32, evaluation mode.
+        name: Name of the architecture.
+        flow: ``fx`` or ``eager``.
+        example: One input, ``N×C×H×W`` float32.
     """
-    if recipe.flow == "eager":
-        return eager.quantizable_copy(model, recipe, example)
-    return model
+    return eager.quantizable_copy(model, name, example) if flow == "eager" else model
 
 
 def resolved(names: tuple[str, ...], model: nn.Module) -> tuple[str, ...]:

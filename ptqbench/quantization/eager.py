@@ -18,10 +18,10 @@ from ptqbench.quantization.fusion_groups import fusable_groups, relu6_outputs, r
 from ptqbench.quantization.fx_tracing import failure
 from ptqbench.quantization.qconfig import make_qconfig
 from ptqbench.quantization.torch_warnings import known_deprecations_ignored
-from ptqbench.recipes import Recipe
+from ptqbench.recipes import CompletedRecipe
 
 
-def quantizable_copy(model: nn.Module, recipe: Recipe, example: Tensor) -> nn.Module:
+def quantizable_copy(model: nn.Module, name: str, example: Tensor) -> nn.Module:
     """The model with stubs and ``FloatFunctional``: torchvision's quantizable variant.
 
     Raises:
@@ -30,35 +30,37 @@ def quantizable_copy(model: nn.Module, recipe: Recipe, example: Tensor) -> nn.Mo
     """
     if any(isinstance(module, QuantStub) for module in model.modules()):
         return copy.deepcopy(model).eval()
-    spec = MODELS.get(recipe.model)
+    spec = MODELS.get(name)
     if spec.quantizable is None:
         raise UserError(
-            f"{recipe.model} has no quantizable variant (QuantStub, FloatFunctional), which "
+            f"{name} has no quantizable variant (QuantStub, FloatFunctional), which "
             "the eager flow needs. Use the FX flow."
         )
     with torch.inference_mode():
         classes = model(example).shape[1]
     variant = skeleton(spec.quantizable, classes)
     state = copy.deepcopy(model.state_dict())
-    if missing := [name for name in variant.state_dict() if name not in state]:
+    if missing := [key for key in variant.state_dict() if key not in state]:
         raise UserError(
-            f"The quantizable {recipe.model} has {len(missing)} tensors that the model lacks, "
+            f"The quantizable {name} has {len(missing)} tensors that the model lacks, "
             f"first {missing[0]!r}: the recipe belongs to another architecture."
         )
     variant.load_state_dict(state, assign=True)
     variant.eval()
-    for name, module in model.named_modules():
+    for path, module in model.named_modules():
         if isinstance(module, nn.ReLU6):  # torchvision's variants have a ReLU there
-            variant.set_submodule(name, nn.ReLU6().eval())
+            variant.set_submodule(path, nn.ReLU6().eval())
     return variant
 
 
-def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: bool) -> nn.Module:
+def prepare(
+    model: nn.Module, recipe: CompletedRecipe, example: Tensor, *, saturates: bool
+) -> nn.Module:
     """A fused quantizable copy of ``model`` with observers.
 
     Args:
         model: Float32; plain torchvision, or with stubs.
-        recipe: Its recipe; its fusion groups are all that is fused.
+        recipe: Its completed recipe; nothing but its fusion groups is fused.
         example: One input, ``N×C×H×W`` float32.
         saturates: See :func:`ptqbench.quantization.qconfig.make_qconfig`.
 
@@ -75,15 +77,15 @@ def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: boo
             "nothing converts the int8 values around such a layer. Use the FX flow, with a model "
             "without stubs."
         )
-    variant = quantizable_copy(model, recipe, example)
+    variant = quantizable_copy(model, recipe.model, example)
     _check_prelu(variant)
     groups = fusable_groups(variant, recipe, saturates=saturates)
     relu6 = relu6_outputs(variant, groups)
     replace_relu6(variant, groups)
     fused: nn.Module = fuse_modules(variant, [list(group) for group in groups])
-    fused.qconfig = make_qconfig(recipe, saturates=saturates)  # type: ignore[assignment]
+    fused.qconfig = make_qconfig(recipe.recipe, saturates=saturates)  # type: ignore[assignment]
     for name in relu6:
-        qconfig = make_qconfig(recipe, saturates=saturates, relu6=True)
+        qconfig = make_qconfig(recipe.recipe, saturates=saturates, relu6=True)
         fused.get_submodule(name).qconfig = qconfig  # type: ignore[assignment]
     with known_deprecations_ignored():
         prepared: nn.Module = prepare_eager(fused)

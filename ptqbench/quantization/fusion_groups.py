@@ -11,7 +11,7 @@ from torch import nn
 
 from ptqbench.core.names import is_within
 from ptqbench.errors import UserError
-from ptqbench.recipes.recipe import Group, Recipe
+from ptqbench.recipes.recipe import CompletedRecipe, Group
 
 FUNCTIONS: Mapping[str, tuple[Any, ...]] = {
     "<add>": (operator.add, operator.iadd, torch.add, "add", "add_"),
@@ -43,7 +43,9 @@ def check_groups(model: nn.Module, groups: Iterable[Group]) -> None:
         )
 
 
-def fusable_groups(model: nn.Module, recipe: Recipe, *, saturates: bool) -> tuple[Group, ...]:
+def fusable_groups(
+    model: nn.Module, recipe: CompletedRecipe, *, saturates: bool
+) -> tuple[Group, ...]:
     """The recipe's groups without the ReLU6 where a ReLU cannot stand for it.
 
     That takes an observer that caps at 6, which layers in float do not have, and a kernel
@@ -52,14 +54,14 @@ def fusable_groups(model: nn.Module, recipe: Recipe, *, saturates: bool) -> tupl
 
     Args:
         model: Float32.
-        recipe: Its recipe.
+        recipe: Its completed recipe.
         saturates: Whether activations give up a bit, if it is theirs to give.
 
     Raises:
         UserError: A group names a module that the model lacks.
     """
     check_groups(model, recipe.groups)
-    seven_bits = saturates and recipe.spare_bit == "activations"
+    seven_bits = saturates and recipe.recipe.spare_bit == "activations"
     return tuple(
         group[:-1]
         if _ends_in_relu6(model, group) and (seven_bits or within(group[0], recipe.keep_float))

@@ -28,7 +28,7 @@ from ptqbench.quantization.fx_tracing import Tracer, untraceable_leaves
 from ptqbench.quantization.qconfig import make_qconfig
 from ptqbench.quantization.torch_ao_fixes import check_lists, clips, hide_float_functions
 from ptqbench.quantization.torch_warnings import known_deprecations_ignored
-from ptqbench.recipes import Recipe
+from ptqbench.recipes import CompletedRecipe
 from ptqbench.recipes.recipe import Group
 
 _FLOAT: tuple[Any, ...] = (nn.LayerNorm, F.layer_norm, nn.PReLU)
@@ -46,18 +46,20 @@ _FLOAT_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 }
 
 
-def qconfig_mapping(recipe: Recipe, relu6: frozenset[str], *, saturates: bool) -> QConfigMapping:
+def qconfig_mapping(
+    recipe: CompletedRecipe, relu6: frozenset[str], *, saturates: bool
+) -> QConfigMapping:
     """Which qconfig each module gets.
 
     Operators with a fixed output range (sigmoid, hard-sigmoid, …) and those that only
     move data keep torch's own entries; everything else follows the recipe.
     """
     mapping = get_default_qconfig_mapping("x86")
-    mapping.set_global(make_qconfig(recipe, saturates=saturates))
+    mapping.set_global(make_qconfig(recipe.recipe, saturates=saturates))
     for kind in _FLOAT:
         mapping.set_object_type(kind, None)
     for name in relu6:
-        mapping.set_module_name(name, make_qconfig(recipe, saturates=saturates, relu6=True))
+        mapping.set_module_name(name, make_qconfig(recipe.recipe, saturates=saturates, relu6=True))
     for name in recipe.keep_float:
         for function in FUNCTIONS.get(name, ()):
             mapping.set_object_type(function, None)
@@ -66,12 +68,14 @@ def qconfig_mapping(recipe: Recipe, relu6: frozenset[str], *, saturates: bool) -
     return mapping
 
 
-def prepare(model: nn.Module, recipe: Recipe, example: Tensor, *, saturates: bool) -> nn.Module:
+def prepare(
+    model: nn.Module, recipe: CompletedRecipe, example: Tensor, *, saturates: bool
+) -> nn.Module:
     """A fused copy of ``model`` with observers.
 
     Args:
         model: Float32, traceable by FX.
-        recipe: Its recipe.
+        recipe: Its completed recipe.
         example: One input, ``N×C×H×W`` float32.
         saturates: See :func:`ptqbench.quantization.qconfig.make_qconfig`.
 
@@ -144,7 +148,7 @@ def fold_linear(model: nn.Module, groups: Iterable[Group], whole: Iterable[str])
     return traced
 
 
-def hide_float_modules(model: nn.Module, recipe: Recipe) -> tuple[str, ...]:
+def hide_float_modules(model: nn.Module, recipe: CompletedRecipe) -> tuple[str, ...]:
     """Give modules that stay float32 a class that torch.ao does not know, in the model itself.
 
     Returns:

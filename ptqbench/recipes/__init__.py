@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from ptqbench.recipes import efficientnet, mobilenet, resnet, shufflenet, squeezenet
-from ptqbench.recipes.recipe import RECIPES, Recipe
+from ptqbench.recipes.recipe import RECIPES, CompletedRecipe, Recipe
 from ptqbench.recipes.traced import traced_recipes
 
-__all__ = ["RECIPES", "Recipe"]
+__all__ = ["RECIPES", "CompletedRecipe", "Recipe"]
 
 # The order of registration is that of reports: models with shipped weights come first.
 for _recipe in (

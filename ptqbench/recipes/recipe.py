@@ -50,8 +50,6 @@ class Recipe:
             `Thresholds`: a random network with a fitted head is no trained classifier.
         unsupported: Why the model cannot be quantized for a backend, by its name; found by
             running it.
-        declared: Of a recipe that was completed from a model's graph: the hash of the recipe
-            as it was declared, and that of all that is in it now. See :meth:`completing`.
     """
 
     model: str
@@ -68,18 +66,6 @@ class Recipe:
     fused_groups: int | None = None
     probe: Mapping[str, Any] = field(default_factory=dict)
     unsupported: Mapping[str, str] = field(default_factory=dict)
-    declared: tuple[str, str] | None = field(default=None, compare=False, repr=False)
-
-    @property
-    def groups(self) -> tuple[Group, ...]:
-        """The fusion groups.
-
-        Raises:
-            ValueError: They have to be found in the model's graph first.
-        """
-        if self.fusion is None:
-            raise ValueError(f"The fusion groups of {self.model} are not known yet.")
-        return self.fusion
 
     def thresholds_for(self, weights: str) -> Thresholds:
         """Thresholds under weights from a source, unless settings replace them.
@@ -91,39 +77,65 @@ class Recipe:
 
     @property
     def published(self) -> Mapping[str, Published]:
-        """What torchvision published in float32 and int8, by the name of its weights.
+        """Accuracies that torchvision published in float32 and int8, by the name of the weights.
 
-        They are not part of the recipe's hash: nothing is held against them.
+        They are not part of the recipe's hash: no gate uses them.
         """
-        return {w: found for (model, w), found in PUBLISHED.items() if model == self.model}
+        return {w: record for (model, w), record in PUBLISHED.items() if model == self.model}
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that change when anything that was declared does.
-
-        What was only found in a model's graph is left out: a completed recipe keeps the hash
-        of the one it completes, until something else in it is replaced.
-        """
-        content = self._content_hash
-        if self.declared is not None and self.declared[1] == content:
-            return self.declared[0]
-        return content
-
-    def completing(self, declared: Recipe) -> Recipe:
-        """This recipe as the completion of another, whose hash it keeps."""
-        return replace(self, declared=(declared.hash, self._content_hash))
-
-    @property
-    def _content_hash(self) -> str:
+        """Twelve hexadecimal digits that change with any field."""
         content = asdict(self)
-        del content["declared"]
         for name in _ADDED:
-            if not content[name]:  # says nothing, and so older hashes stay what they were
+            if not content[name]:  # unset; hashes from before the field existed stay valid
                 del content[name]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 _ADDED = ("fused_groups", "probe", "unsupported")
+"""Fields that are not part of the hash while they are unset."""
+
+
+@dataclass(frozen=True)
+class CompletedRecipe:
+    """A recipe together with what its model's graph determines.
+
+    Attributes:
+        recipe: The recipe as declared.
+        groups: All fusion groups.
+        int8_modules: How many convolutions and linear layers become int8.
+        keep_float: Paths of the modules that stay float32, and functions; no wildcards.
+        flow: ``fx`` or ``eager``.
+    """
+
+    recipe: Recipe
+    groups: tuple[Group, ...]
+    int8_modules: int
+    keep_float: tuple[str, ...]
+    flow: Flow
+
+    @property
+    def model(self) -> str:
+        """Name of the architecture."""
+        return self.recipe.model
+
+    @property
+    def hash(self) -> str:
+        """Hash of the recipe as declared, which identifies artifacts."""
+        return self.recipe.hash
+
+    def written_out(self) -> Recipe:
+        """A recipe that declares all of this by name, to be saved and edited."""
+        return replace(
+            self.recipe,
+            fusion=self.groups,
+            int8_modules=self.int8_modules,
+            keep_float=self.keep_float,
+            flow=self.flow,
+            fused_groups=None,
+        )
+
 
 RECIPES: Registry[Recipe] = Registry("recipe")

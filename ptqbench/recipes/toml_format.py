@@ -68,7 +68,7 @@ def to_toml(
     tables: list[str] = []
     for each in fields(Recipe):
         name, value = each.name, getattr(recipe, each.name)
-        if name == "declared" or value is None or (name in _TABLES and not value):
+        if value is None or (name in _TABLES and not value):
             continue
         said = [*_EXPLAINED.get(name, ()), *_wrapped(notes.get(name, ""))]
         comment = [f"# {line}" for line in said]

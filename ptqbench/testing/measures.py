@@ -52,7 +52,7 @@ class Bench:
     def inside(self) -> ArtifactInspection:
         """Looks inside the int8 artifact; the gates that do so share it."""
         images = inspection_images(self.subject)
-        made = made_by(self.subject.recipe, self.backend, self.int8)
+        made = made_by(self.subject, self.backend, self.int8)
         reference = read_float_graph(self.subject.model, images[:1])
         return ArtifactInspection(made, self.int8.load(), reference, images)
 

@@ -119,7 +119,7 @@ class SharedRunner:
             bench = self._bench(case, thresholds)
             parts = [self._part(case, part, thresholds) for part in ("size", "accuracy")]
             numbers = {**metrics_of(*parts), **operations(bench.int8)}
-        numbers["fusion_groups"] = len(bench.subject.recipe.groups)
+        numbers["fusion_groups"] = len(bench.subject.complete().groups)
         numbers["calibration_images"] = bench.int8.info.calibration_images
         sums = 16 if backend.saturates() else 32
         return Reference(f"{backend.name}/{sums}-bit sums", recipe.hash, numbers)

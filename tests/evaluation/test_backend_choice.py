@@ -9,9 +9,9 @@ import pytest
 from helpers import odd_networks as odd_nets
 from helpers.custom_models import seeded
 
-from ptqbench.backends.backend import Backend
 from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.registry import BACKENDS, default_backend, recommended
+from ptqbench.backends.torch_engines.engine import TorchBackend
 from ptqbench.core.phases import Phases
 from ptqbench.data.image_set import Data
 from ptqbench.errors import UserError
@@ -28,7 +28,6 @@ from ptqbench.evaluation.case import Subject, Timing
 from ptqbench.evaluation.recipe_proposal import Noise
 from ptqbench.evaluation.subject import artifact_folder
 from ptqbench.models.custom.registration import open_recipe
-from ptqbench.quantization.completion import complete_recipe
 
 USABLE = [backend.name for backend in BACKENDS if backend.availability() is None]
 
@@ -38,7 +37,7 @@ def subject():
     with ExitStack() as stack:
         timing = Timing((1, 3, 16, 16), 1)
         model = seeded(odd_nets.Everything).eval()
-        recipe = complete_recipe(open_recipe("net"), model, timing.example())
+        recipe = open_recipe("net")
         data = Data("random", Noise(16, 0), Noise(16, 1))
         folder = artifact_folder(None, stack)
         yield Subject(model, recipe, "random", data, timing, folder, {"notes": ("before",)})
@@ -91,7 +90,7 @@ def test_every_backend_for_this_cpu_is_timed_and_looked_at(subject):
 
 
 def test_a_backend_that_cannot_is_told_and_one_is_enough(subject, monkeypatch):
-    original = Backend.build
+    original = TorchBackend.build
     names = [backend.name for backend in candidates(subject)]
 
     def build(self, *args):
@@ -99,7 +98,7 @@ def test_a_backend_that_cannot_is_told_and_one_is_enough(subject, monkeypatch):
             raise UserError("no kernel.")
         return original(self, *args)
 
-    monkeypatch.setattr(Backend, "build", build)
+    monkeypatch.setattr(TorchBackend, "build", build)
     choice = choose_backend(subject, Phases(), agree=False)
     assert choice.impossible == {names[0]: "no kernel"}
     assert {each.backend for each in choice.tried} == set(names[1:])

@@ -32,7 +32,7 @@ from ptqbench.evaluation.result import METRICS, Report
 from ptqbench.gates import GATES
 from ptqbench.measurement.macs import count_macs
 from ptqbench.models.catalog import MODELS
-from ptqbench.quantization.completion import derive
+from ptqbench.models.custom.registration import open_recipe
 from ptqbench.recipes import RECIPES
 from ptqbench.reporting.json_report import schema
 from ptqbench.settings.requests import CaseRequest
@@ -276,7 +276,7 @@ def test_a_lowering_that_cannot_run_the_images_does_not_judge_them(tmp_path: Pat
     model = nn.Sequential(pooled, nn.Linear(288, 16)).eval()
     images = Streamed(8, seed=1)
     pixels, _ = next(images.batches(0, 8, 8))
-    recipe = derive("small", model, pixels[:1])
+    recipe = open_recipe("small")
     timing = Timing((1, 3, 12, 12), threads=1)
     data = Data("few", images, images)
     subject = Subject(model, recipe, "given", data, timing, tmp_path, {})

@@ -28,6 +28,7 @@ from ptqbench.gates import GateResult, Verdict
 from ptqbench.measurement.conversion import Promise, measure_conversion
 from ptqbench.measurement.layer_matching import match_graphs
 from ptqbench.quantization import eager
+from ptqbench.quantization.completion import complete_recipe
 from ptqbench.recipes import RECIPES
 
 PROMISE = Promise(5, (), per_channel=True)
@@ -126,7 +127,8 @@ def test_reads_files_that_others_made(how: str) -> None:
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         before, torch.backends.quantized.engine = torch.backends.quantized.engine, "fbgemm"
-        prepared = eager.prepare(model, EAGER, noise()[:1], saturates=True)
+        completed = complete_recipe(EAGER, model, noise()[:1])
+        prepared = eager.prepare(model, completed, noise()[:1], saturates=True)
         prepared(noise())
         converted = eager.convert(prepared)
         script = (

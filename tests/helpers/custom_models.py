@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from ptqbench.data.fixture.scenes import render
 from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.models.catalog import MODELS
+from ptqbench.models.custom.registration import open_recipe
 from ptqbench.models.custom.spec import OWN
-from ptqbench.recipes import RECIPES
+from ptqbench.quantization.completion import complete_recipe
+from ptqbench.quantization.fx_tracing import check_classifier
+from ptqbench.recipes import RECIPES, Recipe
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_model.py"
 
@@ -73,3 +77,12 @@ def seeded(make: type[nn.Module], *args: object) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return make(*args)
+
+
+def traced_recipe(
+    name: str, model: nn.Module, example: Tensor, keep_float: Sequence[str] = ()
+) -> Recipe:
+    """A recipe in which everything is found by tracing the model, written out by name."""
+    check_classifier(model, example)
+    declared = replace(open_recipe(name), backend="x86", keep_float=tuple(keep_float))
+    return complete_recipe(declared, model, example).written_out()

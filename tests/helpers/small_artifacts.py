@@ -32,6 +32,7 @@ from ptqbench.measurement.layer_matching import MatchedGraph, match_graphs
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization import eager, fx
 from ptqbench.quantization.build_record import BuildRecord, inspect_build
+from ptqbench.quantization.completion import complete_recipe
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.settings.thresholds import Thresholds
 from ptqbench.weights.load import build_model, load_weights
@@ -160,7 +161,8 @@ def build(
     engine = BACKENDS.get(backend or recipe.backend).engine
     flow = fx if recipe.flow == "fx" else eager
     with engine_set(engine), torch.no_grad():
-        prepared = flow.prepare(model, recipe, images[:1], saturates=saturates)
+        completed = complete_recipe(recipe, model, images[:1])
+        prepared = flow.prepare(model, completed, images[:1], saturates=saturates)
         spoil(prepared)
         if calibrate:
             prepared(images)

@@ -12,6 +12,7 @@ from ptqbench.backends.torch_engines.torchscript import engine_set
 from ptqbench.core.phases import Phases
 from ptqbench.quantization import fx
 from ptqbench.quantization.calibration import calibrate
+from ptqbench.quantization.completion import complete_recipe
 from ptqbench.recipes import Recipe
 from ptqbench.settings.thresholds import Thresholds
 
@@ -59,6 +60,8 @@ def quantized(
 ) -> nn.Module:
     recipe = Recipe(**{**vars(TINY), **changes})
     with engine_set(ANY):
-        prepared = fx.prepare(model, recipe, images[:1], saturates=saturates)
+        prepared = fx.prepare(
+            model, complete_recipe(recipe, model, images[:1]), images[:1], saturates=saturates
+        )
         calibrate(prepared, images.split(16), Phases())
         return fx.convert(prepared)

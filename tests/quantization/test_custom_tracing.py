@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import odd_networks as odd_nets
-from helpers.custom_models import example, registries_unchanged, seeded
+from helpers.custom_models import example, registries_unchanged, seeded, traced_recipe
 from helpers.odd_networks import Loops, Net
 from torch import Tensor, nn
 
@@ -17,7 +17,7 @@ import ptqbench
 from ptqbench.backends.registry import BACKENDS
 from ptqbench.errors import UserError
 from ptqbench.models.custom.registration import open_recipe
-from ptqbench.quantization.completion import complete_recipe, derive
+from ptqbench.quantization.completion import complete_recipe
 from ptqbench.recipes import Recipe
 from ptqbench.settings.thresholds import Thresholds
 
@@ -31,7 +31,7 @@ def images(side: int = 16) -> Tensor:
 
 def found(name: str, *keep_float: str, side: int = 16) -> Recipe:
     model = seeded(getattr(odd_nets, name)).eval()
-    return derive(name, model, images(side)[:1], keep_float=keep_float)
+    return traced_recipe(name, model, images(side)[:1], keep_float)
 
 
 def error_of(call: Callable[..., object], *args: object, **options: object) -> str:
@@ -41,9 +41,9 @@ def error_of(call: Callable[..., object], *args: object, **options: object) -> s
 
 
 def at(text: str) -> str:
-    """How a message names the line of `odd_nets` with this text."""
+    """How a message names the line of `odd_networks` with this text."""
     (line,) = (number for number, code in enumerate(SOURCE, 1) if code.strip() == text)
-    return f"odd_nets.py, line {line}: {text}"
+    return f"odd_networks.py, line {line}: {text}"
 
 
 def check_artifact(model: nn.Module, recipe: Recipe, folder: Path) -> None:
@@ -70,7 +70,7 @@ def test_everything_that_users_write_is_found(tmp_path):
 
 def test_the_example_is_found():
     module = example()
-    recipe = derive("my_net", seeded(module.MyNet, 7).eval(), torch.zeros(1, 3, 64, 64))
+    recipe = traced_recipe("my_net", seeded(module.MyNet, 7).eval(), torch.zeros(1, 3, 64, 64))
     assert recipe.int8_modules == 12
     assert len(recipe.fusion) == 11
     assert ("blocks.2.conv1", "blocks.2.bn1", "blocks.2.relu") in recipe.fusion
@@ -91,7 +91,7 @@ def test_a_scripted_module_stays_float(tmp_path):
         return model
 
     model = seeded(scripted).eval()
-    recipe = derive("net", model, images()[:1])
+    recipe = traced_recipe("net", model, images()[:1])
     assert (recipe.fusion, recipe.int8_modules, recipe.keep_float) == ((), 1, ("block",))
     check_artifact(model, recipe, tmp_path)
 
@@ -100,7 +100,7 @@ def test_a_recipe_that_says_nothing_is_completed_alike():
     model = seeded(odd_nets.Everything).eval()
     open_one = open_recipe("Everything")
     recipe, derived = complete_recipe(open_one, model, images()[:1]), found("Everything")
-    assert (recipe.fusion, recipe.int8_modules) == (derived.fusion, derived.int8_modules)
+    assert (recipe.groups, recipe.int8_modules) == (derived.fusion, derived.int8_modules)
     assert recipe.hash == open_one.hash != derived.hash
 
 
@@ -247,7 +247,7 @@ def test_what_gives_no_logits_is_refused(name, words, todo):
 def test_a_model_without_layers_has_nothing_to_quantize():
     assert "There is nothing to quantize: Empty has no convolution" in error_of(found, "Empty")
     said = error_of(found, "Net", "block", "head")
-    assert said.endswith("could become int8 beside what keep_float names.")
+    assert said.endswith("could become int8 besides those in keep_float.")
 
 
 def test_a_model_that_takes_another_size_says_so():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,6 +22,7 @@ from ptqbench.errors import UserError
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization import eager, fx
 from ptqbench.quantization.calibration import calibrate
+from ptqbench.quantization.completion import complete_recipe
 from ptqbench.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
@@ -54,6 +56,11 @@ def tiny() -> nn.Module:
     return model.eval()
 
 
+def prepare(flow: ModuleType, model: nn.Module, recipe: Recipe, images: Tensor) -> nn.Module:
+    completed = complete_recipe(recipe, model, images[:1])
+    return flow.prepare(model, completed, images[:1], saturates=True)
+
+
 # Fusing and observing change nothing
 
 
@@ -62,7 +69,7 @@ def test_fused_float_equals_unfused_float(workshop: Workshop, name: str, flow: s
     model, recipe = workshop.model(name), workshop.recipe(name, flow=flow, observer="minmax")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     images = workshop.evaluation[0][:16]
-    prepared = FLOWS[flow].prepare(model, recipe, images[:1], saturates=True)
+    prepared = prepare(FLOWS[flow], model, recipe, images)
     with torch.inference_mode():
         expected, found = model(images), prepared(images)
     # Folding BatchNorm reorders float32 arithmetic; over fifty layers that is about 1e-5.
@@ -83,7 +90,7 @@ def test_relu6_stays_where_seven_bit_activations_could_not_cap(
 ) -> None:
     recipe = workshop.recipe("mobilenet_v2", flow=flow, observer="minmax", spare_bit="activations")
     images, model = workshop.calibration[:8], workshop.model("mobilenet_v2")
-    prepared = FLOWS[flow].prepare(model, recipe, images[:1], saturates=True)
+    prepared = prepare(FLOWS[flow], model, recipe, images)
     assert sum(isinstance(m, nn.ReLU6) for m in prepared.modules()) == 35
     with torch.inference_mode():
         expected = model(images)
@@ -95,7 +102,7 @@ def test_relu6_stays_where_seven_bit_activations_could_not_cap(
 @pytest.mark.parametrize("observer", ["histogram", "minmax"])
 def test_calibration_computes_relu6_exactly(tiny: nn.Module, images: Tensor, observer: str) -> None:
     recipe = Recipe(**{**vars(TINY), "observer": observer})
-    prepared = fx.prepare(tiny, recipe, images[:1], saturates=True)
+    prepared = prepare(fx, tiny, recipe, images)
     with torch.inference_mode():
         plain = tiny.bn1(tiny.conv1(images))
         assert float(plain.max()) > 12  # or this test would show nothing
@@ -291,7 +298,7 @@ def test_relu6_holds_for_values_that_calibration_never_saw(
 def test_eager_cannot_keep_layers_in_float(workshop: Workshop) -> None:
     recipe = workshop.recipe("resnet18", flow="eager", keep_float=("fc",))
     with pytest.raises(UserError, match=r"keeps fc in float.* Use the FX flow"):
-        eager.prepare(workshop.model("resnet18"), recipe, workshop.calibration[:1], saturates=True)
+        prepare(eager, workshop.model("resnet18"), recipe, workshop.calibration)
 
 
 def none() -> Iterator[Tensor]:
@@ -313,16 +320,14 @@ def test_no_calibration_images(workshop: Workshop, flow: str) -> None:
 def test_a_recipe_for_another_architecture(workshop: Workshop, flow: str) -> None:
     recipe = workshop.recipe("mobilenet_v2", flow=flow)
     with pytest.raises(UserError, match=r"lacks, first 'features\.0\.0.*another architecture"):
-        FLOWS[flow].prepare(
-            workshop.model("resnet18"), recipe, workshop.calibration[:1], saturates=True
-        )
+        prepare(FLOWS[flow], workshop.model("resnet18"), recipe, workshop.calibration)
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(QUANTIZABLE)))
 def test_eager_needs_a_quantizable_variant(workshop: Workshop, name: str) -> None:
     recipe = workshop.recipe(name, flow="eager")
     with pytest.raises(UserError, match=rf"{name} has no quantizable variant.* Use the FX flow"):
-        eager.prepare(workshop.model(name), recipe, workshop.calibration[:1], saturates=True)
+        prepare(eager, workshop.model(name), recipe, workshop.calibration)
 
 
 def test_a_model_with_stubs_of_its_own_can_be_eager(workshop: Workshop) -> None:
@@ -331,6 +336,6 @@ def test_a_model_with_stubs_of_its_own_can_be_eager(workshop: Workshop) -> None:
     original = copy.deepcopy(variant)
     recipe = workshop.recipe("resnet18", flow="eager", model="my_resnet", observer="minmax")
     images = workshop.calibration[:8]
-    prepared = eager.prepare(variant.eval(), recipe, images[:1], saturates=True)
+    prepared = prepare(eager, variant.eval(), recipe, images)
     with torch.inference_mode():
         torch.testing.assert_close(prepared(images), original.eval()(images), rtol=1e-4, atol=1e-4)

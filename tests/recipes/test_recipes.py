@@ -14,7 +14,7 @@ from torch.ao.quantization.quantize_fx import fuse_fx
 from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.models.catalog import MODELS
-from ptqbench.recipes import RECIPES, Recipe
+from ptqbench.recipes import RECIPES, CompletedRecipe, Recipe
 from ptqbench.settings.thresholds import Thresholds
 
 NAMES = list(SHIPPED)
@@ -139,7 +139,7 @@ CHANGES: dict[str, object] = {
 }
 
 
-@pytest.mark.parametrize("field", [field.name for field in fields(Recipe) if field.compare])
+@pytest.mark.parametrize("field", [field.name for field in fields(Recipe)])
 def test_the_hash_changes_with_every_field(field: str) -> None:
     recipe = RECIPES.get("resnet18")
     changed = replace(recipe, **{field: CHANGES[field]})
@@ -156,11 +156,21 @@ def test_the_hash_changes_with_every_threshold(field: str) -> None:
     assert replace(recipe, thresholds=thresholds).hash != recipe.hash
 
 
-def test_a_completed_recipe_keeps_its_hash_until_it_is_changed() -> None:
+def test_a_completed_recipe_has_the_hash_of_the_declared_one() -> None:
     declared = RECIPES.get("resnet34")
-    found = replace(declared, fusion=(("conv1", "bn1"),), int8_modules=1).completing(declared)
-    assert found.hash == declared.hash
-    assert replace(found, observer="minmax").hash not in (declared.hash, found.hash)
+    completed = CompletedRecipe(declared, (("conv1", "bn1"),), 1, ("fc",), "eager")
+    assert completed.hash == declared.hash
+    changed = replace(completed, recipe=replace(declared, observer="minmax"))
+    assert changed.hash not in (declared.hash, completed.hash)
+
+
+def test_a_completed_recipe_written_out_declares_everything() -> None:
+    declared = replace(RECIPES.get("resnet34"), keep_float=("layer*.0",))
+    completed = CompletedRecipe(declared, (("conv1", "bn1"),), 1, ("fc",), "eager")
+    explicit = completed.written_out()
+    assert (explicit.fusion, explicit.int8_modules) == (completed.groups, 1)
+    assert (explicit.keep_float, explicit.flow, explicit.fused_groups) == (("fc",), "eager", None)
+    assert explicit.hash != declared.hash
 
 
 def test_hashes_tell_the_recipes_apart() -> None:

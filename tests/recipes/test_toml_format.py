@@ -13,7 +13,7 @@ from helpers.custom_models import registries_unchanged
 from ptqbench.cli import main
 from ptqbench.errors import UserError
 from ptqbench.models.custom import importing as plugins
-from ptqbench.recipes import RECIPES, Recipe
+from ptqbench.recipes import RECIPES, CompletedRecipe, Recipe
 from ptqbench.recipes.recipe import MEASURED
 from ptqbench.recipes.recipe_catalog import CATALOG
 from ptqbench.recipes.toml_format import from_toml, read, to_toml
@@ -276,7 +276,7 @@ def test_a_promise_that_is_not_true_any_more_is_refused(tmp_path, monkeypatch):
     from ptqbench.quantization.completion import check_count
 
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(8, 3)).eval()
-    recipe = Recipe("net", "x86", (), 2, Thresholds())
+    recipe = CompletedRecipe(Recipe("net", "x86", (), 2, Thresholds()), (), 2, (), "fx")
     check_count(recipe, model)
     said = error_of(check_count, replace(recipe, keep_float=("2",)), model)
     assert "promises 2 int8 layers, but the model has 1 with keep_float = [2]" in said

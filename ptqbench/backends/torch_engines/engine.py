@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ptqbench.backends.integer_reference import ExactRun
     from ptqbench.core.phases import Phases
     from ptqbench.quantization.calibration import CalibrationCache
-    from ptqbench.recipes import Recipe
+    from ptqbench.recipes import CompletedRecipe, Recipe
 
 _NO_STUB = "with arguments from the 'CPU' backend"
 _STUB = ": an int8 operator gets float input, so a QuantStub is missing in front of it"
@@ -73,7 +73,7 @@ class TorchBackend:
     def build(
         self,
         model: nn.Module,
-        recipe: Recipe,
+        recipe: Recipe | CompletedRecipe,
         calibration: Iterable[Tensor],
         path: Path,
         phases: Phases | None = None,

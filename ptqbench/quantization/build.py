@@ -1,0 +1,113 @@
+"""Quantize a model: fuse, observe, calibrate, convert."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from ptqbench.core.phases import Phases
+from ptqbench.errors import UserError
+from ptqbench.quantization import eager, fx
+from ptqbench.quantization.build_record import BuildRecord, inspect_build
+from ptqbench.quantization.calibration import Calibrated, CalibrationCache, calibrate
+from ptqbench.quantization.completion import complete_recipe, unfused
+from ptqbench.recipes import CompletedRecipe, Recipe
+
+_FLOWS = {"fx": fx, "eager": eager}
+_INSPECTED = 8
+"""Images on which fused and unfused float are compared."""
+
+
+@dataclass(frozen=True)
+class QuantizedModule:
+    """An int8 module, not lowered yet.
+
+    Attributes:
+        module: Int8, its weights packed for the engine that was set.
+        recipe: The recipe that it was quantized with.
+        example: One input, ``1×C×H×W`` float32.
+        calibration_images: Number of calibration images.
+        record: What the build recorded about fusion and observers.
+    """
+
+    module: nn.Module
+    recipe: CompletedRecipe
+    example: Tensor
+    calibration_images: int
+    record: BuildRecord
+
+
+def quantize_model(
+    model: nn.Module,
+    recipe: Recipe | CompletedRecipe,
+    calibration: Iterable[Tensor],
+    *,
+    saturates: bool,
+    phases: Phases,
+    calibrations: CalibrationCache | None = None,
+) -> QuantizedModule:
+    """Quantize a copy of a float32 model for the quantized engine that is set.
+
+    Args:
+        model: Float32, evaluation mode; it is not changed.
+        recipe: How to quantize it.
+        calibration: Batches ``N×C×H×W`` float32, streamed.
+        saturates: Whether kernels of the engine add u8×s8 products in 16 bits here.
+        phases: Where time is counted.
+        calibrations: Cache for this model and these images: backends that share it calibrate once.
+
+    Raises:
+        UserError: There are no calibration images, or the recipe does not fit the model.
+    """
+    batches = iter(calibration)
+    first = next(batches, None)
+    if first is None:
+        raise UserError("There are no calibration images: quantization needs at least one.")
+    example = first[:1]
+    completed = complete_recipe(recipe, model, example)
+
+    def create() -> Calibrated:
+        return _calibrated(model, completed, first, batches, saturates, phases)
+
+    if calibrations is None:
+        calibrated = create()
+    else:
+        calibrated = calibrations.get_or_create(completed, saturates, create)
+    with phases.measure("convert"):
+        converted = _FLOWS[completed.flow].convert(calibrated.module)
+        if completed.flow == "eager":
+            eager.check_runs(converted, example)
+    return QuantizedModule(converted, completed, example, calibrated.images, calibrated.record)
+
+
+def _calibrated(
+    model: nn.Module,
+    recipe: CompletedRecipe,
+    first: Tensor,
+    rest: Iterable[Tensor],
+    saturates: bool,
+    phases: Phases,
+) -> Calibrated:
+    """Fuse, observe and calibrate a copy of the model."""
+    example = first[:1]
+    with phases.measure("fuse and observe"):
+        prepared = _FLOWS[recipe.flow].prepare(model, recipe, example, saturates=saturates)
+    count = calibrate(prepared, _chain(first, rest), phases)
+    with phases.measure("inspect the build"):
+        record = inspect_build(
+            model,
+            prepared,
+            recipe.groups,
+            first[:_INSPECTED],
+            unfused=unfused(model, recipe.model, recipe.flow, example),
+            promised=recipe.recipe.fused_groups,
+            phases=phases,
+        )
+    return Calibrated(prepared, count, record)
+
+
+def _chain(first: Tensor, rest: Iterable[Tensor]) -> Iterator[Tensor]:
+    yield first
+    yield from rest
