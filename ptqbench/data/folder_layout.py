@@ -1,4 +1,4 @@
-"""Find the pictures of a folder: which are to evaluate on, which to calibrate with."""
+"""Find the pictures of a folder, and tell those to evaluate on from those to calibrate with."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class LabelledFile:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the pictures of a folder lie.
+    """Places of the pictures of a folder.
 
     Attributes:
         evaluation: Folder of the classes to evaluate on.

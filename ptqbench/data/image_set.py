@@ -84,7 +84,7 @@ class Data:
 
     @cached_property
     def shared_images(self) -> int:
-        """Evaluation images that are calibration images too, by content; found once.
+        """Evaluation images that are calibration images too, by content; computed once.
 
         Only the first ``count`` images of each set are read; that the fixture images beyond
         them are disjoint too was checked when their manifest was written.

@@ -10,7 +10,7 @@ from pathlib import Path
 def imagenet_synsets() -> tuple[str, ...]:
     """WordNet's identifiers of the thousand classes (``n01440764``, …), in output order.
 
-    They are sorted, and so the order is also that of the folders.
+    They are sorted, so this is also the order of the folders.
     """
     text = Path(__file__).with_name("imagenet_synsets.txt").read_text(encoding="ascii")
     return tuple(text.split())

@@ -1,4 +1,4 @@
-"""Decode pictures beside the work that is done with them."""
+"""Decode pictures in threads, ahead of the work that needs them."""
 
 from __future__ import annotations
 
@@ -8,45 +8,45 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 Item = TypeVar("Item")
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 
 AHEAD = 2
-"""Batches that are decoded, or being decoded, while their consumer works on another one."""
+"""Batches decoded in advance, while the consumer works on another one."""
 
 
 def batches_ahead(
     items: Sequence[Item],
-    make: Callable[[Item], Made],
+    function: Callable[[Item], Result],
     batch_size: int,
     workers: int,
     ahead: int = AHEAD,
-) -> Iterator[list[Made]]:
-    """Apply a function to items in threads, and hand the results over batch by batch.
+) -> Iterator[list[Result]]:
+    """Apply a function to items in threads, and yield the results batch by batch.
 
-    While the consumer works on a batch, the next ones are made; memory holds ``ahead`` + 1
+    While the consumer works on a batch, the next ones are computed; memory holds ``ahead`` + 1
     of them, however many items there are. Order and results do not depend on the number of
     workers. Threads, because Pillow decodes without Python's lock, and because each process
-    would import torch before it decodes anything (docs/data.md has what it is worth).
+    would import torch before it decodes anything (measured in docs/data.md).
 
     A consumer that stops early, by an exception, Ctrl-C or ``close``, waits for the items
-    that are being worked on and for nothing else.
+    in progress and for nothing else.
 
     Args:
-        items: What there is to do.
-        make: Is called with each item once, in any thread.
+        items: The items.
+        function: Called with each item once, in any thread.
         batch_size: Items of a batch; the last batch may have fewer.
         workers: Number of threads.
-        ahead: Batches that are made in advance.
+        ahead: Batches computed in advance.
 
     Yields:
-        What ``make`` returned, in the order of the items. What it raises comes out where
-        its batch would.
+        The results, in the order of the items. What ``function`` raises is raised in place
+        of its batch.
     """
-    waiting: deque[list[Future[Made]]] = deque()
+    waiting: deque[list[Future[Result]]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="ptqbench-decoding")
     try:
         for first in range(0, len(items), batch_size):
-            waiting.append([pool.submit(make, i) for i in items[first : first + batch_size]])
+            waiting.append([pool.submit(function, i) for i in items[first : first + batch_size]])
             if len(waiting) > ahead:
                 yield _results(waiting.popleft())
         while waiting:
@@ -55,7 +55,7 @@ def batches_ahead(
         pool.shutdown(cancel_futures=True)
 
 
-def _results(batch: list[Future[Made]]) -> list[Made]:
-    """Wait for a batch; its futures are let go one by one, so that results live once."""
+def _results(batch: list[Future[Result]]) -> list[Result]:
+    """Wait for a batch, releasing its futures one by one so that results are not held twice."""
     batch.reverse()
     return [batch.pop().result() for _ in range(len(batch))]

@@ -1,4 +1,4 @@
-"""What happens to a picture before a classifier sees it."""
+"""Preprocessing of pictures before a classifier sees them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Preprocessing:
 
     Attributes:
         resize: Length of the shorter side after resizing, in pixels.
-        crop: Height and width of the centre that is kept, in pixels; at most ``resize``.
+        crop: Height and width of the central crop, in pixels; at most ``resize``.
         mean: Mean of each channel (red, green, blue), in fractions of 1.
         std: Standard deviation of each channel, in fractions of 1.
         interpolation: One of ``INTERPOLATIONS``.
@@ -121,7 +121,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
     """Apply the EXIF orientation and convert to RGB.
 
     Sixteen-bit greyscale is scaled to eight bits (Pillow's own conversion clips it), and
-    transparency is laid over white, as a viewer shows it.
+    transparency is laid over white, as in a viewer.
 
     Args:
         image: A picture of any mode; it is not changed.

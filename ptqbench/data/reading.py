@@ -1,4 +1,4 @@
-"""How the images of a source are read: how many of them, by how many, and what may be broken."""
+"""Options for reading images: limit, workers, tolerated failures."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Reading:
         limit: Maximum number of evaluation images; each class keeps its share. None:
             all of them.
         broken_share: Share of a set's pictures that may be undecodable.
-        workers: Threads that decode beside inference; None: one per usable core.
+        workers: Decoding threads; None: one per usable core.
     """
 
     limit: int | None = None

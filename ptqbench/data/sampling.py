@@ -49,14 +49,14 @@ def balanced(
 def held_out(labels: Sequence[int], names: Iterable[str], count: int, seed: int) -> list[int]:
     """Choose calibration images out of the evaluation images, evenly over the labels.
 
-    At most a fifth of each label is taken, so that the others keep their shares, and at least
-    one image of each label stays. Labels of fewer than five images give none, unless so many
-    are that small that not half of a fifth would come together: then they give one of two or more.
+    At most a fifth of each label is taken, so that all keep their shares of the evaluation, and
+    labels of fewer than five images give none. If that leaves less than half of what may be
+    taken, because most labels are that small, each label of at least two images gives one.
 
     Args:
         labels: The label of each image.
         names: The name of each image, the same on every machine.
-        count: How many to choose, at most; never more than a fifth of all (but one of two).
+        count: How many to choose, at most; it is at most a fifth of all, rounded up to one.
         seed: Seed of the choice.
 
     Returns:

@@ -25,7 +25,7 @@ class DataOptions:
     Attributes:
         preprocessing: Preprocessing of the pictures.
         classes: Class names of the weights in output order, which the classes of the data are
-            matched to; None: they are not known, and the data's own names are taken.
+            matched to; None: unknown, and the names of the data are taken.
         num_classes: Number of outputs of the weights.
         seed: Seed of the choice of calibration images, and of the sample.
         calibration_images: How many calibration images to take, at most.
@@ -59,7 +59,7 @@ def split(
         training: Pictures to calibrate with, or None.
         classes: Class names of the outputs of the weights.
         options: How the data set is opened.
-        notes: What a reader must know besides.
+        notes: Further notes for a reader of the result.
 
     Raises:
         UserError: There are too few pictures.

@@ -23,7 +23,7 @@ from ptqbench.core.progress import Progress, silent
 from ptqbench.data.image_set import Data, ImageSet, broken_in
 from ptqbench.evaluation.fields import broken_facts, facts_of, macs_facts, metrics_of
 from ptqbench.evaluation.result import CaseResult
-from ptqbench.gates import Evidence, accuracy_settled, evaluate
+from ptqbench.gates import Evidence, evaluate, stopping_rule
 from ptqbench.measurement.accuracy import measure_accuracy
 from ptqbench.measurement.artifact_inspection import (
     IMAGES,
@@ -238,7 +238,7 @@ def judge(
         int8,
         subject.data.evaluation,
         batch_size=BATCH_SIZE,
-        settled=accuracy_settled(thresholds),
+        stop_when=stopping_rule(thresholds),
         progress=progress,
         phases=phases,
     )

@@ -21,7 +21,7 @@ from ptqbench.gates.gate import (
     decide,
     evaluate,
 )
-from ptqbench.gates.stopping import accuracy_settled
+from ptqbench.gates.stopping import stopping_rule
 from ptqbench.settings.thresholds import Thresholds
 
 __all__ = [
@@ -32,7 +32,6 @@ __all__ = [
     "Thresholds",
     "Verdict",
     "accuracy",
-    "accuracy_settled",
     "agreement",
     "conversion",
     "decide",
@@ -42,4 +41,5 @@ __all__ = [
     "saturation",
     "size",
     "speedup",
+    "stopping_rule",
 ]

@@ -19,7 +19,7 @@ STOPPING_CONFIDENCE = 0.99
 """Level at which intervals must be clear: looking repeatedly would err too often at 95 %."""
 
 
-def accuracy_settled(thresholds: Thresholds) -> Callable[[Accuracy], bool]:
+def stopping_rule(thresholds: Thresholds) -> Callable[[Accuracy], bool]:
     """Make a test for ``measure_accuracy``: are the accuracy and agreement verdicts clear?
 
     A gate is clear once one of its conditions fails or all of them hold. It is also clear if
@@ -27,7 +27,7 @@ def accuracy_settled(thresholds: Thresholds) -> Callable[[Accuracy], bool]:
     only agreement counts.
     """
 
-    def settled(accuracy: Accuracy) -> bool:
+    def is_clear(accuracy: Accuracy) -> bool:
         if is_guessing(accuracy) or predicts_one_class(accuracy):
             return True
         gates = [agreement_gate.conditions(accuracy, thresholds, STOPPING_CONFIDENCE)]
@@ -35,4 +35,4 @@ def accuracy_settled(thresholds: Thresholds) -> Callable[[Accuracy], bool]:
             gates.append(accuracy_gate.conditions(accuracy, thresholds, STOPPING_CONFIDENCE))
         return all(worst(demands).verdict is not Verdict.INCONCLUSIVE for demands in gates)
 
-    return settled
+    return is_clear

@@ -170,11 +170,11 @@ def measure_accuracy(
     images: ImageSet,
     *,
     batch_size: int,
-    settled: Callable[[Accuracy], bool] = at_once,
+    stop_when: Callable[[Accuracy], bool] = at_once,
     progress: Progress = silent,
     phases: Phases | None = None,
 ) -> Accuracy:
-    """Compare int8 with float32 on the first images, then on more until ``settled`` holds.
+    """Compare int8 with float32 on the first images, then on more until ``stop_when`` holds.
 
     Images are streamed: memory holds one batch, whatever the number of images. Without
     labels only predictions and logits are compared.
@@ -184,7 +184,7 @@ def measure_accuracy(
         int8: The quantized artifact.
         images: The images; ``count`` are evaluated first, ``limit`` at most.
         batch_size: Images in a forward pass.
-        settled: Whether the numbers so far suffice for a verdict.
+        stop_when: Whether the numbers so far suffice for a verdict.
         progress: Progress callback; counts images.
         phases: Receives the time of the forward passes, of waiting for images and of
             scoring.
@@ -210,7 +210,7 @@ def measure_accuracy(
                     tally.add(reference, quantized, labels)
             progress("accuracy", tally.n, max(stop, tally.n))
         accuracy = replace(tally.result(), broken=broken_in(images))
-        if stop >= images.limit or settled(accuracy):
+        if stop >= images.limit or stop_when(accuracy):
             return accuracy
         start, stop = stop, min(stop + STEP, images.limit)
 

@@ -12,7 +12,7 @@ from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.float_reference import read_float_graph
 from ptqbench.core.registry import Registry
 from ptqbench.evaluation.case import BATCH_SIZE, Subject, inspection_images, made_by
-from ptqbench.gates import GATES, Evidence, Thresholds, accuracy_settled
+from ptqbench.gates import GATES, Evidence, Thresholds, stopping_rule
 from ptqbench.measurement.accuracy import Accuracy, measure_accuracy
 from ptqbench.measurement.artifact_inspection import ArtifactInspection
 from ptqbench.measurement.fidelity import Fidelity
@@ -91,7 +91,7 @@ def measure_paired(bench: Bench) -> Accuracy:
         shared.model(bench.int8.path.stem),
         shared,
         batch_size=BATCH_SIZE,
-        settled=accuracy_settled(bench.thresholds),
+        stop_when=stopping_rule(bench.thresholds),
     )
 
 

@@ -255,7 +255,7 @@ def test_a_complete_cache_needs_no_writing(
 def test_images_that_come_out_otherwise_are_refused(tmp_path: Path, manifest: Manifest) -> None:
     wrong = replace(manifest.splits["calibration"], sha256=("0" * 64,) * 2)
     other = Manifest(0, {**manifest.splits, "calibration": wrong})
-    with pytest.raises(UserError, match=r"calibration images 0 to 5 come out otherwise.*Pillow"):
+    with pytest.raises(UserError, match=r"calibration images 0 to 5 render differently.*Pillow"):
         open_fixture(PLAIN, cache_dir=tmp_path, manifest=other)
     assert files(tmp_path) == []
 

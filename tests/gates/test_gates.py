@@ -15,9 +15,9 @@ from ptqbench.gates import (
     Evidence,
     GateResult,
     Verdict,
-    accuracy_settled,
     decide,
     evaluate,
+    stopping_rule,
 )
 from ptqbench.gates.gate import gate
 from ptqbench.measurement.accuracy import Accuracy, Pairs
@@ -339,14 +339,14 @@ def test_results_are_frozen_and_verdicts_are_words() -> None:
     ],
     ids=["sound", "broken", "accuracy straddles", "agreement straddles", "guessing"],
 )
-def test_accuracy_settled(measured: Accuracy, settled: bool) -> None:
-    assert accuracy_settled(ASKED)(measured) is settled
+def test_the_stopping_rule(measured: Accuracy, settled: bool) -> None:
+    assert stopping_rule(ASKED)(measured) is settled
 
 
 def test_settling_early_asks_for_more_than_the_verdict_does() -> None:
     measured = accuracy(1744, 16, 10, agreed=2000)
     assert judge("accuracy", accuracy=measured).verdict is Verdict.PASS
-    assert not accuracy_settled(ASKED)(measured)
+    assert not stopping_rule(ASKED)(measured)
 
 
 def test_importing_gates_does_not_import_torch() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 from ptqbench.cli import main
 from ptqbench.errors import UserError
 from ptqbench.evaluation.result import CaseResult, Report
-from ptqbench.gates import GATES, Evidence, GateResult, Verdict, accuracy_settled
+from ptqbench.gates import GATES, Evidence, GateResult, Verdict, stopping_rule
 from ptqbench.measurement.accuracy import Accuracy, Pairs, measure_accuracy
 from ptqbench.measurement.size import Size
 from ptqbench.measurement.sqnr import LogitNoise
@@ -266,7 +266,7 @@ def test_without_labels_agreement_and_sqnr_decide(
 def test_evaluation_goes_on_until_every_verdict_is_clear(
     measured: Accuracy, thresholds: dict[str, float], settled: bool
 ) -> None:
-    assert accuracy_settled(Thresholds(**thresholds))(measured) is settled  # type: ignore[arg-type]
+    assert stopping_rule(Thresholds(**thresholds))(measured) is settled  # type: ignore[arg-type]
 
 
 class Numbered:
@@ -316,7 +316,7 @@ def test_every_policy_asks_for_images_and_for_no_more_than_there_are(
         lambda pixels: logits(pixels, 50),  # 2 % wrong
         Numbered(labelled),
         batch_size=1000,
-        settled=accuracy_settled(asked),
+        stop_when=stopping_rule(asked),
     )
     assert found.n == n
     gates = ["agreement", "accuracy"] if labelled else ["agreement"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ptqbench.gates import GATES, Evidence, GateResult, Verdict, accuracy_settled
+from ptqbench.gates import GATES, Evidence, GateResult, Verdict, stopping_rule
 from ptqbench.measurement.accuracy import Accuracy, ClassSpread, measure_accuracy
 from ptqbench.settings.thresholds import Thresholds
 
@@ -82,7 +82,7 @@ def test_ten_folders_and_a_thousand_outputs_do_not_hide_a_constant_float32() -> 
     accuracy = measure(Numbered(labels, 1000), predictions)
     assert (accuracy.predictions, accuracy.labels) == (ClassSpread(2, 1990), ClassSpread(10, 200))
     assert {judge(gate, accuracy).verdict for gate in ("accuracy", "agreement")} == {UNVERIFIED}
-    assert accuracy_settled(Thresholds())(accuracy)
+    assert stopping_rule(Thresholds())(accuracy)
 
 
 def test_ten_folders_and_a_thousand_outputs_are_guessed_at_one_tenth() -> None:

@@ -140,7 +140,7 @@ def test_evaluation_goes_on_until_it_is_settled() -> None:
         seen.append(accuracy.n)
         return accuracy.n >= 4000
 
-    accuracy = measure_accuracy(table(f), table(q), images, batch_size=500, settled=settled)
+    accuracy = measure_accuracy(table(f), table(q), images, batch_size=500, stop_when=settled)
     assert images.asked == [(0, 2000), (2000, 3000), (3000, 4000)]
     assert seen == [2000, 3000, 4000]
     assert accuracy == measure(labels[:4000], f, q, batch_size=500)
@@ -150,7 +150,7 @@ def test_evaluation_stops_at_the_limit() -> None:
     labels, f, q = case(2600, 4)
     images = Numbered(labels, count=1000)
     accuracy = measure_accuracy(
-        table(f), table(q), images, batch_size=500, settled=lambda accuracy: False
+        table(f), table(q), images, batch_size=500, stop_when=lambda accuracy: False
     )
     assert images.asked == [(0, 1000), (1000, 2000), (2000, 2600)]
     assert accuracy.n == 2600

@@ -52,14 +52,16 @@ def shared(path, images, models=None):
 
 def test_looked_up_logits_measure_what_the_models_do(tmp_path):
     images = Images()
-    direct = measure_accuracy(torch.neg, torch.sign, images, batch_size=3, settled=lambda _: False)
+    direct = measure_accuracy(
+        torch.neg, torch.sign, images, batch_size=3, stop_when=lambda _: False
+    )
     replay = shared(tmp_path / "new", images)
     looked_up = measure_accuracy(
         replay.model("float32"),
         replay.model("int8"),
         replay,
         batch_size=3,
-        settled=lambda _: False,
+        stop_when=lambda _: False,
     )
     assert looked_up == direct and direct.n == 10
 
