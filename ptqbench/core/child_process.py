@@ -14,19 +14,21 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 def start_python(
     module: str,
+    function: str,
     *,
     stdin: int | IO[Any] | None = subprocess.PIPE,
     stdout: int | IO[Any] | None = subprocess.PIPE,
     stderr: int | IO[Any] | None = subprocess.DEVNULL,
     environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Run a module of ptqbench in a new interpreter.
+    """Call a function of ptqbench in a new interpreter.
 
     It imports from where this process does: the same ``sys.path``, with this very ptqbench
     first if another one lies in the way (in the working folder, for instance).
 
     Args:
-        module: Dotted name of a module with an ``if __name__ == "__main__"`` block.
+        module: Dotted name of the function's module.
+        function: Its name; it is called without arguments.
         stdin: As in ``subprocess.Popen``.
         stdout: Likewise.
         stderr: Likewise.
@@ -37,7 +39,7 @@ def start_python(
     """
     return subprocess.Popen(
         # -P: the working folder is not searched, wherever the parent was started.
-        [sys.executable, "-P", "-m", module],
+        [sys.executable, "-P", "-c", f"from {module} import {function}; {function}()"],
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,

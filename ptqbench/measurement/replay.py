@@ -1,6 +1,6 @@
 """Run a file in another process: a fresh one, which a bad file cannot take this one down with.
 
-``python -m ptqbench.measurement.replay`` says ``ready`` once it has imported torch. It then
+The other process runs :func:`serve`: it writes ``ready`` once it has imported torch. It then
 reads jobs from stdin, one line of JSON each, and answers each with a line of JSON. It ends
 with its stdin. :class:`ReplayProcess` is the other end of the pipes.
 """
@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Timer
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn
 
 from ptqbench.core.child_process import start_python
 from ptqbench.errors import UserError
@@ -195,7 +195,7 @@ class ReplayProcess:
         # Not a pipe: nobody reads it while the process runs.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in _end)
         try:
-            self._process = start_python(__name__, stderr=self._errors)
+            self._process = start_python(__name__, serve.__name__, stderr=self._errors)
         except OSError as error:
             self._problem = error.strerror or str(error)
 
@@ -268,8 +268,8 @@ class ReplayProcess:
         return Path(self._folder.name) / f"{name}.npy"
 
 
-def main() -> None:
-    """Serve jobs until stdin ends."""
+def serve() -> NoReturn:
+    """Do jobs until stdin ends."""
     # Ctrl-C reaches the whole process group; the parent decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with _answers() as answers:
@@ -280,6 +280,8 @@ def main() -> None:
         print(READY, file=answers, flush=True)
         for line in sys.stdin:
             print(json.dumps(_do(Job(**json.loads(line)))), file=answers, flush=True)
+    sys.stderr.flush()
+    os._exit(0)  # taking torch down takes half a second
 
 
 @contextmanager
@@ -318,9 +320,3 @@ def _do(job: Job) -> dict[str, object]:
         return {"refusal": str(problem)}
     except Exception as error:  # there is no list of what foreign files raise
         return {"error": backend.reason(error), "loads": False}
-
-
-if __name__ == "__main__":
-    main()
-    sys.stderr.flush()
-    os._exit(0)  # taking torch down takes half a second
