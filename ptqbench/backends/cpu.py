@@ -1,4 +1,4 @@
-"""What this CPU is: instruction set, and whether int8 sums saturate."""
+"""What this CPU is: instruction set, and whether int8 sums saturate. Imports no torch itself."""
 
 from __future__ import annotations
 
@@ -6,14 +6,12 @@ import functools
 import platform
 from pathlib import Path
 
-import torch
-
 _CPUINFO = Path("/proc/cpuinfo")
 
 
 @functools.cache
 def cpu_flags() -> frozenset[str]:
-    """Feature flags as the operating system names them; empty where it names none."""
+    """Feature flags as the operating system names them; empty if it names none."""
     if not _CPUINFO.exists():
         return frozenset()
     for line in _CPUINFO.read_text().splitlines():
@@ -25,29 +23,37 @@ def cpu_flags() -> frozenset[str]:
 
 @functools.cache
 def instruction_set() -> str:
-    """The best int8 instruction set that torch uses here.
+    """The best int8 instruction set of this CPU that torch may use.
+
+    ``ATEN_CPU_CAPABILITY`` lowers the answer (``avx2`` on a CPU with AVX-512: VNNI counts as
+    switched off with it), although oneDNN and fbgemm look at the CPU themselves and do not
+    follow it. ``ONEDNN_MAX_CPU_ISA`` lowers what oneDNN uses and not the answer. To simulate
+    a smaller CPU, set both; the saturation gate judges the kernels that really run.
 
     Returns:
-        ``amx``, ``avx512_vnni``, ``avx512``, ``avx2``, ``neon`` or ``other``. torch's own
-        view (``torch.backends.cpu.get_cpu_capability``) decides, so that a capability
-        that was switched off (``ATEN_CPU_CAPABILITY``) does not count.
+        ``amx``, ``avx512_vnni``, ``avx512``, ``avx2_vnni`` (AVX-VNNI without AVX-512, as in
+        Alder Lake and Sierra Forest), ``avx2``, ``neon`` or ``other``.
     """
     if platform.machine().lower() in {"aarch64", "arm64"}:
         return "neon"
+    import torch
+
     capability = torch.backends.cpu.get_cpu_capability().lower()
     flags = cpu_flags()
     if capability.startswith("avx512"):
         if "amx_int8" in flags:
             return "amx"
         return "avx512_vnni" if "avx512_vnni" in flags else "avx512"
-    return "avx2" if capability == "avx2" else "other"
+    if capability != "avx2":
+        return "other"
+    return "avx2_vnni" if "avx_vnni" in flags and "avx512f" not in flags else "avx2"
 
 
 def multiplies_into_16_bits(instructions: str) -> bool:
     """Whether u8×s8 products are added pairwise in 16 bits, which saturates.
 
     ``vpmaddubsw`` does so on AVX2 and AVX-512 without VNNI; VNNI, AMX and NEON add in 32. That
-    is what there is to choose from: an engine may have kernels that use the old instruction
+    is what the instruction set offers: an engine may have kernels that use the old instruction
     on a new CPU (``Backend.sums_in_16_bits``).
     """
     return instructions in {"avx2", "avx512"}
@@ -55,7 +61,7 @@ def multiplies_into_16_bits(instructions: str) -> bool:
 
 @functools.cache
 def cpu_name() -> str:
-    """The CPU's model name, or the architecture where the system does not tell."""
+    """The CPU's model name, or the architecture if the system does not tell."""
     if _CPUINFO.exists():
         for line in _CPUINFO.read_text().splitlines():
             key, _, value = line.partition(":")

@@ -1,13 +1,14 @@
 """Multiply-adds of a float model by layer, and how many of them an artifact does in int8.
 
-Counted while the model runs once, from the shapes of what its operators are called with, so
-that layers inside functions count as well (attention takes its weights as arguments).
+Counted while the model runs once, with torch's own formulas, from the shapes of what its
+operators are called with, so that layers inside functions count as well (attention takes its
+weights as arguments). ``torch.utils.flop_counter.FlopCounterMode`` itself does not tell which
+parameter an operator multiplies by, and entering it imports the compiler, which takes seconds.
 """
 
 from __future__ import annotations
 
 import bisect
-import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,8 +18,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
 
 _aten = torch.ops.aten
+_ATTENTION = flop_registry[_aten._scaled_dot_product_flash_attention]
+_FORMULAS: dict[Any, Callable[..., int]] = {
+    **flop_registry,
+    _aten._scaled_dot_product_flash_attention_for_cpu: _ATTENTION,
+    _aten._scaled_dot_product_fused_attention_overrideable: _ATTENTION,
+    # Unlike matrices, vectors are missing there: each factor of the matrix is used once.
+    _aten.mv: lambda matrix, *_, **__: 2 * matrix.numel(),
+    _aten.dot: lambda left, *_, **__: 2 * left.numel(),
+    _aten.addmv: lambda _, matrix, *__, **___: 2 * matrix.numel(),
+}
+"""Floating-point operations, two per multiply-add, by operator."""
 
 
 @dataclass(frozen=True)
@@ -26,9 +39,9 @@ class Macs:
     """Multiply-adds that one image takes.
 
     Attributes:
-        layers: Of what multiplies by a parameter, by the module path that a float model's
-            graph has for it; a module that runs twice counts twice.
-        products: Of what multiplies activations with one another: attention.
+        layers: Multiplications by a parameter, by the module path that a float model's graph
+            has for it; a module that runs twice counts twice.
+        products: Multiplications of activations with one another: attention.
     """
 
     layers: Mapping[str, int]
@@ -40,10 +53,10 @@ class Macs:
         return sum(self.layers.values()) + self.products
 
     def share(self, names: Iterable[str]) -> float | None:
-        """Which part of all multiply-adds is in these layers, 0 to 1.
+        """The share of all multiply-adds that these layers do, 0 to 1.
 
         Args:
-            names: Module paths; one that is no layer adds nothing.
+            names: Module paths; one that is not a layer adds nothing.
 
         Returns:
             None if the model does not multiply at all.
@@ -72,7 +85,7 @@ class CountedModel:
         return logits
 
     def macs(self, example: Tensor) -> Macs:
-        """What the first call counted; without one, the model is called with ``example``."""
+        """What the first call counted; if there was none, the model is called with ``example``."""
         if self._macs is None:
             self(example)
         assert self._macs is not None
@@ -113,24 +126,24 @@ def _attention_in_parts() -> Iterator[None]:
 
 
 class _Owners:
-    """Finds the parameter that a tensor is, or is a view of, by where it lies in memory."""
+    """Finds the parameter that a tensor is, or is a view of, by its address."""
 
     def __init__(self, model: nn.Module) -> None:
-        found = [
+        parameters = [
             (parameter.data_ptr(), parameter.nbytes, name.removesuffix(".weight"))
             for name, parameter in model.named_parameters()
             if parameter.dim() > 1
         ]
-        self._found = sorted(found)
-        self._starts = [start for start, _, _ in self._found]
+        self._parameters = sorted(parameters)
+        self._starts = [start for start, _, _ in self._parameters]
 
     def name(self, tensor: Tensor) -> str | None:
-        """Path of the module, as graphs have it; None if it is no parameter."""
+        """Path of the module, as graphs have it; None if it is not a parameter."""
         address = tensor.data_ptr()
         place = bisect.bisect_right(self._starts, address) - 1
         if place < 0:
             return None
-        start, size, name = self._found[place]
+        start, size, name = self._parameters[place]
         return name if address < start + size else None
 
 
@@ -145,7 +158,7 @@ class _Counter(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """No: being left out of compilation would import the compiler, which takes seconds."""
+        """False: to be left out of compilation would import the compiler."""
         return False
 
     def __torch_dispatch__(
@@ -158,54 +171,15 @@ class _Counter(TorchDispatchMode):
         kwargs = kwargs or {}
         formula = _FORMULAS.get(func.overloadpacket)
         if formula is None:
-            with self:  # what tensors made in inference mode bring here whole
+            with self:  # tensors made in inference mode bring whole operators here
                 parts = func.decompose(*args, **kwargs)
             return func(*args, **kwargs) if parts is NotImplemented else parts
         output = func(*args, **kwargs)
-        amount, factors = formula(args, output)
-        names = (self._owners.name(factor) for factor in factors)
+        amount = formula(*args, **kwargs, out_val=output) // 2
+        names = (self._owners.name(arg) for arg in args if isinstance(arg, Tensor))
         owner = next((name for name in names if name is not None), None)
         if owner is None:
             self.products += amount
         else:
             self.layers[owner] += amount
         return output
-
-
-Formula = Callable[[Sequence[Any], Any], tuple[int, tuple[Tensor, ...]]]
-"""From arguments and output to multiply-adds and the factors that may be parameters."""
-
-
-def _convolution(args: Sequence[Any], output: Tensor) -> tuple[int, tuple[Tensor, ...]]:
-    images, weight, transposed = args[0], args[1], args[6]
-    outer = images if transposed else output
-    return outer.numel() * math.prod(weight.shape[1:]), (weight,)
-
-
-def _product(args: Sequence[Any], output: Tensor) -> tuple[int, tuple[Tensor, ...]]:
-    left, right = args[0], args[1]
-    return output.numel() * left.shape[-1], (left, right)
-
-
-def _added_product(args: Sequence[Any], output: Tensor) -> tuple[int, tuple[Tensor, ...]]:
-    return _product(args[1:], output)
-
-
-def _attention(args: Sequence[Any], output: Any) -> tuple[int, tuple[Tensor, ...]]:
-    query, key, value = args[:3]  # ... × length × width
-    scores = math.prod(query.shape[:-1]) * key.shape[-2]
-    return scores * (query.shape[-1] + value.shape[-1]), ()
-
-
-_FORMULAS: dict[Any, Formula] = {
-    _aten.convolution: _convolution,
-    **dict.fromkeys((_aten.mm, _aten.bmm, _aten.mv, _aten.dot), _product),
-    **dict.fromkeys((_aten.addmm, _aten.baddbmm, _aten.addmv), _added_product),
-    **dict.fromkeys(
-        (
-            _aten._scaled_dot_product_flash_attention_for_cpu,
-            _aten._scaled_dot_product_fused_attention_overrideable,
-        ),
-        _attention,
-    ),
-}

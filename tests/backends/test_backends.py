@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,7 @@ from ptqbench.evaluation import run as validation
 from ptqbench.gates import GATES
 from ptqbench.gates.gate import Verdict
 from ptqbench.quantization.build_record import BuildRecord
+from ptqbench.settings.thresholds import INSTRUCTION_SETS
 
 if TYPE_CHECKING:
     from conftest import Workshop
@@ -267,6 +270,9 @@ def test_saving_where_there_is_no_folder(tmp_path: Path) -> None:
     [
         ("x86_64", "DEFAULT", {"avx2"}, "other"),
         ("x86_64", "AVX2", {"avx2", "avx512f", "avx512_vnni"}, "avx2"),
+        ("x86_64", "AVX2", {"avx2", "avx_vnni"}, "avx2_vnni"),
+        ("x86_64", "AVX2", {"avx2", "avx512f", "avx_vnni"}, "avx2"),  # switched off by hand
+        ("x86_64", "DEFAULT", {"avx2", "avx_vnni"}, "other"),
         ("x86_64", "AVX512", {"avx512f"}, "avx512"),
         ("x86_64", "AVX512", {"avx512f", "avx512_vnni"}, "avx512_vnni"),
         ("x86_64", "AVX512", {"avx512f", "avx512_vnni", "amx_int8"}, "amx"),
@@ -289,13 +295,31 @@ def test_instruction_sets(
 
 @pytest.mark.parametrize(
     ("instructions", "saturates"),
-    [("avx2", True), ("avx512", True), ("avx512_vnni", False), ("amx", False), ("neon", False)],
+    [
+        *(("avx2", True), ("avx2_vnni", False), ("avx512", True)),
+        *(("avx512_vnni", False), ("amx", False), ("neon", False)),
+    ],
 )
 def test_what_saturates(instructions: str, saturates: bool) -> None:
     assert isa.multiplies_into_16_bits(instructions) == saturates
     found = {backend.name: backend.saturates(instructions) for backend in BACKENDS}
-    own = instructions != "neon"  # depthwise kernels of fbgemm, which x86 uses too
-    assert found == {"x86": own, "fbgemm": own, "onednn": saturates, "qnnpack": False}
+    fbgemm = instructions != "neon"  # its depthwise kernels, which x86 uses too
+    assert found == {"x86": fbgemm, "fbgemm": fbgemm, "onednn": saturates, "qnnpack": False}
+
+
+def test_every_instruction_set_can_have_a_speedup_threshold() -> None:
+    targets = {name for backend in BACKENDS for name in backend.targets}
+    assert targets == set(INSTRUCTION_SETS)
+
+
+def test_backends_and_cpu_flags_are_known_without_torch() -> None:
+    code = (
+        "import sys; from ptqbench.backends import cpu, registry; cpu.cpu_flags(); "
+        "print(registry.BACKENDS.names()); sys.exit('torch' in sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert "onednn" in run.stdout
 
 
 @pytest.mark.parametrize("name", AVAILABLE)
