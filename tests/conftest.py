@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.registry import BACKENDS
-from ptqbench.backends.torch_engines import build
+from ptqbench.backends.torch_engines import lowering
 from ptqbench.data.fixture.scenes import SIZE, render
 from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.data.preprocessing import Preprocessing
@@ -86,14 +86,14 @@ class Workshop:
 
     def _built(self, name: str, backend: str, flow: str = "fx") -> Built:
         lowered: list[nn.Module] = []
-        trace_and_freeze = build.trace_and_freeze
+        trace_and_freeze = lowering.trace_and_freeze
 
         def spy(module: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
             lowered.append(module)
             return trace_and_freeze(module, example)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(build, "trace_and_freeze", spy)
+            patch.setattr(lowering, "trace_and_freeze", spy)
             artifact = BACKENDS.get(backend).build(
                 self.model(name),
                 self.recipe(name, flow=flow),

@@ -80,7 +80,7 @@ class TorchBackend:
         calibrations: CalibrationCache | None = None,
     ) -> Artifact:
         """Quantize a float32 model with its recipe; see ``backend.Backend.build``."""
-        from ptqbench.backends.torch_engines.build import build_int8
+        from ptqbench.backends.torch_engines.lowering import build_int8
 
         return build_int8(self, model, recipe, calibration, path, phases, calibrations)
 
