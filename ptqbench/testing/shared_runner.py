@@ -176,6 +176,8 @@ class SharedRunner:
         """The subject of a case; tests come in the order of cases, so the last one is kept."""
         digest = _digest(case)
         if self._subject is None or self._subject[0] != digest:
+            # Artifacts are loaded from it: nobody else may put any there.
+            self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder = str(self._root / f"{safe_file_name(case.model)}-{digest}")
             settings = replace(case.settings, artifacts=folder)
             recipe = RECIPES.get(case.model)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
+from pathlib import Path
 
 import pytest
 import torch
@@ -149,6 +152,18 @@ def test_artifacts_and_measurements_are_made_once_per_session(tmp_path, case, mo
     numbers = second.reference(case).numbers
     assert numbers["int8_operations"] == 26 and numbers["float32_operations"] == 0
     assert numbers["calibration_images"] == 8
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permission bits are POSIX")
+def test_the_session_folder_is_private_whoever_needs_it_first(tmp_path, case, monkeypatch):
+    def opened(recipe, settings, *_):
+        Path(settings.artifacts).mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cases, "open_subject", opened)
+    with pytest.raises(KeyboardInterrupt):
+        SharedRunner(tmp_path / "session", workers=1).reference(case)
+    assert stat.S_IMODE((tmp_path / "session").stat().st_mode) == 0o700
 
 
 def test_a_backend_that_cannot_run_here_is_unverified(tmp_path, case, monkeypatch):
