@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.core.registry import Registry
-from ptqbench.core.user_code import failure
+from ptqbench.core.user_code import describe_error
 from ptqbench.errors import UserError
 from ptqbench.models.custom.spec import OWN, OwnModel
 from ptqbench.models.import_torchvision import import_torchvision
@@ -169,7 +169,7 @@ def _made(own: OwnModel, factory: Callable[..., nn.Module], num_classes: int) ->
     except Exception as error:  # whatever the user's code raises
         raise UserError(
             f"The model {own.name} ({own.origin}) cannot be made for {num_classes} classes: "
-            f"{failure(error)}."
+            f"{describe_error(error)}."
         ) from error
     if not isinstance(module, nn.Module):
         raise UserError(

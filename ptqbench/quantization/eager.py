@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -11,11 +12,11 @@ from torch.ao.quantization import QuantStub, fuse_modules
 from torch.ao.quantization import convert as convert_eager
 from torch.ao.quantization import prepare as prepare_eager
 
+from ptqbench.core.user_code import innermost_line
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.meta_init import skeleton
 from ptqbench.quantization.fusion_groups import fusable_groups, relu6_outputs, replace_relu6
-from ptqbench.quantization.fx_tracing import failure
 from ptqbench.quantization.qconfig import make_qconfig
 from ptqbench.quantization.torch_warnings import known_deprecations_ignored
 from ptqbench.recipes import CompletedRecipe
@@ -118,8 +119,8 @@ def check_runs(converted: nn.Module, example: Tensor) -> None:
         with torch.inference_mode():
             converted(example)
     except RuntimeError as error:  # NotImplementedError is one
-        found = failure(error, converted)
-        place = f" at {found.place}: {found.code}" if found.place else ""
+        line = innermost_line(error, (Path(torch.__file__).parent,))
+        place = f" at {line}" if line else ""
         said = str(error).strip().split(" This could be")[0].rstrip(".")
         raise UserError(
             f"The int8 model cannot run in the eager flow{place} ({said}). Sums, products and "

@@ -7,8 +7,6 @@ for fusion groups works then.
 
 from __future__ import annotations
 
-import linecache
-import traceback
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -21,10 +19,10 @@ from torch.ao.quantization import FakeQuantizeBase, ObserverBase, QuantStub
 from torch.fx.proxy import TraceError
 
 from ptqbench.core.names import is_within
+from ptqbench.core.user_code import CodeLine, innermost_line
 from ptqbench.errors import UserError
 
 _TORCH = Path(torch.__file__).parent
-_HERE = Path(__file__).parent
 
 
 class Tracer(fx.Tracer):
@@ -76,8 +74,7 @@ class Failure:
     Attributes:
         module: Path of the module; empty: the model itself.
         kind: Name of its class.
-        place: File and line, ``nets.py, line 12``; empty if it is in no file.
-        code: The line itself.
+        line: The line of code that failed; None if it is not in a file.
         reason: What torch.fx, or the code itself, said.
         decides: Whether Python asked a stand-in for its value.
         stubs: Whether the model was written for eager mode.
@@ -85,8 +82,7 @@ class Failure:
 
     module: str
     kind: str
-    place: str
-    code: str
+    line: CodeLine | None
     reason: str
     decides: bool
     stubs: bool = False
@@ -95,15 +91,14 @@ class Failure:
     def message(self) -> str:
         """What is said to the model's author: what, where, why, and what to do."""
         where = f"the module {self.module!r} ({self.kind})" if self.module else f"{self.kind}"
-        line = f" at {self.place}" if self.place else ""
-        code = f": {self.code}" if self.code else ""
+        line = f" at {self.line}" if self.line else ""
         rewrite = (
             "Rewrite the line so that nothing in forward depends on values (torch.where in place "
             "of if; sizes that never change belong in __init__)"
             if self.decides
             else "Rewrite the line"
         )
-        found = f"The model cannot be traced: {where}{line}{code} ({self.reason}). {rewrite}"
+        found = f"The model cannot be traced: {where}{line} ({self.reason}). {rewrite}"
         if self.stubs:
             return (
                 f"{found}; or, because the model is written for eager mode, give it a recipe with "
@@ -224,14 +219,7 @@ def failure(error: Exception, model: nn.Module, module: str = "") -> Failure:
         model: That was traced.
         module: Path of the innermost module that was being traced.
     """
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if not _within(f.filename, _TORCH) and not _within(f.filename, _HERE)]
-    frame = own[-1] if own else None
-    known = frame is not None and Path(frame.filename).is_file()
-    place = f"{frame.filename}, line {frame.lineno}" if frame is not None and known else ""
-    code = ""
-    if frame is not None and known and frame.lineno is not None:
-        code = linecache.getline(frame.filename, frame.lineno).strip()
+    line = innermost_line(error, (_TORCH,))
     text = str(error).strip() or type(error).__name__
     stand_in = isinstance(error, TraceError) or "Proxy" in text or "symbolically" in text
     reason = (
@@ -241,7 +229,7 @@ def failure(error: Exception, model: nn.Module, module: str = "") -> Failure:
     )
     found = model.get_submodule(module) if module else model
     kind = type(found).__name__
-    return Failure(module, kind, place, code, reason, stand_in, stubs=has_stubs(model))
+    return Failure(module, kind, line, reason, stand_in, stubs=has_stubs(model))
 
 
 def check_classifier(model: nn.Module, example: Tensor) -> None:
@@ -305,14 +293,10 @@ def _run(model: nn.Module, example: Tensor) -> object:
             return model(example)
     except Exception as error:  # whatever the user's code raises
         shape = "×".join(map(str, example.shape))
-        found = failure(error, model)
-        place = f" at {found.place}: {found.code}" if found.place else ""
+        line = innermost_line(error, (_TORCH,))
+        place = f" at {line}" if line else ""
         raise UserError(
             f"{type(model).__name__} cannot run on an input of {shape}{place} "
             f"({type(error).__name__}: {str(error).strip().splitlines()[0]}). Register it with the "
             "input_size that it takes."
         ) from None
-
-
-def _within(file: str, folder: Path) -> bool:
-    return Path(file).is_relative_to(folder)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from ptqbench.core.names import is_within, nearest
 from ptqbench.core.paths import is_file, user_path
-from ptqbench.core.user_code import failure
+from ptqbench.core.user_code import describe_error
 from ptqbench.errors import UserError
 from ptqbench.models.custom.registration import add_reference
 from ptqbench.models.custom.spec import OWN
@@ -158,7 +158,7 @@ def _imported(name: str, folders: Iterable[Path], what: str) -> ModuleType:
 
 
 def _failed(what: str, error: BaseException) -> UserError:
-    said = str(error).rstrip(".") if isinstance(error, UserError) else failure(error)
+    said = str(error).rstrip(".") if isinstance(error, UserError) else describe_error(error)
     return UserError(f"{what} cannot be imported: {said}.")
 
 

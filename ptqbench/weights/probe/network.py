@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ptqbench.core.progress import Progress, silent
-from ptqbench.core.user_code import failure
+from ptqbench.core.user_code import describe_error
 from ptqbench.data.fixture.images import FixtureImages
 from ptqbench.data.fixture.manifest import Manifest, load_manifest
 from ptqbench.data.fixture.scenes import SIZE
@@ -140,7 +140,7 @@ def _own_code(spec: ModelSpec) -> Iterator[None]:
     except Exception as error:
         if not spec.origin:
             raise
-        raise _refusal(spec, failure(error)) from error
+        raise _refusal(spec, describe_error(error)) from error
 
 
 def _check_head(spec: ModelSpec, model: nn.Module, classes: int) -> None:
