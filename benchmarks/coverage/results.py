@@ -11,7 +11,7 @@ from benchmarks.coverage import keys
 from benchmarks.coverage.records import accuracy_of, judge_again, verdicts
 from benchmarks.coverage.sweep import RESTRICTED
 from ptqbench.evaluation.result import worst
-from ptqbench.gates.accuracy import share_kept
+from ptqbench.gates.accuracy import retained_share
 from ptqbench.gates.gate import Verdict
 from ptqbench.gates.soundness import is_guessing
 from ptqbench.recipes import Recipe
@@ -96,7 +96,7 @@ def numbers(case: Json) -> dict[str, Any]:
         "sqnr_db": [accuracy.sqnr.low, accuracy.sqnr.high],
     }
     if not is_guessing(accuracy):
-        kept = share_kept(accuracy.top1)
+        kept = retained_share(accuracy.top1)
         metrics["accuracy"] = kept.value
         intervals["accuracy"] = [kept.low, kept.high]
     sizes = {"evaluation_images": accuracy.n}

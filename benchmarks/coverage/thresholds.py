@@ -49,7 +49,7 @@ def collapsed(accuracy: Accuracy) -> bool:
     """Whether int8 is so far from float32 that something is wrong, whatever was hoped for."""
     most_kept = 1.0
     if accuracy.top1 is not None and not is_guessing(accuracy):
-        most_kept = accuracy_gate.share_kept(accuracy.top1).high
+        most_kept = accuracy_gate.retained_share(accuracy.top1).high
     return (
         not accuracy.sqnr_db >= LEAST_SQNR_DB
         or accuracy.agreement.high < LEAST_AGREEMENT

@@ -21,7 +21,7 @@ _POOR_SQNR_DB = 20.0
 _TOP = 5
 
 
-def share_kept(pairs: Pairs, confidence: float = 0.95) -> Estimate:
+def retained_share(pairs: Pairs, confidence: float = 0.95) -> Estimate:
     """Estimate int8's top-1 as a share of float32's, with the paired interval.
 
     Dividing by float32's share as observed makes "int8 keeps t of it" the same statement as
@@ -54,7 +54,7 @@ def conditions(
         return (top1,)
     # With five classes or fewer every label is among the five highest logits.
     informative = accuracy.classes is None or accuracy.classes > _TOP
-    estimate = share_kept(accuracy.top5, confidence) if informative else None
+    estimate = retained_share(accuracy.top5, confidence) if informative else None
     detail = (
         f", required: {thresholds.top5:.2%} of float32's"
         if informative
@@ -67,7 +67,7 @@ def _top1(pairs: Pairs, thresholds: Thresholds, confidence: float) -> Condition:
     policy, value = thresholds.top1_policy
     both = f"{pairs.int8:.2%} after float32's {pairs.float32:.2%}"
     if policy == "accuracy":
-        share = share_kept(pairs, confidence)
+        share = retained_share(pairs, confidence)
         text = f"By share kept: int8 keeps {share.value:.2%} of float32's top-1"
         return Condition(policy, share, value, f"{text} ({both}; required: {value:.2%})")
     if policy == "accuracy_points":

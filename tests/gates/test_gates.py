@@ -102,7 +102,7 @@ def test_a_sound_case_passes_all_gates() -> None:
 # --- accuracy
 
 
-def test_accuracy_is_reported_as_the_share_kept() -> None:
+def test_accuracy_is_reported_as_the_retained_share() -> None:
     result = judge("accuracy", accuracy=accuracy(only_float32=14, only_int8=6))
     difference = paired_difference(1750, 14, 6, 230)
     assert result.observed == pytest.approx(1756 / 1764)
