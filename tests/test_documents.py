@@ -26,6 +26,7 @@ BLOCKS = {
     "docs/data.md": ("decoding",),
     "docs/gate-foreign.md": ("gate",),
     "docs/recipes.md": ("sweep", "families"),
+    "docs/reference.md": ("settings", "thresholds", "gates", "pytest", "exit-codes"),
 }
 
 
@@ -50,6 +51,16 @@ def test_every_block_is_where_its_script_looks(script, document, name):
     replaced = replace_block(text, name, "new")
     assert replaced != text
     assert replace_block(replaced, name, "new") == replaced
+
+
+def test_the_reference_is_what_the_code_says(script):
+    reference, replace_block = (
+        script("benchmarks.reference"),
+        script("benchmarks.blocks").replace_block,
+    )
+    text = reference.DOCUMENT.read_text("utf-8")
+    for name, body in reference.blocks().items():
+        assert replace_block(text, name, body) == text, "run python -m benchmarks.reference"
 
 
 def test_a_block_is_replaced_and_nothing_else(script):

@@ -93,6 +93,7 @@ def test_wheel_holds_fixtures_and_schema_but_no_scripts(tmp_path: Path) -> None:
     expected |= {
         "ptqbench/fixtures/manifest.json",
         "ptqbench/reporting/result.schema.json",
+        "ptqbench/settings/ptqbench.schema.json",
         "ptqbench/py.typed",
         "ptqbench/cli/__init__.py",
     }

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 USAGE_ERROR = 2
 INTERRUPTED = 130
+TERMINATED = 143
+"""128 and the number of SIGTERM, as shells report it (`core.process.Terminated`)."""
 
 EXIT_CODES = {
     0: "no gate failed",
@@ -12,5 +14,6 @@ EXIT_CODES = {
     "or the report could not be written everywhere (after the verdicts have been shown)",
     3: "nothing failed, but something is inconclusive or unverified (only with --strict)",
     INTERRUPTED: "interrupted (Ctrl-C)",
+    TERMINATED: "terminated (SIGTERM), as by a cancelled CI job; temporary files are removed",
 }
 """What each exit code means, for help and documents."""

@@ -68,7 +68,6 @@ def _from_table(
     dot = "." if in_project else ""
     general = f"{prefix}]" if in_project else path.name
     rest = dict(table)
-    rest.pop("$schema", None)  # for editors
     tables = rest.pop("model", {})
     if not isinstance(tables, Mapping) or not all(isinstance(t, Mapping) for t in tables.values()):
         raise UserError(

@@ -249,25 +249,26 @@ _ROWS = (
         "preprocessing.resize", values.whole(1), "N", "shorter side in pixels before cropping"
     ),
     _override("preprocessing.crop", values.whole(1), "N", "side of the central crop in pixels"),
-    _override("preprocessing.mean", values.MEAN, "R,G,B", "of the channels, as fractions of 1"),
-    _override("preprocessing.std", values.STD, "R,G,B", "of the channels, as fractions of 1"),
+    _override("preprocessing.mean", values.MEAN, "R,G,B", "mean of each channel, in fractions"),
+    _override("preprocessing.std", values.STD, "R,G,B", "deviation of each channel, likewise"),
     _override(
         "preprocessing.interpolation",
         values.choice("nearest", "bilinear", "bicubic", "lanczos"),
         "NAME",
-        "nearest, bilinear, bicubic or lanczos",
+        "resampling of the resize: nearest, bilinear, bicubic or lanczos",
     ),
     _override(
         "classes",
         values.CLASS_NAMES,
         "NAMES",
-        "a text file with one name a line, or names with commas between; in output order",
+        "class names in output order: a text file with one name a line, or names with commas "
+        "between",
     ),
     *_threshold_rows(),
     Setting(
         "input_size",
         values.whole(1),
-        "height and width",
+        "height and width of the input",
         unset="the model's size",
         commands=(CommandOption("--input-size", "N", MEASURING, group=_LATENCY),),
     ),
@@ -281,7 +282,7 @@ _ROWS = (
     Setting(
         "threads",
         values.whole(1),
-        "threads of inference",
+        "inference threads",
         unset="all physical cores",
         commands=(CommandOption("--threads", "N", MEASURING, group=_LATENCY),),
     ),

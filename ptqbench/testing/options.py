@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -16,40 +16,48 @@ THRESHOLD_OPTION = "--ptqbench-threshold"
 CONFIG_OPTION = "--ptqbench-config"
 
 
+_CONFIG_HELP = (
+    "read the settings from this file; default: the nearest ptqbench.toml, or pyproject.toml with "
+    "[tool.ptqbench]"
+)
+_FURTHER_OPTIONS: tuple[tuple[str, str, str, str], ...] = (
+    (
+        THRESHOLD_OPTION,
+        "append",
+        "NAME=VALUE",
+        "replace a threshold, like accuracy=0.985 or max_bytes=3MiB; repeat for several",
+    ),
+    (REPORT_OPTION, "append", "FORMAT=PATH", "write json=PATH or markdown=PATH; repeat for both"),
+    (CONFIG_OPTION, "store", "FILE", _CONFIG_HELP),
+    (
+        "--ptqbench-update",
+        "store_true",
+        "",
+        "rewrite the committed references with what is measured now",
+    ),
+)
+"""Options that do not belong to one setting: flag, action, metavar and help."""
+
+
+def _options() -> Iterator[tuple[str, str, str, str]]:
+    for setting in SETTINGS.values():
+        if (option := setting.pytest) is not None:
+            action = "append" if option.listed else "store"
+            yield option.flag, action, option.metavar, option.help or setting.full_help
+    yield from _FURTHER_OPTIONS
+
+
 def add_options(parser: pytest.Parser) -> None:
     """Add the options, in one group."""
     group = parser.getgroup("ptqbench", "release gates for quantized models")
-    for setting in SETTINGS.values():
-        if (option := setting.pytest) is not None:
-            group.addoption(
-                option.flag,
-                action="append" if option.listed else "store",
-                metavar=option.metavar,
-                help=(option.help or setting.full_help).replace("%", "%%"),
-            )
-    group.addoption(
-        THRESHOLD_OPTION,
-        action="append",
-        metavar="NAME=VALUE",
-        help="replace a threshold, like accuracy=0.985 or max_bytes=3MiB; repeat for several",
-    )
-    group.addoption(
-        REPORT_OPTION,
-        action="append",
-        metavar="FORMAT=PATH",
-        help="write json=PATH or markdown=PATH; repeat for both",
-    )
-    group.addoption(
-        CONFIG_OPTION,
-        metavar="FILE",
-        help="read the settings from this file; default: the nearest ptqbench.toml, or "
-        "pyproject.toml with [tool.ptqbench]",
-    )
-    group.addoption(
-        "--ptqbench-update",
-        action="store_true",
-        help="rewrite the committed references with what is measured now",
-    )
+    for flag, action, metavar, text in _options():
+        details = {"metavar": metavar} if metavar else {}
+        group.addoption(flag, action=action, help=text.replace("%", "%%"), **details)
+
+
+def options_table() -> list[tuple[str, str]]:
+    """Return each option with its metavar, and its help."""
+    return [(f"{flag} {metavar}".strip(), text) for flag, _, metavar, text in _options()]
 
 
 def command_line(config: pytest.Config) -> Layer:

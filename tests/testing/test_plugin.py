@@ -10,6 +10,7 @@ import jsonschema
 import pytest
 
 from ptqbench.reporting.json_report import schema
+from ptqbench.testing.session_state import case_names
 
 pytest_plugins = ["pytester"]
 
@@ -257,6 +258,72 @@ def test_wrong_use_is_said_before_anything_runs(pytester, suite, files, args, co
     assert result.ret == code
     (result.stderr if code == 4 else result.stdout).fnmatch_lines([said])
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ('data = "/gpu-box/photos"', "*There are no images at /gpu-box/photos*pyproject.toml*"),
+        ('weights = "/gpu-box/w.safetensors"', "*There are no weights at /gpu-box/w.safetensors*"),
+        ('model.resnet18.data = "/gpu-box/photos"', "*There are no images at /gpu-box/photos*"),
+        ('report.json = "nowhere/gates.json"', "*there is no folder*nowhere*"),
+        ('baselines = "pyproject.toml"', "*pyproject.toml is not a folder*"),
+    ],
+    ids=["data", "weights", "model", "report", "baselines"],
+)
+def test_paths_of_the_file_matter_only_to_a_session_with_a_case(pytester, suite, setting, said):
+    pytester.makepyprojecttoml(f'[tool.ptqbench]\nmodels = ["resnet18"]\n{setting}\n')
+    pytester.makepyfile(
+        test_unit="def test_unit(): pass", test_gates="from ptqbench.suite import *"
+    )
+    alone = suite("test_unit.py")
+    assert alone.ret == 0
+    assert "ptqbench: " not in alone.stdout.str() + alone.stderr.str()
+    refused = suite("test_gates.py")
+    assert refused.ret == pytest.ExitCode.INTERRUPTED
+    refused.stdout.fnmatch_lines([said])
+    assert "Traceback" not in refused.stdout.str() + refused.stderr.str()
+
+
+def test_a_wrong_path_in_an_option_is_refused_at_once(pytester, suite):
+    pytester.makepyfile("def test_unit(): pass")
+    result = suite("--ptqbench-data=missing")
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines(["*There are no images at *missing (--ptqbench-data)*"])
+
+
+def test_the_file_with_the_settings_can_be_named(pytester, suite):
+    pytester.makepyfile("from ptqbench.suite import *")
+    (pytester.path / "nightly.toml").write_text('models = ["mobilenet_v2"]\nbackends = ["x86"]\n')
+    result = suite("--ptqbench-config=nightly.toml", "-k", "conversion", "-v")
+    result.stdout.fnmatch_lines(["*test_conversion?mobilenet_v2-x86?*"])
+    missing = suite("--ptqbench-config=none.toml")
+    assert missing.ret == pytest.ExitCode.USAGE_ERROR
+    missing.stderr.fnmatch_lines(["*--ptqbench-config*none.toml: there is no such file*"])
+
+
+def test_cases_whose_models_differ_in_odd_characters_only_have_names_of_their_own():
+    pairs = [("a:b", "x86"), ("a_b", "x86"), ("a/b", "x86"), ("nets:net", "x86")]
+    names = case_names(pairs)
+    assert len(set(names)) == 4
+    # Names that need no telling apart stay as they are, whatever else is chosen.
+    assert names[1] == "a_b-x86" and names[3] == "nets_net-x86"
+    assert case_names(pairs[:1]) == ["a_b-x86"]
+    assert case_names(pairs[:2])[0] == names[0] and names[0].startswith("a_b~")
+
+
+def test_no_case_vanishes_behind_another_of_the_same_name(pytester, suite):
+    pytester.makepyfile(
+        a="import ptqbench\nfrom torch import nn\n"
+        "def b(num_classes=2): return nn.Linear(2, num_classes)\n"
+        "ptqbench.register_model('a_b')(b)\n",
+        test_gates="def test_size(ptqbench_gate): ptqbench_gate('size')",
+    )
+    pytester.makepyprojecttoml(
+        '[tool.ptqbench]\nplugins = ["a"]\nmodels = ["a:b", "a_b"]\nbackends = ["x86"]\n'
+    )
+    result = suite("test_gates.py", "--collect-only", "-q")
+    assert "2 tests collected" in result.stdout.str(), result.stdout.str()
 
 
 def test_references_are_written_compared_and_asked_for(pytester, suite):

@@ -1,0 +1,72 @@
+"""Write the tables of docs/reference.md from the code that they describe.
+
+python -m benchmarks.reference
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+
+from benchmarks.blocks import ROOT, rewrite, table
+from ptqbench.cli.exit_codes import EXIT_CODES
+from ptqbench.gates import GATES
+from ptqbench.settings.schema import SETTINGS
+from ptqbench.settings.setting import Setting
+from ptqbench.testing.options import options_table
+
+DOCUMENT = ROOT / "docs" / "reference.md"
+
+
+def blocks() -> dict[str, str]:
+    """The body of each block, by its name."""
+    thresholds = [row for row in SETTINGS.values() if row.key.startswith("thresholds.")]
+    others = [row for row in SETTINGS.values() if row not in thresholds]
+    return {
+        "settings": table(
+            ("setting", "meaning", "default", "command line", "pytest", "per model"),
+            map(_setting_row, others),
+        ),
+        "thresholds": table(
+            ("setting", "meaning"), ((f"`{row.key}`", _cell(row.help)) for row in thresholds)
+        ),
+        "pytest": table(
+            ("option", "meaning"), ((f"`{name}`", _cell(text)) for name, text in options_table())
+        ),
+        "gates": table(("gate", "question"), _gate_rows()),
+        "exit-codes": table(
+            ("code", "meaning"), ((str(code), text) for code, text in EXIT_CODES.items())
+        ),
+    }
+
+
+def _setting_row(setting: Setting) -> tuple[str, ...]:
+    flags = dict.fromkeys(f"`{option.flag}`" for option in setting.commands)
+    return (
+        f"`{setting.key}`",
+        _cell(setting.help),
+        _cell(setting.default_text) or "–",
+        ", ".join(flags) or "–",
+        f"`{setting.pytest.flag}`" if setting.pytest else "–",
+        "yes" if setting.per_model else "no",
+    )
+
+
+def _gate_rows() -> Iterable[tuple[str, str]]:
+    for gate in GATES:
+        module = importlib.import_module(gate.__module__)
+        question = str(module.__doc__).splitlines()[0].partition(": ")[2]
+        yield f"`{gate.__module__.rpartition('.')[2]}`", _cell(question[0].upper() + question[1:])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def main() -> None:
+    for name, body in blocks().items():
+        rewrite(DOCUMENT, name, body)
+
+
+if __name__ == "__main__":
+    main()
