@@ -1,14 +1,14 @@
-"""What ptqbench tells a user who asked for something that cannot be."""
+"""Errors caused by user input."""
 
 from __future__ import annotations
 
 
 class UserError(Exception):
-    """Wrong use, configuration or input: a sentence for the user, exit code 2.
+    """A mistake in usage, configuration or input: a sentence for the user, exit code 2.
 
     The message says what is wrong, where, what is allowed and what to do.
     """
 
 
 class UnknownNameError(UserError):
-    """A name that no registry entry has; the message suggests the nearest ones."""
+    """A name that is not registered; the message suggests the nearest ones."""

@@ -14,7 +14,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _list(args: argparse.Namespace) -> int:
-    from ptqbench.reporting import console, inventory
+    from ptqbench.evaluation import inventory
+    from ptqbench.reporting import console
     from ptqbench.reporting.inventory_table import inventory_view
 
     load_settings(args)  # registers custom models

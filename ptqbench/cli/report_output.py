@@ -1,4 +1,4 @@
-"""Where a command shows its report, and what happens if that is not possible."""
+"""Show a report and write it to files; no failure prevents the rest."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def present(report: Report, outputs: Mapping[str, Path | None], *, timings: bool
     """Show the report on the screen, then write it to files; no failure prevents the rest.
 
     Args:
-        report: What a run measured and decided.
+        report: The measurements and verdicts of a run.
         outputs: From `report_outputs`.
         timings: Whether to show where the time went.
 

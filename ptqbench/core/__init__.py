@@ -1,1 +1,1 @@
-"""Mechanisms that know nothing of quantization: files, names, progress, processes. No torch."""
+"""General mechanisms, independent of quantization and torch: files, names, progress, processes."""

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all, and never replace what is not a regular file."""
+"""Write files whole or not at all, and never replace what is not a regular file."""
 
 from __future__ import annotations
 
@@ -124,8 +124,8 @@ def _destination(path: Path) -> _Destination:
         if match := _DESCRIPTOR.fullmatch(str(here)):
             if not here.exists():
                 raise OSError(errno.EBADF, "it is not an open file")
-            own = int(match[1]) == os.getpid()
-            return _Destination(here, True, int(match[2]) if own else None)
+            is_ours = int(match[1]) == os.getpid()
+            return _Destination(here, True, int(match[2]) if is_ours else None)
         if not here.is_symlink():
             break
         here = here.parent / os.readlink(here)

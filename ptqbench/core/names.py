@@ -1,4 +1,4 @@
-"""Names in messages, file names, and paths of modules."""
+"""Format names for messages and files, and compare dotted module paths."""
 
 from __future__ import annotations
 
@@ -15,16 +15,21 @@ def nearest(name: str, allowed: Sequence[str]) -> str:
     return f"Known: {', '.join(allowed)}."
 
 
-def first_few(names: Sequence[str], most: int = 5, *, separator: str = ", ") -> str:
+def first_few(
+    names: Sequence[str], most: int = 5, *, separator: str = ", ", total: int | None = None
+) -> str:
     """Join the first names, and say how many more there are: ``a, b and 3 more``.
 
     Args:
-        names: All of them.
-        most: How many are named.
+        names: All of them, or the first ones.
+        most: Number of names to show.
         separator: Between two names.
+        total: Number of all names; by default that of ``names``.
     """
-    shown = separator.join(names[:most])
-    return f"{shown} and {len(names) - most:,} more" if len(names) > most else shown
+    shown = names[:most]
+    more = (len(names) if total is None else total) - len(shown)
+    joined = separator.join(shown)
+    return f"{joined} and {more:,} more" if more > 0 else joined
 
 
 def safe_file_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Where the files that ship with ptqbench lie."""
+"""Locate the files that ship with ptqbench."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SHIPPED = (
     "squeezenet1_1",
     "efficientnet_b0",
 )
-"""The models that trained weights ship for, in the order of reports."""
+"""The models with shipped trained weights, in the order of reports."""
 
 
 def fixtures_dir() -> Path:
-    """The folder of trained weights, manifest and committed references.
+    """Return the folder of trained weights, manifest and committed references.
 
-    In an installed wheel it lies inside the package, in a checkout beside it.
+    In an installed wheel it is inside the package, in a checkout next to it.
     """
     packaged = _PACKAGE / "fixtures"
     return packaged if packaged.is_dir() else _PACKAGE.parent / "fixtures"

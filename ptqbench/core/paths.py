@@ -1,4 +1,4 @@
-"""Paths as users write them: ``~``, and text that no file can be called."""
+"""Handle paths as users write them: ``~``, and text that cannot be a file name."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def user_path(text: str | Path) -> Path:
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether there is a regular file; text that is impossible as a path is simply not one.
+    """Whether there is a regular file; an impossible path is simply not one.
 
     Args:
         path: May be too long or contain NUL.
@@ -38,7 +38,7 @@ def is_file(path: str | Path) -> bool:
 
 
 def is_dir(path: str | Path) -> bool:
-    """Whether there is a folder; text that is impossible as a path is simply not one.
+    """Whether there is a folder; an impossible path is simply not one.
 
     Args:
         path: May be too long or contain NUL.
@@ -47,7 +47,7 @@ def is_dir(path: str | Path) -> bool:
 
 
 def exists(path: str | Path) -> bool:
-    """Whether there is anything at a path; text that is impossible as a path names nothing.
+    """Whether there is anything at a path; nothing is at an impossible one.
 
     Args:
         path: May be too long or contain NUL.

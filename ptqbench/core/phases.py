@@ -1,4 +1,4 @@
-"""Where the time of a run goes, and how much of it is forward passes."""
+"""Add up the time of a run by phase, forward passes apart from other work."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 INSPECTION = "inspection images"
-"""The forward passes of what looks inside a build and its file, and nothing else of it."""
+"""Name of the phase of forward passes made to inspect a build and its artifact."""
 
 
 @dataclass(frozen=True)
@@ -16,9 +16,9 @@ class Phase:
     """Wall time spent on one kind of work.
 
     Attributes:
-        name: What was done.
-        seconds: Wall time in s, summed over every time it was done.
-        forward: Whether it is forward passes, which no run can do without.
+        name: Describes the work.
+        seconds: Wall time in s, summed over all repetitions.
+        forward: Whether it consists of forward passes, which every run needs.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Phase:
 
 
 class Phases:
-    """Adds up wall time by name; what a phase inside another takes is not counted twice."""
+    """Sums of wall time by name; a nested phase is not counted twice."""
 
     def __init__(self) -> None:
         self._phases: dict[str, Phase] = {}
@@ -37,7 +37,7 @@ class Phases:
     def measure(self, name: str, forward: bool = False) -> Iterator[None]:
         """Time the body of a ``with`` statement under ``name``.
 
-        A phase that is measured inside takes its time away from this one.
+        The time of a phase that is measured inside is subtracted from this one.
         """
         self._inside.append(0.0)
         started = time.perf_counter()
@@ -55,5 +55,5 @@ class Phases:
         self._phases[name] = Phase(name, before + seconds, forward)
 
     def records(self) -> tuple[Phase, ...]:
-        """All phases in the order in which they first began to count."""
+        """Return all phases in the order in which they first ended."""
         return tuple(self._phases.values())

@@ -1,26 +1,26 @@
-"""How long work says how far it is, without knowing who shows it."""
+"""Progress callbacks, independent of how they are displayed."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 Progress = Callable[[str, int, int], None]
-"""Called with what is being done, how many steps are done and how many there are."""
+"""Called with a description, the number of finished steps and the number of all steps."""
 
 
-def named(progress: Progress, whose: str) -> Progress:
-    """The same, told whose work it is.
+def prefixed(progress: Progress, prefix: str) -> Progress:
+    """Return a callback that puts a prefix before every description.
 
     Args:
-        progress: Who is told.
-        whose: What is worked on, such as ``resnet18 on x86``.
+        progress: The callback that is called with the longer description.
+        prefix: The subject of the work, such as ``resnet18 on x86``.
     """
 
-    def told(description: str, done: int, total: int) -> None:
-        progress(f"{whose}: {description}", done, total)
+    def report(description: str, done: int, total: int) -> None:
+        progress(f"{prefix}: {description}", done, total)
 
-    return told
+    return report
 
 
 def silent(description: str, done: int, total: int) -> None:
-    """Show nothing."""
+    """Ignore progress."""

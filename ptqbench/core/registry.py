@@ -1,4 +1,4 @@
-"""The one registry shape: models, recipes, backends and gates are kept in it."""
+"""The registry that models, recipes, backends and gates are instances of."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """Named entries; a duplicate is an error, an unknown name suggests the nearest ones.
+    """Named entries; a duplicate is an error, and an unknown name suggests the nearest ones.
 
     Args:
-        kind: What the entries are, in the singular, for messages ("model").
+        kind: Noun for one entry, for messages ("model").
     """
 
     def __init__(self, kind: str) -> None:
@@ -42,7 +42,7 @@ class Registry(Generic[T]):
         return entry
 
     def follow(self, follower: Callable[[str, T], object]) -> None:
-        """Have a function told of every entry, of those that are there and of later ones.
+        """Call a function with every entry, present and later ones.
 
         Args:
             follower: Called with the name and the entry.
@@ -52,10 +52,10 @@ class Registry(Generic[T]):
         self._followers.append(follower)
 
     def get(self, name: str) -> T:
-        """The entry called ``name``.
+        """Return the entry called ``name``.
 
         Raises:
-            UnknownNameError: There is none.
+            UnknownNameError: It does not exist.
         """
         try:
             return self._entries[name]
@@ -64,7 +64,7 @@ class Registry(Generic[T]):
             raise UnknownNameError(f"Unknown {self.kind} {name!r}. {hint}") from None
 
     def match(self, *patterns: str) -> list[str]:
-        """Names that match any of the shell wildcards, in order of registration.
+        """Return names that match any of the shell wildcards, in order of registration.
 
         Raises:
             UnknownNameError: A pattern matches nothing.
@@ -75,7 +75,7 @@ class Registry(Generic[T]):
         return [n for n in self._entries if any(fnmatch.fnmatchcase(n, p) for p in patterns)]
 
     def names(self) -> list[str]:
-        """All names, in order of registration."""
+        """Return all names, in order of registration."""
         return list(self._entries)
 
     def __contains__(self, name: object) -> bool:

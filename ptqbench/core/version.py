@@ -1,10 +1,10 @@
-"""Which ptqbench speaks."""
+"""The version of ptqbench."""
 
 from __future__ import annotations
 
 
 def package_version() -> str:
-    """The installed version of ptqbench, or ``0+unknown`` where it is not installed."""
+    """Return the installed version of ptqbench, ``0+unknown`` if it is not installed."""
     # Imported here because it costs a fifth of what `ptqbench --help` may take.
     from importlib import metadata
 

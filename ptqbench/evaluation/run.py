@@ -15,7 +15,7 @@ from ptqbench.backends.registry import BACKENDS, recommended
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.core.phases import Phases
-from ptqbench.core.progress import Progress, named, silent
+from ptqbench.core.progress import Progress, prefixed, silent
 from ptqbench.data.decode import load_image
 from ptqbench.errors import UserError
 from ptqbench.evaluation.backend_choice import choose_backend, noted
@@ -173,7 +173,7 @@ def _run_model(
                     subject = open_subject(recipe, settings, stack, progress, phases)
                 if float_side is None:
                     float_side = FloatSide(subject, backend, phases)
-                told = named(progress, f"{recipe.model} on {backend.name}")
+                told = prefixed(progress, f"{recipe.model} on {backend.name}")
                 told("quantize", 0, 0)
                 artifact = build_int8(subject, backend, phases, calibrations=calibrations)
                 case = judge(subject, backend, artifact, float_side, told, phases, fresh=fresh)

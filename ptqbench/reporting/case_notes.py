@@ -1,9 +1,10 @@
-"""What a reader must know beside the numbers of cases, each thing once."""
+"""Notes on cases that a reader needs besides the numbers, each one once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ptqbench.core.names import first_few
 from ptqbench.evaluation.result import CaseResult
 from ptqbench.reporting.format import count, number
 
@@ -11,15 +12,15 @@ _NAMED = 3
 
 
 def case_notes(cases: Iterable[CaseResult]) -> list[str]:
-    """The notes of cases, and which of their images could not be read."""
-    found: dict[str, None] = {}
+    """Collect the notes of cases and the names of images that could not be read."""
+    lines: dict[str, None] = {}
     for case in cases:
         notes = case.facts.get("notes")
         if isinstance(notes, tuple | list):
-            found |= dict.fromkeys(map(str, notes))
+            lines |= dict.fromkeys(map(str, notes))
         for kind in ("evaluation", "calibration"):
-            found |= dict.fromkeys(_broken(case, kind))
-    return list(found)
+            lines |= dict.fromkeys(_broken(case, kind))
+    return list(lines)
 
 
 def _broken(case: CaseResult, kind: str) -> list[str]:
@@ -27,8 +28,6 @@ def _broken(case: CaseResult, kind: str) -> list[str]:
     names = case.facts.get(f"broken_{kind}_files")
     if not broken or not isinstance(names, tuple | list):
         return []
-    named = ", ".join(map(str, names[:_NAMED]))
-    more = int(broken) - len(names[:_NAMED])
-    also = f" and {more} more" if more > 0 else ""
+    shown = first_few([*map(str, names)], _NAMED, total=int(broken))
     pictures = count(int(broken), f"{kind} picture")
-    return [f"{pictures} could not be decoded and took no part: {named}{also}."]
+    return [f"{pictures} could not be decoded and took no part: {shown}."]

@@ -1,4 +1,4 @@
-"""From rich's renderables to text that any terminal, pipe or file can take."""
+"""Turn rich's renderables into text for any terminal, pipe or file."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from rich.console import Console, RenderableType
 from ptqbench.core.names import printable
 
 PIPE_WIDTH = 100
-"""Columns where nobody says how wide the reader's window is: CI logs and files."""
+"""Columns if the width of the reader's window is unknown: CI logs and files."""
 WIDEST = 140
 """Lines longer than this are harder to read, however wide the window is."""
 
 _ASCII = str.maketrans("→×·–—−…✓✗○─≥", ">x|---~+xo->")
-"""One character for one character, so that columns stay where they are."""
+"""Each character is replaced by one character, so that columns stay aligned."""
 
 
 def render(item: RenderableType, width: int = PIPE_WIDTH, color: bool = False) -> str:
     """Lay ``item`` out.
 
     Args:
-        item: What rich can render.
+        item: The renderable.
         width: Columns.
         color: Whether to use the terminal's colours (``NO_COLOR`` is obeyed).
 
@@ -48,7 +48,7 @@ def render(item: RenderableType, width: int = PIPE_WIDTH, color: bool = False) -
 
 
 def encodable(text: str, encoding: str | None) -> str:
-    """The text with plain stand-ins for what ``encoding`` cannot say."""
+    """Return the text with plain substitutes for characters outside ``encoding``."""
     encoding = encoding or "ascii"
     text = printable(text)
     try:
@@ -63,9 +63,9 @@ def encodable(text: str, encoding: str | None) -> str:
 
 
 def width_of(stream: TextIO) -> int:
-    """Columns to use on ``stream``: the window's, or `PIPE_WIDTH` where there is none.
+    """Return the columns to use on ``stream``: the window's, or `PIPE_WIDTH` without one.
 
-    ``COLUMNS`` in the environment decides where it is set.
+    ``COLUMNS`` in the environment takes precedence.
     """
     if os.environ.get("COLUMNS", "").isdigit() or stream.isatty():
         return max(20, min(WIDEST, shutil.get_terminal_size((PIPE_WIDTH, 24)).columns))
@@ -73,7 +73,7 @@ def width_of(stream: TextIO) -> int:
 
 
 def write(text: str, stream: TextIO) -> None:
-    """Write ``text`` to ``stream``, whatever its encoding; a reader who left is no error."""
+    """Write ``text`` to ``stream`` in any encoding; a closed pipe is not an error."""
     try:
         stream.write(encodable(text, stream.encoding))
         stream.flush()

@@ -1,28 +1,31 @@
-"""How numbers are written: few digits, and a dash where there is none."""
+"""Format numbers for readers: few digits, and a dash for a missing one."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 
+from ptqbench.evaluation.result import CaseResult
 from ptqbench.gates.gate import GateResult
+from ptqbench.settings.data_specifier import CIFAR10, IMAGENET
 
 MISSING = "–"
 _SHARES = ("accuracy", "reference_top1", "top5", "agreement")
-"""Gates and criteria whose number is a fraction of 1."""
+"""Gates and criteria with a fraction of 1."""
 _RATIOS = ("size", "size_ratio", "speedup")
-"""Gates and criteria whose number says how many times."""
+"""Gates and criteria with a ratio."""
 
 
 def number(value: object) -> float | None:
-    """``value`` as a number that can be shown, or None."""
+    """Return ``value`` as a number that can be shown, or None."""
     if isinstance(value, (int, float)) and not isinstance(value, bool) and not math.isnan(value):
         return float(value)
     return None
 
 
 def pair(value: object) -> tuple[float, float] | None:
-    """``value`` as an interval that can be shown, or None."""
+    """Return ``value`` as an interval that can be shown, or None."""
     if isinstance(value, Sequence) and not isinstance(value, str) and len(value) == 2:
         low, high = number(value[0]), number(value[1])
         if low is not None and high is not None:
@@ -31,9 +34,9 @@ def pair(value: object) -> tuple[float, float] | None:
 
 
 def percent(share: float | None, digits: int = 2, unit: str = "") -> str:
-    """A fraction of 1 in percent.
+    """Format a fraction of 1 in percent.
 
-    Only what is exactly everything is written as 100: 99.996 % is not "100.00 %".
+    Only exactly 1 is written as 100: 99.996 % is not "100.00 %".
     """
     if share is None:
         return MISSING
@@ -44,14 +47,14 @@ def percent(share: float | None, digits: int = 2, unit: str = "") -> str:
 
 
 def decibel(value: float | None) -> str:
-    """A signal-to-noise ratio; equal logits have no noise."""
+    """Format a signal-to-noise ratio; equal logits have no noise."""
     if value is None:
         return MISSING
     return "equal" if math.isinf(value) and value > 0 else f"{value:.1f} dB"
 
 
 def significant(value: float | None) -> str:
-    """Three digits that say something, never fewer than those before the point."""
+    """Format a number with three significant digits, or all those before the point."""
     if value is None or math.isinf(value):
         return MISSING
     size = abs(value)
@@ -59,12 +62,12 @@ def significant(value: float | None) -> str:
 
 
 def times(value: float | None) -> str:
-    """How many times."""
+    """Format a ratio."""
     return MISSING if value is None else f"{value:.2f}×"
 
 
 def span(interval: tuple[float, float] | None, digits: int = 2) -> str:
-    """Both ends of an interval."""
+    """Format both ends of an interval."""
     if interval is None:
         return ""
     if any(map(math.isinf, interval)):
@@ -73,12 +76,12 @@ def span(interval: tuple[float, float] | None, digits: int = 2) -> str:
 
 
 def arrow(before: str, after: str) -> str:
-    """From one to the other; a dash where there is neither."""
+    """Format a change; a dash if both values are missing."""
     return MISSING if before == after == MISSING else f"{before} → {after}"
 
 
 def gate_number(quantity: str, value: float) -> str:
-    """A gate's observed number or threshold in the unit that its column shows.
+    """Format a gate's observed number or threshold in its unit.
 
     Args:
         quantity: What it is: ``GateResult.quantity``.
@@ -96,7 +99,7 @@ def gate_number(quantity: str, value: float) -> str:
 
 
 def gate_interval(quantity: str, interval: tuple[float, float]) -> str:
-    """The interval of a gate's observed number, in the same unit."""
+    """Format the interval of a gate's observed number, in the same unit."""
     if quantity in _SHARES:
         return f"{percent(interval[0])}–{percent(interval[1])}"
     if quantity == "accuracy_points":
@@ -107,13 +110,13 @@ def gate_interval(quantity: str, interval: tuple[float, float]) -> str:
 
 
 def gate_needs(quantity: str, threshold: float) -> str:
-    """What a gate asks for."""
+    """Format the threshold of a gate."""
     most = "at most " if quantity == "max_bytes" else ""
     return f"needs {most}{gate_number(quantity, threshold)}"
 
 
 def machine_facts(machine: Mapping[str, object]) -> list[str]:
-    """The facts about a machine that numbers depend on most, each as a few words."""
+    """Name the facts about a machine that results depend on most, a few words each."""
     facts = [str(machine[key]) for key in ("cpu", "instruction_set") if machine.get(key)]
     if (cores := number(machine.get("physical_cores"))) is not None:
         facts.append(count(int(cores), "core"))
@@ -125,7 +128,7 @@ def machine_facts(machine: Mapping[str, object]) -> list[str]:
 
 
 def gate_numbers(gate: GateResult) -> str:
-    """What a gate observed and what it needs, as the beginning of a sentence; or nothing."""
+    """Format what a gate observed and needs, as the beginning of a sentence; or nothing."""
     if gate.observed is None or gate.threshold is None:
         return ""
     interval = pair(gate.interval)
@@ -134,6 +137,28 @@ def gate_numbers(gate: GateResult) -> str:
     return f"{observed}{between}, {gate_needs(gate.quantity, gate.threshold)}. "
 
 
+def source_name(source: str) -> str:
+    """Shorten a source of weights or data to its last name, or to that of its data set."""
+    kind, colon, _ = source.partition(":")
+    if colon and kind in (CIFAR10, IMAGENET):
+        return kind
+    return PurePath(source).name or source
+
+
+def published_top1(case: CaseResult) -> str:
+    """Format the top-1 published for the weights on ImageNet's validation set, or nothing."""
+    before = number(case.facts.get("published_float32_top1"))
+    if before is None:
+        return ""
+    after = number(case.facts.get("published_int8_top1"))
+    if after is None:
+        return f"published {percent(before)} in float32"
+    qat = case.facts.get("published_int8_method") == "QAT"
+    trained = ", quantization-aware training" if qat else ""
+    engine = f"{case.facts.get('published_int8_engine')}{trained}"
+    return f"published {arrow(percent(before), percent(after))} ({engine})"
+
+
 def count(amount: int, noun: str) -> str:
-    """An amount of something: ``1 case``, ``2,000 images``."""
+    """Format a count with its noun: ``1 case``, ``2,000 images``."""
     return f"{amount:,} {noun}{'' if amount == 1 else 's'}"

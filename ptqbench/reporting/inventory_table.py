@@ -8,9 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ptqbench.evaluation.inventory import Inventory, ModelEntry
 from ptqbench.recipes.family import FAMILIES, OTHER
 from ptqbench.reporting.format import MISSING, count, percent, times
-from ptqbench.reporting.inventory import Inventory, ModelEntry
 
 
 def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
@@ -27,7 +27,7 @@ def _table(*columns: str, right: tuple[str, ...] = ()) -> Table:
 
 
 def inventory_view(inventory: Inventory) -> RenderableType:
-    """Models with their weights, recipes with their thresholds, backends with their state.
+    """Show models with their weights, recipes with thresholds, and backends with their state.
 
     Models with trained weights come first and in full, the others by family and name alone.
     """
@@ -52,12 +52,12 @@ def inventory_view(inventory: Inventory) -> RenderableType:
 def _note(inventory: Inventory, others: int) -> str:
     text = (
         f"This CPU: {inventory.instruction_set}. Recipes name the recommended backend and "
-        "the least that their gates ask for."
+        "the least that their gates require."
     )
     if others:
         text += (
-            f" Those of the other {count(others, 'model')}, and what was measured of each on every "
-            "backend: ptqbench list --json."
+            f" For those of the other {count(others, 'model')}, and measurements of each on every "
+            "backend, see ptqbench list --json."
         )
     return text
 

@@ -1,4 +1,4 @@
-"""The result as JSON, for machines and for later."""
+"""The result as JSON."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 @cache
 def schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of the result."""
+    """Return the JSON Schema (2020-12) of the result."""
     text = resources.files("ptqbench.reporting").joinpath("result.schema.json").read_text("utf-8")
     loaded: dict[str, Any] = json.loads(text)
     return loaded
 
 
 def to_json(report: Report) -> str:
-    """The report as JSON text, ending in a newline."""
+    """Return the report as JSON text, ending in a newline."""
     return json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

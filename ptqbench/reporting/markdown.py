@@ -16,10 +16,10 @@ from ptqbench.reporting.format import (
     machine_facts,
     number,
     percent,
+    published_top1,
     significant,
     times,
 )
-from ptqbench.reporting.terminal_rows import published_top1
 
 if TYPE_CHECKING:
     from ptqbench.evaluation.result import Report
@@ -36,7 +36,7 @@ _COLUMNS = ("Model", "Backend", "Verdict", "Top-1", "Agreement", "SQNR", "Size",
 
 
 def to_markdown(report: Report) -> str:
-    """The report as Markdown text (GitHub's dialect), what matters most first."""
+    """Return the report as Markdown (GitHub's dialect), failures first."""
     cases = sorted(report.cases, key=lambda case: SEVERITY.index(case.verdict))
     lines = [f"## ptqbench: {SIGNS[report.verdict]}", ""]
     if not cases:
@@ -52,7 +52,7 @@ def _row(cells: Iterable[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """Escape what would end a cell or be taken for markup."""
+    """Escape characters that would end a cell or be taken for markup."""
     text = printable(text)
     for sign in "\\`*_|<>[]":
         text = text.replace(sign, f"\\{sign}")

@@ -1,4 +1,4 @@
-"""What both precisions see in one image, side by side."""
+"""The predictions of both precisions for one image, side by side."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ from rich.table import Table
 from rich.text import Text
 
 from ptqbench.evaluation.result import Prediction
-from ptqbench.reporting.format import percent
-from ptqbench.reporting.terminal import short
+from ptqbench.reporting.format import percent, source_name
 
 
 def prediction_view(prediction: Prediction, image: str) -> RenderableType:
-    """The most likely classes, float32 beside int8.
+    """Show the most likely classes, float32 next to int8.
 
     Args:
-        prediction: What was predicted.
-        image: What the image is called.
+        prediction: Of both precisions.
+        image: Name of the image.
     """
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
     table.add_column("", justify="right")
@@ -38,7 +37,7 @@ def prediction_view(prediction: Prediction, image: str) -> RenderableType:
     title = Text()
     title.append(image, style="bold")
     title.append(
-        f" · {prediction.model}, weights {short(prediction.weights)}, on {prediction.backend}"
+        f" · {prediction.model}, weights {source_name(prediction.weights)}, on {prediction.backend}"
     )
     notes = [Text(note, style="dim") for note in prediction.notes]
     return Group(title, Text(), table, Text(), _agreement(prediction), *notes)

@@ -1,4 +1,4 @@
-"""How far a run is, on standard error: a bar where somebody watches, else a few lines."""
+"""Display progress on standard error: a bar on a terminal, a few lines elsewhere."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ _INTERVAL = 0.1
 """Seconds between two redraws."""
 
 _HEARTBEAT = 60.0
-"""Seconds after which a step that goes on is mentioned again: CI ends jobs that say nothing."""
+"""Seconds after which a step is mentioned again: CI ends jobs without output."""
 
 
 @contextmanager
 def progress_display(*, lines: bool = True) -> Iterator[Progress]:
     """Show progress while the body of the ``with`` statement runs.
 
-    On a terminal it is a bar, which is wiped away in the end. Elsewhere, in the log of a CI
-    job say, a line tells when a step begins, and once a minute how far it is.
+    On a terminal it is a bar, which is removed at the end. Elsewhere, for example in the log of
+    a CI job, there is a line when a step begins, and once a minute how far it is.
 
     Args:
-        lines: Whether to write lines where standard error is no terminal.
+        lines: Whether to write lines if standard error is not a terminal.
 
     Yields:
-        What to call with a description, the steps done and how many there are.
+        The progress callback.
     """
     if not sys.stderr.isatty():
         yield _lines() if lines else silent
@@ -71,15 +71,15 @@ def progress_display(*, lines: bool = True) -> Iterator[Progress]:
 
 
 def _lines() -> Progress:
-    """Writes a line when something new begins, and now and then while it lasts."""
-    said: set[str] = set()
+    """Make a callback that writes a line when a step begins, and now and then while it lasts."""
+    begun: set[str] = set()
     last = time.monotonic()
 
     def update(description: str, done: int, total: int) -> None:
         nonlocal last
         now = time.monotonic()
-        if description not in said:
-            said.add(description)
+        if description not in begun:
+            begun.add(description)
             line = description
         elif now - last >= _HEARTBEAT:
             line = f"{description}, {done:,} of {total:,}"

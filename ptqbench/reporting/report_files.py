@@ -1,4 +1,4 @@
-"""Write a report to files, each of them even if another one fails."""
+"""Write a report to several files; a failure does not prevent the others."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _FORMATS = {"json": to_json, "markdown": to_markdown}
 
 
 def write_reports(report: Report, files: Mapping[str, Path]) -> list[str]:
-    """Write a report in every format that a file is named for.
+    """Write a report in every format with a file.
 
     Args:
-        report: What a run measured and decided.
-        files: Where to, by format: ``json`` and ``markdown``.
+        report: The measurements and verdicts of a run.
+        files: Destinations by format: ``json`` and ``markdown``.
 
     Returns:
-        Why a file could not be written, one sentence for each that could not.
+        A sentence for each file that could not be written.
     """
     failures = []
     for kind, path in files.items():

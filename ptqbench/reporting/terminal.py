@@ -1,9 +1,8 @@
-"""The report on one screen: failures first, then what each verdict rests on."""
+"""The report on one screen: failures first, then the measurements behind each verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import PurePath
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -21,6 +20,8 @@ from ptqbench.reporting.format import (
     number,
     pair,
     percent,
+    published_top1,
+    source_name,
     span,
 )
 from ptqbench.reporting.terminal_rows import (
@@ -30,21 +31,19 @@ from ptqbench.reporting.terminal_rows import (
     Lines,
     case_lines,
     gate_lines,
-    published_top1,
 )
-from ptqbench.settings.data_specifier import CIFAR10, IMAGENET
 
 _GAP = 2
 _GATES_WIDTH = 21
-"""Columns that the gates need beside the numbers; else they go below them."""
+"""Columns that the gates need next to the numbers; with fewer they go below them."""
 
 
 def report_view(report: Report, width: int = PIPE_WIDTH) -> RenderableType:
-    """The whole report.
+    """Lay out the whole report.
 
     Args:
-        report: What a run found out.
-        width: Columns to lay it out for.
+        report: The measurements and verdicts of a run.
+        width: Available columns.
     """
     cases = sorted(report.cases, key=lambda case: SEVERITY.index(case.verdict))
     if not cases:
@@ -59,17 +58,9 @@ def report_view(report: Report, width: int = PIPE_WIDTH) -> RenderableType:
     return Group(*parts, Text(), _conditions(report), _summary(cases))
 
 
-def short(source: str) -> str:
-    """A source of weights or data by its last name; a data set by its own."""
-    kind, colon, _ = source.partition(":")
-    if colon and kind in (CIFAR10, IMAGENET):
-        return kind
-    return PurePath(source).name or source
-
-
 def _title(report: Report) -> Text:
-    weights = _several(short(case.weights) for case in report.cases)
-    data = _several(short(case.data) for case in report.cases)
+    weights = _several(source_name(case.weights) for case in report.cases)
+    data = _several(source_name(case.data) for case in report.cases)
     images = [number(case.facts.get("evaluation_images")) for case in report.cases]
     known = sorted({int(n) for n in images if n is not None})
     shown = "" if not known else f", {known[0]:,}"
@@ -142,7 +133,7 @@ def _lay(row: Sequence[Lines], columns: Sequence[int]) -> list[Text]:
 
 
 def _details(cases: Sequence[CaseResult]) -> Table:
-    """A line for each gate that did not pass; what several share is said once."""
+    """Make a line for each gate that did not pass; identical details share one."""
     grid = Table.grid(padding=(0, 1))
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
@@ -152,19 +143,19 @@ def _details(cases: Sequence[CaseResult]) -> Table:
             if gate.verdict is not Verdict.PASS:
                 together.setdefault((gate.verdict, gate.detail), []).append((case, gate))
     for verdict, detail in sorted(together, key=lambda key: SEVERITY.index(key[0])):
-        found = together[verdict, detail]
-        # Numbers of one gate of one case explain a detail that only this one has.
-        numbers = gate_numbers(found[0][1]) if len(found) == 1 else ""
+        group = together[verdict, detail]
+        # A shared detail has no numbers of its gates.
+        numbers = gate_numbers(group[0][1]) if len(group) == 1 else ""
         line = Text()
         line.append(f"{verdict.value} ", style=STYLES[verdict])
-        line.append(_where(found), style="bold")
+        line.append(_where(group), style="bold")
         line.append(f": {numbers}{detail}")
         grid.add_row(Text(SYMBOLS[verdict], style=STYLES[verdict]), line)
     return grid
 
 
 def _published(cases: Sequence[CaseResult]) -> list[str]:
-    """What was published of the weights, beside what was measured."""
+    """Compare measured with published accuracy."""
     lines = []
     for case in cases:
         if stated := published_top1(case):
@@ -174,10 +165,10 @@ def _published(cases: Sequence[CaseResult]) -> list[str]:
     return lines
 
 
-def _where(found: Sequence[tuple[CaseResult, GateResult]]) -> str:
-    gates = ", ".join(dict.fromkeys(gate.name for _, gate in found))
+def _where(group: Sequence[tuple[CaseResult, GateResult]]) -> str:
+    gates = ", ".join(dict.fromkeys(gate.name for _, gate in group))
     backends: dict[str, list[str]] = {}
-    for case, _ in found:
+    for case, _ in group:
         models = backends.setdefault(case.backend, [])
         if case.model not in models:
             models.append(case.model)
@@ -187,7 +178,7 @@ def _where(found: Sequence[tuple[CaseResult, GateResult]]) -> str:
 
 
 def _conditions(report: Report) -> Text:
-    """Where and how it was measured, and what this machine makes of no difference."""
+    """Name the machine, the input shapes and the noise floor of the latency."""
     facts = machine_facts(report.machine)
     shapes = dict.fromkeys(
         "×".join(map(str, shape))

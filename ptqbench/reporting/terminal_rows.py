@@ -1,4 +1,4 @@
-"""The lines of a case: what was measured, and which gates it passed."""
+"""The lines of a case: measurements and gates."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ STYLES = {
 """Only a pass is green."""
 
 Lines = tuple[Text, Text]
-"""A column's upper and lower line in one case."""
+"""Upper and lower line of a column for one case."""
 
 HEADINGS: tuple[Lines, ...] = (
     (Text("Model"), Text("backend · threads")),
@@ -46,20 +46,20 @@ HEADINGS: tuple[Lines, ...] = (
 
 
 def case_lines(case: CaseResult) -> tuple[Lines, ...]:
-    """The two lines of a case, by the columns of `HEADINGS`."""
+    """Return the two lines of a case, by the columns of `HEADINGS`."""
     metrics = {name: number(value) for name, value in case.metrics.items()}
     styles = {
         gate.name: STYLES[gate.verdict] for gate in case.gates if gate.verdict is not Verdict.PASS
     }
     before, after = metrics.get("float32_top1"), metrics.get("int8_top1")
-    kept = None if before is None or after is None or before <= 0 else after / before
+    retained = None if before is None or after is None or before <= 0 else after / before
     ratio = times(metrics.get("speedup"))
     interval = span(speedup_interval(case)) if ratio != MISSING else ""
     return (
         (Text(case.model, style="bold"), Text(_engine(case), style="dim")),
         (
             _arrow(percent(before), percent(after)),
-            Text(percent(kept, 1, " %"), style=styles.get("accuracy", "")),
+            Text(percent(retained, 1, " %"), style=styles.get("accuracy", "")),
         ),
         (
             Text(percent(metrics.get("agreement"), unit=" %"), style=styles.get("agreement", "")),
@@ -80,28 +80,15 @@ def case_lines(case: CaseResult) -> tuple[Lines, ...]:
     )
 
 
-def published_top1(case: CaseResult) -> str:
-    """The top-1 that was published for the weights on ImageNet's validation set, or nothing."""
-    before = number(case.facts.get("published_float32_top1"))
-    if before is None:
-        return ""
-    after = number(case.facts.get("published_int8_top1"))
-    if after is None:
-        return f"published {percent(before)} in float32"
-    trained = ", trained with it" if case.facts.get("published_int8_method") == "QAT" else ""
-    engine = f"{case.facts.get('published_int8_engine')}{trained}"
-    return f"published {arrow(percent(before), percent(after))} ({engine})"
-
-
 def speedup_interval(case: CaseResult) -> tuple[float, float] | None:
-    """The interval of the speedup, also where no gate judged it."""
+    """Return the interval of the speedup, even if no gate judged it."""
     stated = pair(case.facts.get("speedup_interval"))
     judged = (pair(gate.interval) for gate in case.gates if gate.name == "speedup")
     return stated or next(judged, None)
 
 
 def gate_lines(case: CaseResult, width: int) -> list[Text]:
-    """The gates by verdict, what did not pass first, in lines of at most ``width`` columns."""
+    """List the gates by verdict, failures first, in lines of at most ``width`` columns."""
     if not case.gates:
         return [Text(f"{SYMBOLS[Verdict.UNVERIFIED]} no gates", STYLES[Verdict.UNVERIFIED])]
     lines: list[Text] = []

@@ -1,4 +1,4 @@
-"""Where the time of a run went, and how much of it were forward passes."""
+"""A table of the phases of a run and the share of forward passes."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from ptqbench.reporting.format import percent
 
 
 def overhead(phases: Sequence[Phase], wall_seconds: float) -> float | None:
-    """Time of the whole process over that of its forward passes, None without any."""
+    """Return the time of the whole process over that of its forward passes, None without any."""
     forward = sum(phase.seconds for phase in phases if phase.forward)
     return wall_seconds / forward if forward > 0 else None
 
 
 def timings_view(phases: Sequence[Phase], wall_seconds: float) -> RenderableType:
-    """A table of the phases, forward passes first.
+    """Lay out a table of the phases, forward passes first.
 
     Args:
-        phases: What was measured; phases do not overlap.
+        phases: They do not overlap.
         wall_seconds: Time of the whole process in s.
     """
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")

@@ -20,10 +20,10 @@ import ptqbench.evaluation
 from ptqbench.cli import main
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.errors import UnknownNameError
+from ptqbench.evaluation import inventory
 from ptqbench.evaluation.result import CaseResult, Prediction, Report
 from ptqbench.gates.gate import GateResult, Verdict
 from ptqbench.recipes import RECIPES
-from ptqbench.reporting import inventory
 from ptqbench.reporting import progress_display as progress
 from ptqbench.reporting.json_report import schema
 from ptqbench.settings.requests import CaseRequest

@@ -27,6 +27,11 @@ def test_first_names_and_how_many_more(names: list[str], most: int, expected: st
     assert first_few(names, most) == expected
 
 
+def test_only_some_names_are_known() -> None:
+    assert first_few(["a", "b", "c"], 2, total=20) == "a, b and 18 more"
+    assert first_few(["a"], 2, total=20) == "a and 19 more"
+
+
 def test_another_separator() -> None:
     assert first_few(["a, b", "c"], separator="; ") == "a, b; c"
 

@@ -15,12 +15,12 @@ import pytest
 from rich.console import RenderableType
 
 from ptqbench.core.phases import Phase
+from ptqbench.evaluation.inventory import collect, read_weights
 from ptqbench.evaluation.result import METRICS, CaseResult, Prediction, Report, plain, worst
 from ptqbench.gates.gate import GateResult, Verdict
 from ptqbench.recipes import Recipe
 from ptqbench.reporting import console
 from ptqbench.reporting import format as numbers
-from ptqbench.reporting.inventory import collect, read_weights
 from ptqbench.reporting.inventory_table import inventory_view
 from ptqbench.reporting.json_report import schema, to_json
 from ptqbench.reporting.prediction_table import prediction_view

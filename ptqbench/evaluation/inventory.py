@@ -1,4 +1,4 @@
-"""What there is to run: models, weights, recipes and backends, and what works here."""
+"""The inventory: models, weights, recipes and backends, and whether they work on this CPU."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ class _Backend(Protocol):
 
 @dataclass(frozen=True)
 class WeightsEntry:
-    """Trained weights on the fixture images.
+    """The shipped weights of a model, trained on the fixture images.
 
     Attributes:
-        shipped: Whether the file is there.
+        shipped: Whether the file exists.
         float32_top1: Measured share of evaluation images that float32 gets right, if known.
         evaluation_images: Images that this was measured on, if known.
     """
@@ -53,8 +53,8 @@ class ModelEntry:
         input_size: ``C×H×W`` at which latency is measured.
         weights: Its fixture weights.
         family: The family of its architecture.
-        sources: Names of the weights that exist for it, beside files: ``fixture``, ``probe`` and
-            those of torchvision.
+        sources: Names of the weights that exist for it, apart from files: ``fixture``, ``probe``
+            and those of torchvision.
     """
 
     name: str
@@ -66,19 +66,19 @@ class ModelEntry:
 
 @dataclass(frozen=True)
 class RecipeEntry:
-    """A recipe: what it is for, what must come of it and what its gates ask for.
+    """A recipe: its architecture, what becomes int8 and the thresholds of its gates.
 
     Attributes:
         model: Name of the architecture.
         backend: Recommended backend.
         flow: ``fx`` or ``eager``.
-        accuracy: Share of float32's top-1 to be kept.
+        accuracy: Share of float32's top-1 that int8 must retain.
         agreement: Share of images with the same class.
         size_ratio: How many times smaller int8 must be.
         speedup: How many times faster, by instruction set.
         hash: Of the recipe.
-        fused_groups: How many fusion groups there are; None: not counted yet.
-        int8_modules: How many layers become int8; None likewise.
+        fused_groups: Number of fusion groups; None if not counted yet.
+        int8_modules: Number of layers that become int8; None likewise.
         keep_float: What stays float32.
         thresholds: Every threshold that is set, by name.
         probe: Those that replace them under ``probe`` weights.
@@ -104,7 +104,7 @@ class RecipeEntry:
 
 @dataclass(frozen=True)
 class BackendEntry:
-    """A backend, and why this CPU or build cannot run it; None: it can."""
+    """A backend, and the reason why this CPU or build cannot run it; None if it can."""
 
     name: str
     engine: str
@@ -119,9 +119,9 @@ class CaseEntry:
         model: Registered name.
         backend: Name.
         recommended: Whether the recipe recommends it.
-        unavailable: Why this CPU or build cannot run the backend; None: it can.
-        unsupported: Why the model cannot be quantized for it, as found by trying; None: it can.
-        measured: What was measured, one record for each kind of CPU and flow.
+        unavailable: Why this CPU or build cannot run the backend; None if it can.
+        unsupported: Why the model cannot be quantized for it, as tried; None if it can.
+        measured: Measurements, one record for each kind of CPU and flow.
     """
 
     model: str
@@ -134,7 +134,7 @@ class CaseEntry:
 
 @dataclass(frozen=True)
 class Inventory:
-    """Everything that can be asked for by name, and every model on every backend."""
+    """Everything that has a name, and every model on every backend."""
 
     instruction_set: str
     models: tuple[ModelEntry, ...]
@@ -143,13 +143,13 @@ class Inventory:
     matrix: tuple[CaseEntry, ...] = ()
 
     def to_json(self) -> str:
-        """The inventory as JSON text, ending in a newline."""
+        """Return the inventory as JSON text, ending in a newline."""
         content = {"schema_version": SCHEMA_VERSION, **asdict(self)}
         return json.dumps(plain(content), indent=2, ensure_ascii=False) + "\n"
 
 
 def read_weights(folder: Path, name: str) -> WeightsEntry:
-    """Look for the weights of a model and for what their sidecar says about them.
+    """Look for the weights of a model and read their sidecar.
 
     Args:
         folder: Where ``NAME.safetensors`` and ``NAME.json`` lie.
@@ -157,11 +157,11 @@ def read_weights(folder: Path, name: str) -> WeightsEntry:
     """
     shipped = (folder / f"{name}.safetensors").is_file()
     try:
-        said = json.loads((folder / f"{name}.json").read_text("utf-8"))
+        sidecar = json.loads((folder / f"{name}.json").read_text("utf-8"))
     except (OSError, ValueError):
-        said = None
-    said = said if isinstance(said, dict) else {}
-    top1, images = (said.get(key) for key in ("float32_top1", "evaluation_images"))
+        sidecar = None
+    sidecar = sidecar if isinstance(sidecar, dict) else {}
+    top1, images = (sidecar.get(key) for key in ("float32_top1", "evaluation_images"))
     return WeightsEntry(
         shipped,
         float(top1) if isinstance(top1, (int, float)) else None,
@@ -178,7 +178,7 @@ def collect(
     published: Callable[[Any], Iterable[str]] = lambda model: (),
     measured: Mapping[tuple[str, str], tuple[Mapping[str, Any], ...]] | None = None,
 ) -> Inventory:
-    """Ask registries and the folder of weights what there is.
+    """Collect the inventory from registries and the folder of weights.
 
     Args:
         models: Registered models.
@@ -187,7 +187,7 @@ def collect(
         weights: Folder of the fixture weights.
         instruction_set: Of this CPU.
         published: Names of the weights that torchvision has for a model.
-        measured: What was measured, by model and backend.
+        measured: Measurements by model and backend.
     """
     recipes, measured = list(recipes), measured or {}
     there = [BackendEntry(b.name, b.engine, b.availability()) for b in backends]
@@ -218,7 +218,7 @@ def _model(model: _Model, weights: WeightsEntry, published: Iterable[str]) -> Mo
 
 
 def _recipe(recipe: Recipe) -> RecipeEntry:
-    asked = asdict(recipe.thresholds)
+    thresholds = asdict(recipe.thresholds)
     groups = recipe.fused_groups if recipe.fusion is None else len(recipe.fusion)
     return RecipeEntry(
         recipe.model,
@@ -232,20 +232,20 @@ def _recipe(recipe: Recipe) -> RecipeEntry:
         groups,
         recipe.int8_modules,
         recipe.keep_float,
-        {name: value for name, value in asked.items() if value not in (None, {})},
+        {name: value for name, value in thresholds.items() if value not in (None, {})},
         dict(recipe.probe),
-        {name: asdict(found) for name, found in recipe.published.items()},
+        {name: asdict(entry) for name, entry in recipe.published.items()},
     )
 
 
 def inventory() -> Inventory:
-    """What is registered in this installation, on this CPU."""
+    """Return what is registered in this installation, on this CPU."""
     from ptqbench.backends.cpu import instruction_set
     from ptqbench.backends.registry import BACKENDS
     from ptqbench.core.package_data import fixtures_dir
+    from ptqbench.evaluation.coverage_record import measured_cases
     from ptqbench.models.catalog import MODELS
     from ptqbench.recipes import RECIPES
-    from ptqbench.reporting.coverage_record import measured_cases
     from ptqbench.weights import torchvision_weights as imagenet
 
     return collect(
