@@ -52,7 +52,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_pycollect_makeitem(collector: pytest.Collector, obj: object) -> list[pytest.Item] | None:
-    """Skip collection of a test whose setting is not configured."""
+    """Skip collection of a test if the setting that it needs is not configured."""
     setting = getattr(obj, "ptqbench_setting", None) if inspect.isfunction(obj) else None
     if setting is None or state_of(collector.config).settings.value(setting).value is not None:
         return None

@@ -15,7 +15,7 @@ from ptqbench.core.paths import user_path
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", required=True, metavar="NAME", help="the model that the file was made from"
+        "--model", required=True, metavar="NAME", help="the float32 model of the file"
     )
     parser.add_argument(
         "--artifact",
@@ -62,7 +62,7 @@ def _gate(args: argparse.Namespace) -> int:
 COMMAND = Command(
     "gate",
     " --model NAME --artifact FILE",
-    "judge an int8 TorchScript file, whoever made it",
+    "judge an int8 TorchScript file, foreign ones too",
     _add_arguments,
     _gate,
 )

@@ -58,7 +58,7 @@ def add_setting_options(parser: argparse.ArgumentParser, command: str) -> None:
             )
     if command in OPENING:
         groups["weights and images"].add_argument(
-            "--cache-dir", metavar="DIR", help="where generated images are kept"
+            "--cache-dir", metavar="DIR", help="cache of generated images"
         )
 
 
@@ -107,7 +107,7 @@ def load_settings(args: argparse.Namespace, models: Sequence[str] = ()) -> Setti
 
 
 def is_strict(args: argparse.Namespace, settings: Settings) -> bool:
-    """Return whether inconclusive and unverified verdicts lead to an exit code of their own."""
+    """Return whether inconclusive and unverified verdicts lead to a separate exit code."""
     if args.strict is None:
         return bool(settings.value("profile").value == "ci")
     return bool(args.strict)

@@ -1,4 +1,4 @@
-"""What a text that says where images come from means. Needs no torch."""
+"""Parse a data specifier: the name of a data set with its root, or a folder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ IMAGENET = "imagenet"
 FOLDER = "folder"
 
 FORMS = (FIXTURE, CIFAR10, f"{CIFAR10}:ROOT", f"{IMAGENET}:ROOT")
-"""What may be written instead of a folder."""
+"""Specifiers other than a folder."""
 
 ALLOWED = "`fixture`, `cifar10`, `cifar10:ROOT`, `imagenet:ROOT` or the path of a folder"
-"""The same, for messages."""
+"""All forms of a specifier, for messages."""
 
 CIFAR10_FOLDER = "cifar-10-batches-py"
 CIFAR10_ARCHIVE = "cifar-10-python.tar.gz"
@@ -32,11 +32,11 @@ IMAGENET_VAL = ("val", "ILSVRC2012_img_val.tar")
 
 @dataclass(frozen=True)
 class Source:
-    """Where images come from.
+    """A source of images.
 
     Attributes:
         kind: ``fixture``, ``cifar10``, ``imagenet`` or ``folder``.
-        path: The folder, or the root of the data set; None: where ptqbench keeps it.
+        path: The folder, or the root of the data set; None: ptqbench's cache.
     """
 
     kind: str
@@ -44,9 +44,9 @@ class Source:
 
 
 def read_source(text: str) -> Source:
-    """Tell what a text means, without looking whether it is there.
+    """Parse a specifier, without checking that the source exists.
 
-    A folder that is called like a data set is meant by ``./cifar10``.
+    ``./cifar10`` names a folder that is called like a data set.
 
     Raises:
         UserError: A data set is named without the root that it needs.
@@ -67,10 +67,10 @@ def read_source(text: str) -> Source:
 
 
 def resolved(text: str, folder: Path) -> str:
-    """The same source for whoever works elsewhere.
+    """Return a specifier of the same source that does not depend on the working folder.
 
     Args:
-        text: As a user wrote it.
+        text: As the user wrote it.
         folder: Where relative paths start.
 
     Raises:
@@ -88,11 +88,11 @@ def resolved(text: str, folder: Path) -> str:
 
 
 def check_source(text: str, origin: str = "") -> None:
-    """Say at once that there are no images where a text says.
+    """Fail early if a source does not exist.
 
     Args:
-        text: What a user wrote.
-        origin: Where, for the message.
+        text: As the user wrote it.
+        origin: Who set it, for the message.
 
     Raises:
         UserError: A folder does not exist, or a data set is not complete.
@@ -154,7 +154,7 @@ def _expected(name: str) -> str:
     return (
         f"Expected there, as torchvision makes it: {IMAGENET_META[0]} (or {IMAGENET_META[1]}) and "
         f"{IMAGENET_VAL[0]}/ with one folder per synset (or {IMAGENET_VAL[1]}); and train/, if "
-        "calibration images shall come from there."
+        "calibration images are to come from there."
     )
 
 

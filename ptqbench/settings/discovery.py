@@ -43,7 +43,7 @@ def load(
         command_line: Settings of the command line.
         file: The file to read instead of the nearest.
         file_option: The option that names the file, for messages.
-        trusted: A folder whose file may run code, whoever it belongs to.
+        trusted: A folder whose file may run code, no matter who owns it.
 
     Raises:
         UserError: A file cannot be read, two files compete, a key is unknown, a value is

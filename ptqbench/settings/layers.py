@@ -130,7 +130,7 @@ class Settings:
         return Value(value, RECIPE if value == usual else RECIPE_PROBE)
 
     def _tables(self, model: str | None) -> list[Layer]:
-        """Return a model's tables by precedence: its own name, then the later wildcard."""
+        """Return a model's tables by precedence: the exact name, then the later wildcard."""
         if model is None:
             return []
         fitting = [(p, layer) for p, layer in self.models if fnmatch.fnmatchcase(model, p)]

@@ -21,5 +21,5 @@ class ModelCatalog(Protocol):
 
         Args:
             model: Name of the model.
-            weights: Source of the weights, whose thresholds may differ; None: the usual ones.
+            weights: Source of the weights, which may require less; None: any.
         """

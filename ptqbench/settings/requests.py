@@ -54,8 +54,11 @@ def case_requests(settings: Settings, artifacts: str | None = None) -> list[Case
         artifacts: Folder that the artifacts are written to; None: a temporary one.
 
     Raises:
-        UserError: An unknown model, or weights of one model that are set for several.
+        UserError: An unknown model, weights of one model that are set for several, or two models
+            whose artifacts would have the same name.
     """
+    if artifacts is not None:
+        _check_file_names(settings.chosen_models())
     requests = []
     for model in settings.chosen_models():
         backends = settings.value("backends", model)
@@ -63,6 +66,19 @@ def case_requests(settings: Settings, artifacts: str | None = None) -> list[Case
         case = replace(case, artifacts=artifacts)
         requests.append(CaseRequest(model, tuple(backends.value), backends.origin, case, origins))
     return requests
+
+
+def _check_file_names(models: Sequence[str]) -> None:
+    """Check that no two models share the name of their artifacts."""
+    by_name: dict[str, str] = {}
+    for model in models:
+        other = by_name.setdefault(safe_file_name(model), model)
+        if other != model:
+            raise UserError(
+                f"The artifacts of {other} and {model} would have the same name, "
+                f"{safe_file_name(model)}-….int8.pt. Run the models one at a time, each with its "
+                "own folder for --artifacts."
+            )
 
 
 def one_backend(request: CaseRequest) -> str | None:

@@ -249,13 +249,20 @@ _ROWS = (
         "preprocessing.resize", values.whole(1), "N", "shorter side in pixels before cropping"
     ),
     _override("preprocessing.crop", values.whole(1), "N", "side of the central crop in pixels"),
-    _override("preprocessing.mean", values.MEAN, "R,G,B", "mean of each channel, in fractions"),
-    _override("preprocessing.std", values.STD, "R,G,B", "deviation of each channel, likewise"),
+    _override(
+        "preprocessing.mean", values.MEAN, "R,G,B", "mean of the channels, as fractions of 1"
+    ),
+    _override(
+        "preprocessing.std",
+        values.STD,
+        "R,G,B",
+        "standard deviation of the channels, as fractions of 1",
+    ),
     _override(
         "preprocessing.interpolation",
         values.choice("nearest", "bilinear", "bicubic", "lanczos"),
         "NAME",
-        "resampling of the resize: nearest, bilinear, bicubic or lanczos",
+        "how pictures are resized: nearest, bilinear, bicubic or lanczos",
     ),
     _override(
         "classes",

@@ -1,4 +1,4 @@
-"""What a text that says where weights come from means: the name of a source, or a path."""
+"""Parse a weights specifier: the name of a source, a member of a torchvision enum, or a path."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ FIXTURE = "fixture"
 PROBE = "probe"
 IMAGENET = "imagenet"
 NAMES = (FIXTURE, PROBE, IMAGENET)
-"""The sources that have a name and exist for more than one model."""
+"""Named sources that exist for more than one model."""
 
 ALLOWED = (
     "`fixture`, `probe`, `imagenet`, the name of torchvision's weights such as "
     "`IMAGENET1K_V2`, or a file"
 )
-"""What weights may come from, for messages."""
+"""All forms of a specifier, for messages."""
 
 _ENUM_NAME = re.compile(r"(\w+_Weights\.)?[A-Z][A-Z0-9]*(_[A-Z0-9]+)+")
 
 
 def default_weights(model: str) -> str:
-    """The source for a model whose weights nobody names.
+    """Return the source of a model's weights if none is set.
 
     Args:
         model: Registered name.
@@ -34,11 +34,11 @@ def default_weights(model: str) -> str:
 
 
 def check_weights(text: str, origin: str = "") -> None:
-    """Say at once that a text is neither the name of a source of weights nor a file.
+    """Fail early if a text is neither the name of a source of weights nor a file.
 
     Args:
-        text: What a user wrote.
-        origin: Where, for the message.
+        text: As the user wrote it.
+        origin: Who set it, for the message.
 
     Raises:
         UserError: It is a path, and there is no file.
@@ -62,11 +62,11 @@ def is_source_name(text: str) -> bool:
     """Whether a text names a source of weights; otherwise it is a path.
 
     Names are ``fixture``, ``probe``, ``imagenet``, and what looks like a member of torchvision's
-    weights enums: capitals, digits and underlines, such as ``IMAGENET1K_V2``. A file that is
-    called like that is meant by ``./IMAGENET1K_V2``.
+    weights enums: capitals, digits and underscores, such as ``IMAGENET1K_V2``. The path
+    ``./IMAGENET1K_V2`` names a file that is called like that.
 
     Args:
-        text: What a user wrote.
+        text: As the user wrote it.
     """
     return text in NAMES or is_enum_name(text)
 
@@ -75,6 +75,6 @@ def is_enum_name(text: str) -> bool:
     """Whether a text looks like a member of torchvision's weights enums.
 
     Args:
-        text: What a user wrote; ``ResNet50_Weights.IMAGENET1K_V2`` counts too.
+        text: As the user wrote it; ``ResNet50_Weights.IMAGENET1K_V2`` counts too.
     """
     return _ENUM_NAME.fullmatch(text) is not None

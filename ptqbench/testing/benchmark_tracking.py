@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
-from ptqbench.core.names import first_few
+from ptqbench.core.names import first_few, nearest
 from ptqbench.errors import UserError
 from ptqbench.testing.session_state import STATE, State, state_of
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ptqbench.settings.requests import CaseRequest
 
 FIXTURE = "ptqbench_latency"
+PRECISIONS = ("float32", "int8")
+"""Artifacts whose latency can be measured."""
 FACTS = "ptqbench"
 """Key of our facts in pytest-benchmark's ``machine_info``."""
 
@@ -174,6 +176,12 @@ def ptqbench_latency(
     def measure(benchmark: Any, precision: str) -> None:
         __tracebackhide__ = True
         case = ptqbench_settings
+        if precision not in PRECISIONS:
+            pytest.fail(
+                f"latency of {case.name}: Unknown precision {precision!r}. "
+                f"{nearest(precision, PRECISIONS)}",
+                pytrace=False,
+            )
         if getattr(benchmark, "disabled", False):
             _settle(
                 f"latency of {case.name}: benchmarks are disabled, nothing was measured.", state

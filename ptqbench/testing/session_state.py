@@ -142,7 +142,7 @@ class State:
     def _session_folder(self) -> Path:
         if self.worker_input is not None and "ptqbench_folder" in self.worker_input:
             return Path(self.worker_input["ptqbench_folder"])
-        # Only a name: the folder appears when the first artifact is made.
+        # Only a path: the folder is created with the first artifact.
         return Path(tempfile.gettempdir()) / f"ptqbench-{uuid.uuid4().hex}"
 
     @cached_property
@@ -202,7 +202,7 @@ def case_names(pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Return a name for each case that tests and their ids can contain, no two alike.
 
     ``resnet18-x86``; models whose names differ only in characters that an id cannot contain
-    are told apart by a hash.
+    are distinguished by a hash.
 
     Args:
         pairs: Model and backend of each case.

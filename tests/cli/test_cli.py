@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -18,7 +19,9 @@ from helpers.reports import MACHINE
 
 import ptqbench.evaluation
 from ptqbench.cli import main
+from ptqbench.cli.exit_codes import EXIT_CODES, INTERRUPTED
 from ptqbench.core.package_data import SHIPPED
+from ptqbench.core.process import Terminated
 from ptqbench.errors import UnknownNameError
 from ptqbench.evaluation import inventory
 from ptqbench.evaluation.result import CaseResult, Prediction, Report
@@ -276,6 +279,16 @@ def test_exit_codes(recorder: Recorder, verdict: Verdict, code: int, strict: int
     recorder.verdict = verdict
     assert main(["run"]) == code
     assert main(["run", "--strict"]) == strict
+
+
+def test_the_help_names_every_exit_code(said: Say) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    _, _, after = said()[0].partition("exit codes:\n")
+    shown = " ".join(after.split())
+    for code, meaning in EXIT_CODES.items():
+        assert f"{code} {meaning}" in shown
+    assert EXIT_CODES.keys() == {0, 1, 2, 3, INTERRUPTED, Terminated(signal.SIGTERM).exit_code}
 
 
 def test_json_goes_to_a_file_and_the_report_to_the_terminal(

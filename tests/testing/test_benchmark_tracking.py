@@ -110,6 +110,16 @@ def test_a_run_is_saved_with_facts_and_numbers_and_compares(pytester, bench):
     other.stderr.fnmatch_lines(["*another machine: cpu another CPU (now a CPU)*"])
 
 
+def test_an_unknown_precision_is_refused_and_not_measured_as_float32(pytester, bench):
+    path = pytester.path / "test_latency.py"
+    path.write_text(path.read_text().replace('["float32", "int8"]', '["fp32"]'))
+    result = bench("--benchmark-only")
+    assert result.ret == 1
+    result.assert_outcomes(failed=1)
+    refused = "*latency of resnet18-onednn: Unknown precision 'fp32'. Did you mean float32?*"
+    result.stdout.fnmatch_lines([refused])
+
+
 @pytest.mark.slow
 def test_what_is_not_measured_is_not_green(bench):
     result = bench("--benchmark-disable", "--ptqbench-profile=ci")
