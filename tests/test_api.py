@@ -18,6 +18,7 @@ from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.data.folder import open_folder
 from ptqbench.data.image_set import Data
 from ptqbench.data.preprocessing import Preprocessing
+from ptqbench.data.split import DataOptions
 from ptqbench.gates import GATES
 from ptqbench.recipes import RECIPES
 
@@ -39,7 +40,7 @@ def artifact(workshop: Workshop) -> Artifact:
 
 @pytest.fixture(scope="module")
 def photos(user_case: UserCase) -> Data:
-    return open_folder(user_case.data, PREPROCESSING, classes=CLASSES, num_classes=len(CLASSES))
+    return open_folder(user_case.data, DataOptions(PREPROCESSING, CLASSES, len(CLASSES)))
 
 
 # quantize

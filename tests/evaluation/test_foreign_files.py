@@ -29,6 +29,7 @@ from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.data.folder import open_folder
 from ptqbench.data.image_set import Data
 from ptqbench.data.preprocessing import Preprocessing
+from ptqbench.data.split import DataOptions
 from ptqbench.measurement.cross_engine import UnderEngine, better_elsewhere
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def strangers(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> S
 
 @pytest.fixture(scope="module")
 def photos(user_case: UserCase) -> Data:
-    return open_folder(user_case.data, PREPROCESSING, classes=CLASSES, num_classes=len(CLASSES))
+    return open_folder(user_case.data, DataOptions(PREPROCESSING, CLASSES, len(CLASSES)))
 
 
 class Noise:
