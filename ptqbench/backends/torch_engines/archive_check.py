@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import lzma
 import struct
 import zipfile
 import zlib
@@ -23,6 +24,7 @@ _PICKLED = (
 _DAMAGED = (
     zipfile.BadZipFile,
     zlib.error,
+    lzma.LZMAError,
     struct.error,
     EOFError,
     ValueError,  # names that are not UTF-8, offsets that lie outside of the file
@@ -84,12 +86,20 @@ def read_info(path: Path) -> ArtifactInfo | None:
     if text is None:
         return None
     try:
-        return ArtifactInfo(**json.loads(text))
+        return _checked(ArtifactInfo(**json.loads(text)))
     except (ValueError, TypeError, RecursionError):
         raise UserError(
             f"{path} carries metadata that this version of ptqbench does not know. Build it "
             "again with ptqbench.quantize."
         ) from None
+
+
+def _checked(info: ArtifactInfo) -> ArtifactInfo:
+    for name, value in vars(info).items():
+        types = {"calibration_images": int, "build": dict | None}.get(name, str)
+        if not isinstance(value, types):
+            raise TypeError(f"{name} is a {type(value).__name__}")
+    return info
 
 
 def _extra_file(path: Path, name: str) -> str | None:
