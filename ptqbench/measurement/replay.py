@@ -1,25 +1,19 @@
 """Run a file in another process: a fresh one, which a bad file cannot take this one down with.
 
-The other process runs :func:`serve`: it writes ``ready`` once it has imported torch. It then
-reads jobs from stdin, one line of JSON each, and answers each with a line of JSON. It ends
-with its stdin. :class:`ReplayProcess` is the other end of the pipes.
+:class:`ReplayProcess` is this end of the pipes; ``measurement.replay_worker`` is the other.
 """
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
 import signal
 import subprocess
-import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Timer
-from typing import IO, TYPE_CHECKING, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Any, Literal
 
 from ptqbench.core.child_process import start_python
 from ptqbench.errors import UserError
@@ -33,6 +27,7 @@ if TYPE_CHECKING:
 
 TIMEOUT_S = 600.0
 """How long a job may take."""
+_WORKER = "ptqbench.measurement.replay_worker"
 READY = "ready"
 """What the other process writes first."""
 
@@ -195,7 +190,7 @@ class ReplayProcess:
         # Not a pipe: nobody reads it while the process runs.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in _end)
         try:
-            self._process = start_python(__name__, serve.__name__, stderr=self._errors)
+            self._process = start_python(_WORKER, "serve", stderr=self._errors)
         except OSError as error:
             self._problem = error.strerror or str(error)
 
@@ -228,6 +223,11 @@ class ReplayProcess:
         if not line:
             raise FileKillsProcessError(self._ending())
         answer: Mapping[str, Any] = json.loads(line)
+        if "unavailable" in answer:
+            raise NotStartedError(
+                "The artifact's backend cannot be used in another process: "
+                f"{answer['unavailable']}."
+            )
         return answer
 
     def _read(self, timeout: float) -> str:
@@ -266,57 +266,3 @@ class ReplayProcess:
 
     def _file(self, name: str) -> Path:
         return Path(self._folder.name) / f"{name}.npy"
-
-
-def serve() -> NoReturn:
-    """Do jobs until stdin ends."""
-    # Ctrl-C reaches the whole process group; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    with _answers() as answers:
-        import torch  # noqa: F401  (what the parent waits for)
-
-        import ptqbench.backends.registry  # noqa: F401
-
-        print(READY, file=answers, flush=True)
-        for line in sys.stdin:
-            print(json.dumps(_do(Job(**json.loads(line)))), file=answers, flush=True)
-    sys.stderr.flush()
-    os._exit(0)  # taking torch down takes half a second
-
-
-@contextmanager
-def _answers() -> Iterator[IO[str]]:
-    """What was stdout, for answers alone: what libraries and files print goes to stderr."""
-    with os.fdopen(os.dup(1), "w") as answers:
-        os.dup2(2, 1)
-        yield answers
-
-
-def _do(job: Job) -> dict[str, object]:
-    """Do a job, and answer it."""
-    import numpy as np
-    import torch
-
-    from ptqbench.backends import foreign_artifact
-    from ptqbench.backends.registry import BACKENDS
-
-    importlib.import_module(job.module)
-    backend = BACKENDS.get(job.backend)
-    torch.set_num_threads(job.threads)
-    folder = Path(job.folder)
-    images = torch.from_numpy(np.load(folder / "images.npy"))
-    try:
-        if job.task == "try":
-            latency = torch.from_numpy(np.load(folder / "latency.npy"))
-            path = Path(job.artifact)
-            return asdict(foreign_artifact.try_out(backend, path, images, job.classes, latency))
-        with torch.inference_mode():
-            logits = backend.load(Path(job.artifact), job.threads)(images)
-        np.save(folder / "logits.npy", logits.numpy())
-        return {"engine": backend.active_engine()}
-    except foreign_artifact.NotRunningError as problem:
-        return {"error": str(problem), "loads": problem.loads}
-    except UserError as problem:
-        return {"refusal": str(problem)}
-    except Exception as error:  # there is no list of what foreign files raise
-        return {"error": backend.reason(error), "loads": False}
