@@ -37,7 +37,7 @@ def _decide(found: Saturation) -> tuple[Verdict, str]:
     unchecked = [x.name for x in found.layers if not x.outputs]
     if not found.layers:
         return Verdict.UNVERIFIED, "There is no int8 layer in the artifact."
-    exact_engine = all(share == 1 for share in found.probe.values())
+    exact_engine = bool(found.probe) and all(share == 1 for share in found.probe.values())
     unproven = [x.name for x in found.layers if not x.outputs and x.by_weights]
     if unproven and not exact_engine:
         reason = f" ({found.error})" if found.error else ""
@@ -71,5 +71,7 @@ def _elsewhere(found: Saturation, risky: list[str]) -> str:
 
 
 def _probe(found: Saturation) -> str:
+    if not found.probe:
+        return f"{found.engine} cannot execute a single layer, so full-range ones were not tried."
     shares = ", ".join(f"{kind} {share:.2f}" for kind, share in found.probe.items())
     return f"Full-range layers under {found.engine} on this CPU come out at: {shares}."
