@@ -32,10 +32,10 @@ from ptqbench.data.folder_layout import LabelledFile
 from ptqbench.data.picture_set import Pictures
 from ptqbench.data.prefetch import batches_ahead
 from ptqbench.data.preprocessing import Preprocessing
-from ptqbench.data.reading import Reading
 from ptqbench.evaluation.case import BATCH_SIZE
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES
+from ptqbench.settings.run_settings import RunSettings
 from ptqbench.weights.load import build_model, load_weights
 
 MODEL, BACKEND = "mobilenet_v2", "x86"
@@ -79,7 +79,7 @@ def batches(files: list[LabelledFile], workers: int) -> Iterator[Tensor]:
     """
     preprocessing = Preprocessing()
     if workers:
-        reading = Reading(workers=workers)
+        reading = RunSettings(workers=workers)
         source = FileSource(files[0].path.parent, files)
         images = Pictures("pictures", source, ("any",), preprocessing, reading=reading)
         yield from (pixels for pixels, _ in images.batches(0, len(files), BATCH_SIZE))

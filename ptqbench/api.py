@@ -23,7 +23,6 @@ from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
 from ptqbench.data.image_set import Data, check_disjoint, example_image
 from ptqbench.data.preprocessing import Preprocessing
-from ptqbench.data.reading import Reading
 from ptqbench.errors import UserError
 from ptqbench.evaluation.case import (
     FloatSide,
@@ -40,7 +39,6 @@ from ptqbench.evaluation.result import Report
 from ptqbench.evaluation.subject import (
     artifact_folder,
     open_data,
-    reading_of,
     shown_settings,
     source_facts,
     timing_of,
@@ -99,7 +97,7 @@ def quantize(
         loaded = open_weights(spec, weights, progress=progress)
         module = build_model(spec, loaded)
         if isinstance(calibration, str):
-            reading = Reading(broken_share=broken_share)
+            reading = RunSettings(broken_share=broken_share)
             data = open_data(calibration, loaded, seed, progress, reading)
             calibration = calibration_batches(data, chosen)
     else:
@@ -272,7 +270,7 @@ def _opened(
     if isinstance(data, Data):
         check_disjoint(data)
         return data
-    return open_data(str(data), weights, settings.seed, progress, reading_of(settings))
+    return open_data(str(data), weights, settings.seed, progress, settings)
 
 
 def _recipe(model: str | nn.Module, recipe: Recipe | str | None) -> Recipe:

@@ -9,9 +9,9 @@ from ptqbench.data.folder import open_folder
 from ptqbench.data.image_set import Data
 from ptqbench.data.imagenet import open_imagenet
 from ptqbench.data.preprocessing import Preprocessing
-from ptqbench.data.reading import Reading
 from ptqbench.data.split import DataOptions
 from ptqbench.settings.data_specifier import CIFAR10, FIXTURE, IMAGENET, check_source, read_source
+from ptqbench.settings.run_settings import RunSettings
 
 
 def open_source(
@@ -21,7 +21,7 @@ def open_source(
     classes: tuple[str, ...] | None,
     num_classes: int,
     seed: int = 0,
-    reading: Reading | None = None,
+    reading: RunSettings | None = None,
     progress: Progress = silent,
 ) -> Data:
     """Open the images that a data specifier names.
@@ -39,7 +39,7 @@ def open_source(
     Raises:
         UserError: The images do not exist, cannot be read, or have other classes than the weights.
     """
-    reading = reading or Reading()
+    reading = reading or RunSettings()
     check_source(text)
     source = read_source(text)
     if source.kind == FIXTURE:

@@ -14,8 +14,8 @@ from ptqbench.data.decode import large_pictures_allowed
 from ptqbench.data.picture_source import PictureSource
 from ptqbench.data.prefetch import batches_ahead
 from ptqbench.data.preprocessing import Preprocessing
-from ptqbench.data.reading import Reading
 from ptqbench.errors import UserError
+from ptqbench.settings.run_settings import RunSettings
 
 
 @dataclass(frozen=True)
@@ -58,10 +58,10 @@ class Pictures:
         preprocessing: Preprocessing,
         *,
         labelled: bool = True,
-        reading: Reading | None = None,
+        reading: RunSettings | None = None,
         expected_labels: frozenset[int] = frozenset(),
     ) -> None:
-        reading = reading or Reading()
+        reading = reading or RunSettings()
         self.name = name
         self.source = source
         self.classes = classes

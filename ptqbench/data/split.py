@@ -10,9 +10,9 @@ from ptqbench.data.notes import copies_note, repeated_note, sampled_note, unseen
 from ptqbench.data.picture_set import Pictures
 from ptqbench.data.picture_source import PictureSource, count_repeated, without_copies
 from ptqbench.data.preprocessing import Preprocessing
-from ptqbench.data.reading import Reading
 from ptqbench.data.sampling import balanced, held_out, proportional
 from ptqbench.errors import UserError
+from ptqbench.settings.run_settings import RunSettings
 
 CALIBRATION_IMAGES = 512
 """Calibration images that are set apart; a recipe takes as many of them as it needs."""
@@ -37,7 +37,7 @@ class DataOptions:
     num_classes: int
     seed: int = 0
     calibration_images: int = CALIBRATION_IMAGES
-    reading: Reading = field(default_factory=Reading)
+    reading: RunSettings = field(default_factory=RunSettings)
 
 
 def split(

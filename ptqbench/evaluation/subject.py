@@ -12,7 +12,6 @@ from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
 from ptqbench.data.image_set import Data, check_classes, check_disjoint
 from ptqbench.data.open import open_source
-from ptqbench.data.reading import Reading
 from ptqbench.errors import UserError
 from ptqbench.evaluation.case import Subject, Timing
 from ptqbench.models.catalog import MODELS
@@ -31,11 +30,6 @@ def shown_settings(settings: RunSettings) -> dict[str, object]:
         "threads": settings.threads or physical_cores(),
         "workers": settings.workers or usable_cores(),
     }
-
-
-def reading_of(settings: RunSettings) -> Reading:
-    """Return the part of the settings that says how images are read."""
-    return Reading(settings.limit, settings.broken_share, settings.workers)
 
 
 def timing_of(settings: RunSettings, input_size: tuple[int, int, int]) -> Timing:
@@ -79,7 +73,7 @@ def open_subject(
             spec.check_side(settings.input_size, "the input size")
         model = build_model(spec, weights)
     with phases.measure("open images"):
-        data = open_data(settings.data, weights, settings.seed, progress, reading_of(settings))
+        data = open_data(settings.data, weights, settings.seed, progress, settings)
     timing = timing_of(settings, spec.input_size)
     if spec.origin:
         check_classifier(model, timing.example())
@@ -124,7 +118,7 @@ def open_data(
     weights: Weights,
     seed: int,
     progress: Progress = silent,
-    reading: Reading | None = None,
+    reading: RunSettings | None = None,
 ) -> Data:
     """Open the images that belong to weights.
 
@@ -145,7 +139,7 @@ def open_data(
         classes=weights.classes,
         num_classes=weights.num_classes,
         seed=seed,
-        reading=reading or Reading(),
+        reading=reading or RunSettings(),
         progress=progress,
     )
     check_classes(data, weights.classes, weights.num_classes)

@@ -29,11 +29,11 @@ from ptqbench.data.imagenet import open_imagenet
 from ptqbench.data.imagenet_synsets import imagenet_synsets
 from ptqbench.data.open import open_source
 from ptqbench.data.preprocessing import Preprocessing
-from ptqbench.data.reading import Reading
 from ptqbench.data.split import DataOptions
 from ptqbench.errors import UserError
 from ptqbench.models.import_torchvision import import_torchvision
 from ptqbench.settings.data_specifier import Source, check_source, read_source, resolved
+from ptqbench.settings.run_settings import RunSettings
 
 import_torchvision()
 from torchvision import datasets  # noqa: E402
@@ -161,7 +161,7 @@ def test_cifar10_is_calibrated_evenly(cifar: Cifar) -> None:
 
 def test_cifar10_takes_part_of_its_images(cifar: Cifar) -> None:
     source = f"cifar10:{cifar.root}"
-    data = opened(source, reading=Reading(limit=20, workers=1))
+    data = opened(source, reading=RunSettings(limit=20, workers=1))
     counts = np.bincount(all_of(data.evaluation)[1], minlength=10)
     assert data.evaluation.count == 20 and set(counts) == {2}
     assert any("sample of 20 of the 29 images" in note for note in data.notes)

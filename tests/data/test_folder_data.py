@@ -22,10 +22,10 @@ from ptqbench.data.image_set import UNLABELLED, Data, check_classes, check_disjo
 from ptqbench.data.picture_set import Pictures
 from ptqbench.data.picture_source import without_copies
 from ptqbench.data.preprocessing import Preprocessing
-from ptqbench.data.reading import Reading
 from ptqbench.data.sampling import held_out
 from ptqbench.data.split import DataOptions
 from ptqbench.errors import UserError
+from ptqbench.settings.run_settings import RunSettings
 
 SMALL = Preprocessing(8, 8)
 CLASSES = ("ant", "bee", "cat")
@@ -450,7 +450,7 @@ def test_images_that_nobody_divided_are_compared_once(tmp_path: Path, hashed: li
 
 def test_an_example_does_not_depend_on_the_first_picture(tmp_path: Path) -> None:
     fill(tmp_path, 10)
-    options = {"num_classes": 3, "reading": Reading(broken_share=0.5)}
+    options = {"num_classes": 3, "reading": RunSettings(broken_share=0.5)}
     data = opened(tmp_path, **options)
     first, second, *_ = data.evaluation.source.files  # type: ignore[attr-defined]
     first.path.write_bytes(b"")
@@ -470,7 +470,7 @@ def test_the_filters_of_the_host_are_unchanged_after_threads_decode(
 ) -> None:
     fill(tmp_path, 20)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 60)  # every picture is suspicious
-    data = opened(tmp_path, reading=Reading(workers=8))
+    data = opened(tmp_path, reading=RunSettings(workers=8))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         filters, before = warnings.filters, list(warnings.filters)

@@ -21,8 +21,8 @@ from ptqbench.data.picture_set import Pictures
 from ptqbench.data.picture_source import PictureSource
 from ptqbench.data.prefetch import AHEAD, batches_ahead
 from ptqbench.data.preprocessing import Preprocessing
-from ptqbench.data.reading import Reading
 from ptqbench.errors import UserError
+from ptqbench.settings.run_settings import RunSettings
 
 SMALL = Preprocessing(8, 8)
 
@@ -183,7 +183,7 @@ def opened(files: list[LabelledFile], **reading: object) -> Pictures:
         FileSource(files[0].path.parent, files),
         ("a", "b", "c"),
         SMALL,
-        reading=Reading(**reading),  # type: ignore[arg-type]
+        reading=RunSettings(**reading),  # type: ignore[arg-type]
     )
 
 
