@@ -52,7 +52,7 @@ def add_setting_options(parser: argparse.ArgumentParser, command: str) -> None:
             groups[option.group].add_argument(
                 option.flag,
                 action="append" if option.repeatable else "store",
-                type=argument_type(setting.type),
+                type=str if setting.type.check_exists else argument_type(setting.type),
                 metavar=option.metavar,
                 help=(option.help or setting.full_help).replace("%", "%%"),
             )
@@ -95,6 +95,8 @@ def load_settings(args: argparse.Namespace, models: Sequence[str] = ()) -> Setti
         option = setting.option(args.command.name)
         value = None if option is None else getattr(args, option.dest, None)
         if option is not None and value is not None:
+            if setting.type.check_exists is not None:
+                setting.type.check_exists(value, "")
             add(parse_table({setting.key: value}, Path(), option.flag), option.flag)
     if getattr(args, "cache_dir", None) is not None:
         # Through the environment it also reaches processes that generate images.

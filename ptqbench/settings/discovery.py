@@ -10,12 +10,10 @@ from typing import Any
 
 from ptqbench.core.paths import is_file
 from ptqbench.errors import UserError
-from ptqbench.settings.data_specifier import check_source
 from ptqbench.settings.layers import COMMAND_LINE, Layer, Settings
 from ptqbench.settings.model_catalog import ModelCatalog
 from ptqbench.settings.parsing import parse_table
 from ptqbench.settings.schema import SETTINGS
-from ptqbench.settings.weights_specifier import check_weights
 
 PYPROJECT = "pyproject.toml"
 SETTINGS_FILE = "ptqbench.toml"
@@ -201,8 +199,7 @@ def check_paths(settings: Settings) -> None:
         UserError: Weights that are not a file, or data that does not exist.
     """
     for layer in settings.layers:
-        weights, data = layer.get("weights"), layer.get("data")
-        if weights:
-            check_weights(weights.value, weights.origin)
-        if data:
-            check_source(data.value, data.origin)
+        for key in layer.values:
+            check_exists, value = SETTINGS[key].type.check_exists, layer.get(key)
+            if check_exists is not None and value is not None:
+                check_exists(value.value, value.origin)

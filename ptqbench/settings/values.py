@@ -30,11 +30,14 @@ class ValueType:
             paths start at the folder.
         schema: The JSON Schema of the value in a file.
         from_text: Converts an option's text into the value that a file would contain.
+        check_exists: Checks that the source that a text names exists; takes the text and who
+            set it, and raises UserError.
     """
 
     parse: Callable[[object, Path], object]
     schema: JsonSchema
     from_text: Callable[[str], object] = str
+    check_exists: Callable[[str, str], None] | None = None
 
     def check_text(self, text: str) -> object:
         """Return the value that an option's text stands for, unless it is wrong.
@@ -116,7 +119,9 @@ def _weights(value: object, folder: Path) -> str:
     return value if weights_specifier.is_source_name(value) else str(_path(value, folder))
 
 
-WEIGHTS = ValueType(_weights, {"type": "string", "minLength": 1})
+WEIGHTS = ValueType(
+    _weights, {"type": "string", "minLength": 1}, check_exists=weights_specifier.check_weights
+)
 """The name of a source of weights, or a path."""
 
 
@@ -130,7 +135,9 @@ def _data(value: object, folder: Path) -> str:
         raise ValueError(f"{data_specifier.ALLOWED}; {reason}") from None
 
 
-DATA = ValueType(_data, {"type": "string", "minLength": 1})
+DATA = ValueType(
+    _data, {"type": "string", "minLength": 1}, check_exists=data_specifier.check_source
+)
 """The name of a data set, or a path."""
 
 
