@@ -22,7 +22,7 @@ from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.phases import Phases
 from ptqbench.data.fixture.images import open_fixture
 from ptqbench.data.image_set import Data, example_image
-from ptqbench.evaluation.case import BATCH_SIZE
+from ptqbench.evaluation.subject import BATCH_SIZE
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES
 from ptqbench.weights.load import build_model, load_weights

@@ -32,7 +32,7 @@ from ptqbench.data.folder_layout import LabelledFile
 from ptqbench.data.picture_set import Pictures
 from ptqbench.data.prefetch import batches_ahead
 from ptqbench.data.preprocessing import Preprocessing
-from ptqbench.evaluation.case import BATCH_SIZE
+from ptqbench.evaluation.subject import BATCH_SIZE
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES
 from ptqbench.settings.run_settings import RunSettings

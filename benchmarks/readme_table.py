@@ -40,12 +40,13 @@ Json = Mapping[str, Any]
 def measure(model: str, backends: Sequence[str], path: Path) -> None:
     """Judge one model on all backends, and keep the result."""
     from ptqbench.core.atomic import write_text
-    from ptqbench.evaluation import run as validation
+    from ptqbench.evaluation.run import run_requests
     from ptqbench.reporting.json_report import to_json
     from ptqbench.reporting.progress_display import progress_display
+    from ptqbench.settings.requests import CaseRequest
 
     with progress_display() as progress:
-        report = validation.run([model], list(backends), progress=progress)
+        report = run_requests([CaseRequest(model, tuple(backends), "the table")], progress)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(to_json(report), path)
 

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from ptqbench.data.preprocessing import Preprocessing
     from ptqbench.errors import UserError
     from ptqbench.evaluation.result import CaseResult, Report
-    from ptqbench.gates.gate import GateResult, Verdict
+    from ptqbench.gates.gate import GateResult
+    from ptqbench.gates.verdict import Verdict
     from ptqbench.models.custom.registration import register_model
     from ptqbench.recipes import Recipe
     from ptqbench.settings.run_settings import RunSettings

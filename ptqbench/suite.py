@@ -11,19 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ptqbench.gates import GATES
-
-_ORDER = (
-    "fusion",
-    "conversion",
-    "accuracy",
-    "agreement",
-    "size",
-    "speedup",
-    "fidelity",
-    "saturation",
-)
-"""What is wrong with the structure is worth knowing before what comes of it."""
+from ptqbench.gates import gates_in_order
 
 _Check = Callable[[str], None]
 
@@ -37,12 +25,7 @@ def _test_of(gate: str) -> Callable[[_Check], None]:
     return test
 
 
-def _names() -> list[str]:
-    known = GATES.names()
-    return [n for n in _ORDER if n in known] + [n for n in known if n not in _ORDER]
-
-
-_TESTS = {f"test_{gate}": _test_of(gate) for gate in _names()}
+_TESTS = {f"test_{gate.name}": _test_of(gate.name) for gate in gates_in_order()}
 globals().update(_TESTS)
 
 

@@ -13,7 +13,8 @@ import torch
 
 import ptqbench.data.fixture.scenes  # loaded before the checkout's folder comes first on the path
 from ptqbench.evaluation.result import CaseResult, Report
-from ptqbench.gates.gate import GateResult, Verdict
+from ptqbench.gates.gate import GateResult
+from ptqbench.gates.verdict import Verdict
 from ptqbench.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent

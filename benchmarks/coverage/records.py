@@ -82,9 +82,11 @@ def judge_again(case: Json, thresholds: Thresholds, input_shape: list[int]) -> l
     evidence = Evidence(
         thresholds,
         case["instruction_set"],
-        accuracy=accuracy_of(case),
-        size=Size(*case["size"]),
-        speed=speed_of(case, input_shape),
+        {
+            "accuracy": accuracy_of(case),
+            "size": Size(*case["size"]),
+            "speed": speed_of(case, input_shape),
+        },
         kernels_for=tuple(case["kernels_for"]),
         missing={"speed": _untimed(case)},
     )

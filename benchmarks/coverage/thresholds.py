@@ -10,8 +10,8 @@ from benchmarks.coverage.keys import EAGER
 from benchmarks.coverage.records import JUDGED_AGAIN, accuracy_of, judge_again
 from ptqbench.gates import accuracy as accuracy_gate
 from ptqbench.gates import agreement as agreement_gate
-from ptqbench.gates.gate import Verdict
 from ptqbench.gates.soundness import is_guessing
+from ptqbench.gates.verdict import Verdict
 from ptqbench.measurement.accuracy import Accuracy
 from ptqbench.measurement.intervals import Estimate, noise_factor
 from ptqbench.recipes import Recipe

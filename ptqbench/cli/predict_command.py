@@ -21,13 +21,13 @@ def _predict(args: argparse.Namespace) -> int:
         reason = "is a folder" if is_dir(image) else "does not exist"
         raise UserError(f"Cannot read the image {image}: it {reason}. Name an image file.")
     request = one_request(load_settings(args, [args.model]), args.model)
-    from ptqbench.evaluation import run as evaluation
+    from ptqbench.evaluation.predict import predict
     from ptqbench.reporting import console
     from ptqbench.reporting.prediction_table import prediction_view
     from ptqbench.reporting.progress_display import progress_display
 
     with progress_display(lines=False) as progress:
-        prediction = evaluation.predict(image, request, progress)
+        prediction = predict(image, request, progress)
     console.show(prediction_view(prediction, image.name))
     return 0
 

@@ -37,14 +37,14 @@ def _run(args: argparse.Namespace) -> int:
 
     with ReplayProcess() as fresh:  # it imports torch while this process does
         from ptqbench.core.phases import Phases
-        from ptqbench.evaluation import run as evaluation
+        from ptqbench.evaluation.run import run_requests
         from ptqbench.reporting.progress_display import progress_display
 
         exempt_imports_from_collection()
         phases = Phases()
         phases.add("start and imports", time.perf_counter() - STARTED)
         with progress_display(lines=not args.quiet) as progress:
-            report = evaluation.run_requests(requests, progress, phases, fresh)
+            report = run_requests(requests, progress, phases, fresh)
     report = replace(report, phases=phases.records(), wall_seconds=time.perf_counter() - STARTED)
     return conclude(report, outputs, timings=args.timings, strict=is_strict(args, settings))
 

@@ -1,10 +1,10 @@
-"""Which backend is the fastest here for a model whose recipe recommends none."""
+"""The choice of a backend for a model whose recipe recommends none: the fastest here."""
 
 from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -15,26 +15,27 @@ from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.phases import Phases
 from ptqbench.errors import UserError
-from ptqbench.evaluation.case import Subject, build_int8
+from ptqbench.evaluation.case import build_int8
+from ptqbench.evaluation.subject import Subject
 from ptqbench.measurement.speed import pick_fastest
 from ptqbench.quantization.calibration import CalibrationCache
 
 ROUNDS = 15
-"""Calls of each candidate that are timed, in turn."""
-ALIKE = 0.02
-"""Shares of agreement that differ by no more say nothing on that many images."""
+"""Timed calls of each candidate, in turn."""
+TOLERANCE = 0.02
+"""Shares of agreement that differ by less cannot be told apart on that many images."""
 IMAGES = 200
-"""Evaluation images on which candidates have to agree with float32."""
+"""Evaluation images on which candidates are compared with float32."""
 
 
 @dataclass(frozen=True)
-class Tried:
-    """What was seen of a candidate.
+class Candidate:
+    """A backend that was tried.
 
     Attributes:
         backend: Its name.
         ms: Median time of a call.
-        agreement: Share of images on which it predicts what float32 does; None: not looked at.
+        agreement: Share of images on which it predicts what float32 does; None: not measured.
     """
 
     backend: str
@@ -44,31 +45,32 @@ class Tried:
 
 @dataclass(frozen=True)
 class Choice:
-    """The backend that is taken, and why.
+    """The backend that was selected, and why.
 
     Attributes:
         backend: Its name.
-        tried: All candidates, the fastest first.
-        images: On how many images agreement was looked at.
-        least: The agreement that was asked for.
-        impossible: Why a backend could not make an artifact at all, by its name.
+        candidates: All candidates, the fastest first.
+        images: Number of images that agreement was measured on.
+        required: The agreement that candidates have to reach.
+        impossible: Why a backend could not build an artifact at all, by its name.
     """
 
     backend: str
-    tried: tuple[Tried, ...]
+    candidates: tuple[Candidate, ...]
     images: int
-    least: float
+    required: float
     impossible: Mapping[str, str]
 
     def sentence(self, model: str) -> str:
-        """What a report says about it."""
+        """Describe the choice for a report."""
         texts = []
-        for each in self.tried:
-            share = "" if each.agreement is None else f", agreement {each.agreement:.1%}"
-            texts.append(f"{each.backend} {each.ms:.3g} ms{share}")
-        texts += [f"{name} not possible ({why})" for name, why in self.impossible.items()]
+        for candidate in self.candidates:
+            agreement = candidate.agreement
+            share = "" if agreement is None else f", agreement {agreement:.1%}"
+            texts.append(f"{candidate.backend} {candidate.ms:.3g} ms{share}")
+        texts += [f"{name} not possible ({reason})" for name, reason in self.impossible.items()]
         return (
-            f"{model}: its recipe recommends no backend, {self.backend} was taken, {self._rule}: "
+            f"{model}: its recipe recommends no backend; selected {self.backend}, {self._rule}: "
             f"{'; '.join(texts)}."
         )
 
@@ -76,10 +78,16 @@ class Choice:
     def _rule(self) -> str:
         if not self.images:
             return "the fastest here"
-        share = f"{100 * self.least:g}% of {self.images} images"
-        if any((each.agreement or 0.0) >= self.least for each in self.tried):
-            return f"the fastest here that agrees with float32 on at least {share}"
-        return f"the fastest of those nearest to float32, because none agrees on {share}"
+        share = f"{100 * self.required:g} %"
+        if any((each.agreement or 0.0) >= self.required for each in self.candidates):
+            return (
+                f"the fastest here that agrees with float32 on at least {share} of {self.images} "
+                "images"
+            )
+        return (
+            f"the fastest among the closest to float32 on {self.images} images; none reaches "
+            f"{share} agreement"
+        )
 
 
 def choose_backend(
@@ -87,86 +95,87 @@ def choose_backend(
     phases: Phases,
     calibrations: CalibrationCache | None = None,
     *,
-    agree: bool = True,
+    compare: bool = True,
 ) -> Choice:
-    """Make an artifact for every backend whose kernels are written for this CPU, and time them.
+    """Build an artifact for every backend whose kernels are written for this CPU, and time them.
 
     Args:
         subject: The model.
         phases: Where time is counted.
-        calibrations: Keeps the calibrated module for whoever builds the artifact anew.
-        agree: Whether artifacts have to agree with float32; not where the weights mean nothing.
+        calibrations: Keeps the calibrated module for building the artifact again.
+        compare: Whether artifacts are compared with float32; pointless for random weights.
 
     Raises:
-        UserError: No backend can make an artifact.
+        UserError: No backend can build an artifact.
     """
     with tempfile.TemporaryDirectory(prefix="ptqbench-") as folder:
-        made, impossible = _made(subject, Path(folder), phases, calibrations or CalibrationCache())
-        shares = _agreements(subject, made, phases) if agree else {}
+        artifacts, impossible = _build_all(
+            subject, Path(folder), phases, calibrations or CalibrationCache()
+        )
+        agreements, images = _agreements(subject, artifacts, phases) if compare else ({}, 0)
         with phases.measure("choose the backend", forward=True):
-            # Loaded anew: what has seen other shapes is slower (see `case.judge`).
-            models = {name: artifact.load() for name, artifact in made.items()}
-            timing = subject.timing
-            _, times = pick_fastest(models, timing.example(), threads=timing.threads, rounds=ROUNDS)
+            # Loaded anew: what has seen other shapes is slower (see `case.measure_speedup`).
+            models = {name: artifact.load() for name, artifact in artifacts.items()}
+            latency = subject.latency
+            _, times = pick_fastest(
+                models, latency.example(), threads=latency.threads, rounds=ROUNDS
+            )
             del models
-    tried = sorted((Tried(n, times[n], shares.get(n)) for n in made), key=lambda each: each.ms)
-    least = subject.asked.agreement
-    chosen = picked(tried, least)
-    images = min(IMAGES, subject.data.evaluation.count) if agree else 0
-    return Choice(chosen, tuple(tried), images, least, impossible)
+    candidates = [Candidate(name, times[name], agreements.get(name)) for name in artifacts]
+    candidates.sort(key=lambda candidate: candidate.ms)
+    required = subject.thresholds.agreement
+    backend = select(candidates, required)
+    return Choice(backend, tuple(candidates), images, required, impossible)
 
 
-def picked(tried: Sequence[Tried], least: float) -> str:
-    """The fastest that agrees often enough; if none does, the fastest of those that come nearest.
+def select(candidates: Sequence[Candidate], required: float) -> str:
+    """Select the fastest that agrees often enough, else the fastest of the closest ones.
 
     Args:
-        tried: The fastest first.
-        least: The least agreement; it counts for nothing where none was looked at.
+        candidates: The fastest first.
+        required: The agreement to reach; ignored if it was not measured.
     """
-    for each in tried:
-        if each.agreement is None or each.agreement >= least:
-            return each.backend
-    best = max(each.agreement or 0.0 for each in tried)
-    return next(e.backend for e in tried if (e.agreement or 0.0) >= best - ALIKE)
+    for candidate in candidates:
+        if candidate.agreement is None or candidate.agreement >= required:
+            return candidate.backend
+    best = max(candidate.agreement or 0.0 for candidate in candidates)
+    return next(c.backend for c in candidates if (c.agreement or 0.0) >= best - TOLERANCE)
 
 
-def candidates(subject: Subject) -> list[Backend]:
-    """Backends that can run here, those alone that are written for this CPU if there are any."""
+def usable_backends(subject: Subject) -> list[Backend]:
+    """Backends that can run here; if any of them is written for this CPU, only those."""
     usable = [backend for backend in BACKENDS if backend.refusal(subject.recipe) is None]
     return [backend for backend in usable if instruction_set() in backend.targets] or usable
 
 
-def noted(subject: Subject, sentence: str) -> Subject:
-    """A subject whose report has one more note."""
-    notes = subject.facts.get("notes")
-    before = notes if isinstance(notes, tuple) else ()
-    return replace(subject, facts={**subject.facts, "notes": (*before, sentence)})
-
-
-def _made(
+def _build_all(
     subject: Subject, folder: Path, phases: Phases, calibrations: CalibrationCache
 ) -> tuple[dict[str, Artifact], dict[str, str]]:
-    made: dict[str, Artifact] = {}
-    failed: dict[str, UserError] = {}
-    for backend in candidates(subject):
+    artifacts: dict[str, Artifact] = {}
+    errors: dict[str, UserError] = {}
+    for backend in usable_backends(subject):
         path = folder / f"{backend.name}.int8.pt"
         try:
-            made[backend.name] = build_int8(subject, backend, phases, path, calibrations)
+            artifacts[backend.name] = build_int8(subject, backend, phases, path, calibrations)
         except UserError as error:
-            failed[backend.name] = error
-    if not made:
-        raise next(iter(failed.values()), UserError("No backend can run on this machine."))
-    return made, {name: str(error).rstrip(".") for name, error in failed.items()}
+            errors[backend.name] = error
+    if not artifacts:
+        raise next(iter(errors.values()), UserError("No backend can run on this machine."))
+    return artifacts, {name: str(error).rstrip(".") for name, error in errors.items()}
 
 
-def _agreements(subject: Subject, made: Mapping[str, Artifact], phases: Phases) -> dict[str, float]:
+def _agreements(
+    subject: Subject, artifacts: Mapping[str, Artifact], phases: Phases
+) -> tuple[dict[str, float], int]:
+    """Agreement with float32 by backend, and the number of images that could be decoded."""
     images = subject.data.evaluation
-    count = min(IMAGES, images.count)
-    same = dict.fromkeys(made, 0)
+    same = dict.fromkeys(artifacts, 0)
+    seen = 0
     with phases.measure("choose the backend", forward=True), torch.inference_mode():
-        models = {name: artifact.load() for name, artifact in made.items()}
-        for pixels, _ in images.batches(0, count, 50):
+        models = {name: artifact.load() for name, artifact in artifacts.items()}
+        for pixels, _ in images.batches(0, min(IMAGES, images.count), 50):
+            seen += len(pixels)
             expected = subject.model(pixels).argmax(1)
             for name, model in models.items():
                 same[name] += int((model(pixels).argmax(1) == expected).sum())
-    return {name: number / count for name, number in same.items()}
+    return {name: number / seen for name, number in same.items()}, seen

@@ -1,183 +1,259 @@
-"""One case: build the int8 artifact, measure it against float32, put it through the gates."""
+"""The evaluation of a case: each measurement once, when a gate needs it."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend import Backend, Model
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.float_reference import TracedModel
-from ptqbench.backends.graph import Graph
 from ptqbench.backends.registry import BACKENDS
-from ptqbench.core.names import safe_file_name
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
-from ptqbench.data.image_set import Data, ImageSet, broken_in
+from ptqbench.core.registry import Registry
+from ptqbench.data.image_set import ImageSet, broken_in
 from ptqbench.evaluation.fields import broken_facts, facts_of, macs_facts, metrics_of
+from ptqbench.evaluation.float_reference import FloatReference
 from ptqbench.evaluation.result import CaseResult
-from ptqbench.gates import Evidence, evaluate, stopping_rule
-from ptqbench.measurement.accuracy import measure_accuracy
+from ptqbench.evaluation.subject import BATCH_SIZE, Subject
+from ptqbench.gates import Evidence, evaluate, gates_in_order
+from ptqbench.gates.gate import GATES
+from ptqbench.gates.stopping import stopping_rule
+from ptqbench.measurement.accuracy import Accuracy, measure_accuracy
 from ptqbench.measurement.artifact_inspection import (
-    IMAGES,
+    INSPECTIONS,
     ArtifactInspection,
     ArtifactProvenance,
-    InspectionResult,
 )
 from ptqbench.measurement.conversion import Promise
-from ptqbench.measurement.macs import CountedModel, Macs
 from ptqbench.measurement.replay import ReplayProcess
-from ptqbench.measurement.size import measure_size
-from ptqbench.measurement.speed import measure_speed, pick_fastest, that_run
+from ptqbench.measurement.size import Size, measure_size
+from ptqbench.measurement.speed import Speed, measure_speed
 from ptqbench.quantization.build_record import BuildRecord
 from ptqbench.quantization.calibration import CalibrationCache
-from ptqbench.quantization.completion import complete_recipe
 from ptqbench.recipes import CompletedRecipe, Recipe
-from ptqbench.settings.thresholds import Thresholds
+from ptqbench.settings.run_settings import RunSettings
 
-BATCH_SIZE = 50
-"""Images per forward pass in calibration and accuracy (docs/performance.md, Batch size)."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """At which input latency is measured.
-
-    Attributes:
-        input_shape: ``N×C×H×W``.
-        threads: Threads of both sides.
-        seed: Seed of the input and of the bootstrap.
-    """
-
-    input_shape: tuple[int, int, int, int]
-    threads: int
-    seed: int = 0
-
-    def example(self) -> Tensor:
-        """A random input of that shape, float32."""
-        generator = torch.Generator().manual_seed(self.seed)
-        return torch.randn(self.input_shape, generator=generator)
+Predictors = Callable[["CaseEvaluation"], tuple[Model, Model, ImageSet]]
+"""Supplies float32, int8 and the images that both predict."""
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A float32 model that is to be quantized, with everything that goes with it.
+class CaseEvaluation:
+    """All measurements of one int8 artifact against its float32 reference.
 
-    Attributes:
-        model: Float32 module in evaluation mode.
-        recipe: How it is quantized.
-        weights: Where its parameters come from: ``fixture``, ``probe``, a path, ``given``.
-        data: Calibration and evaluation images.
-        timing: At which input latency is measured.
-        folder: Where artifacts are written.
-        facts: What else the report shall tell.
-        thresholds: What the gates ask for; None: what the recipe promises.
-        completed: The recipe, completed from the model's graph; None: not yet.
-    """
-
-    model: nn.Module
-    recipe: Recipe
-    weights: str
-    data: Data
-    timing: Timing
-    folder: Path
-    facts: Mapping[str, object]
-    thresholds: Thresholds | None = None
-    completed: CompletedRecipe | None = None
-
-    def complete(self) -> CompletedRecipe:
-        """The recipe with everything that the model's graph determines.
-
-        Raises:
-            UserError: The model cannot be traced where its recipe needs that.
-        """
-        return self.completed or complete_recipe(self.recipe, self.model, self.timing.example())
-
-    @property
-    def asked(self) -> Thresholds:
-        """What the gates ask for."""
-        return self.thresholds or self.recipe.thresholds
-
-    def int8_path(self, backend: str) -> Path:
-        """Where the int8 artifact for a backend is written."""
-        return self.folder / f"{safe_file_name(self.recipe.model)}-{backend}.int8.pt"
-
-
-class FloatSide:
-    """The float32 side of a model's cases, made once for all backends.
+    Every door judges a case through this object, so that they cannot disagree. A measurement
+    is made once, when a gate needs it; one that cannot be made has a reason instead.
 
     Args:
-        subject: The model.
-        backend: Any backend of the runtime; float32 does not depend on the engine.
+        subject: The float32 model.
+        backend: What executes the artifact.
+        artifact: The int8 artifact; measurements load its file.
+        reference: The float32 side of the subject.
+        provenance: What is known about the artifact; by default what ptqbench knows of its own.
+        process: A process for the fidelity that was started before.
+        images: What the artifact is inspected with; by default the subject's.
+        predictors: What predicts the evaluation images; by default both loaded here.
+        measurements: Those that are made already, by name.
+        unmeasurable: Why a measurement must not be made here, by its name.
+        tolerant: Whether an error while inspecting is a reason why a measurement is missing.
+            Foreign files may contain anything; in an artifact of ptqbench's own it is a defect.
+        progress: Progress callback.
         phases: Where time is counted.
     """
 
-    def __init__(self, subject: Subject, backend: Backend, phases: Phases) -> None:
-        with phases.measure("lower float32"):
-            example = next(calibration_batches(subject.data, subject.recipe))[:1]
-            path = subject.folder / f"{safe_file_name(subject.recipe.model)}.float32.pt"
-            # Traced once: the file is made from it, and the graph read in it.
-            self._traced = TracedModel(subject.model, example)
-            self.artifact = backend.build_float(
-                self._traced.module, subject.recipe.model, example, path
-            )
-            self._lowerings = backend.float_lowerings(self.artifact)
-        self._subject = subject
-        self._phases = phases
-        self._counted = CountedModel(subject.model)
+    def __init__(
+        self,
+        subject: Subject,
+        backend: Backend,
+        artifact: Artifact,
+        reference: FloatReference,
+        *,
+        provenance: ArtifactProvenance | None = None,
+        process: ReplayProcess | None = None,
+        images: Tensor | None = None,
+        predictors: Predictors | None = None,
+        measurements: Mapping[str, object] | None = None,
+        unmeasurable: Mapping[str, str] | None = None,
+        tolerant: bool = False,
+        progress: Progress = silent,
+        phases: Phases | None = None,
+    ) -> None:
+        self.subject = subject
+        self.backend = backend
+        self.artifact = artifact
+        self.reference = reference
+        self.progress = progress
+        self.phases = phases or Phases()
+        self._provenance = provenance or own_provenance(subject, backend, artifact)
+        self._process = process
+        self._images = images
+        self._predictors = predictors or _loaded_predictors
+        self._tolerant = tolerant
+        self._measurements: dict[str, Any] = dict(measurements or {})
+        self._missing: dict[str, str] = dict(unmeasurable or {})
 
     @cached_property
-    def times_ms(self) -> dict[str, float]:
-        """Median time of a call in ms of each lowering, and of the module itself (``eager``)."""
-        timing = self._subject.timing
-        example = timing.example()
-        with self._phases.measure("choose the float32 lowering", forward=True):
-            candidates = that_run(self._lowerings, example)
-            candidates["eager"] = self._counted
-            _, times = pick_fastest(candidates, example, threads=timing.threads, rounds=5)
-        return times
+    def int8(self) -> Model:
+        """The artifact, loaded from its file."""
+        with self.phases.measure("load int8"):
+            return self.artifact.load()
 
     @cached_property
-    def graph(self) -> Graph:
-        """The float model's own graph, with module paths."""
-        with self._phases.measure("read the float graph"):
-            return self._traced.graph
+    def inspection(self) -> ArtifactInspection:
+        """What looks inside the artifact."""
+        images = self.subject.inspection_images() if self._images is None else self._images
+        graph = self.reference.graph
+        return ArtifactInspection(
+            self._provenance,
+            lambda images: self.int8(images),  # loaded when something has to be executed
+            graph,
+            images,
+            self._process,
+            self.phases,
+        )
 
-    @cached_property
-    def macs(self) -> Macs:
-        """Multiply-adds of one image at the input of the latency; warming up counted them."""
-        return self._counted.macs(self._subject.timing.example())
+    def measurement(self, name: str) -> Any:
+        """Return a measurement, made now if it is not made yet; None if it cannot be made."""
+        return self.evidence([name]).measurements.get(name)
 
-    @property
-    def lowering(self) -> str:
-        """Name of the fastest lowering; the module itself is not one that ships."""
-        return min(self._lowerings, key=lambda name: self.times_ms.get(name, math.inf))
+    def evidence(self, names: Iterable[str]) -> Evidence:
+        """Return what gates judge, with these measurements as far as they can be made.
 
-    @property
-    def fastest(self) -> Model:
-        """The fastest lowering, which int8 has to beat."""
-        return self._lowerings[self.lowering]
+        Args:
+            names: Of measurements.
+        """
+        names = tuple(dict.fromkeys(names))
+        pending = [n for n in names if n not in self._measurements and n not in self._missing]
+        for name in (name for name in MEASUREMENTS.names() if name in pending):
+            self._measurements[name] = MEASUREMENTS.get(name)(self)
+        if inspections := [name for name in INSPECTIONS if name in pending]:
+            self._inspect(inspections)
+        for name in pending:
+            if name not in self._measurements:
+                self._missing.setdefault(name, f"Nothing is registered that measures {name}.")
+        return Evidence(
+            self.subject.thresholds,
+            instruction_set(),
+            {name: self._measurements[name] for name in names if name in self._measurements},
+            {name: self._missing[name] for name in names if name in self._missing},
+            kernels_for=self.backend.targets,
+        )
 
-    @cached_property
-    def predicting(self) -> Model:
-        """The fastest lowering that can run the images, whose size is not that of the latency."""
-        image = inspection_images(self._subject)[:1]
-        able = that_run({self.lowering: self.fastest}, image)
-        return able.get(self.lowering, next(iter(self._lowerings.values())))
+    def judge(self, gates: Iterable[str] | None = None) -> CaseResult:
+        """Put the case through gates, with the measurements that they need.
+
+        Args:
+            gates: Names; by default all.
+        """
+        chosen = gates_in_order() if gates is None else [GATES.get(name) for name in gates]
+        if self._process is not None:
+            self._process.ready()  # else it takes time from what is timed
+        evidence = self.evidence(gate.measurement for gate in chosen)
+        with self.phases.measure("judge"):
+            results = evaluate(evidence, [gate.name for gate in chosen])
+        measurements = evidence.measurements
+        return CaseResult(
+            model=self.subject.recipe.model,
+            weights=self.subject.weights,
+            backend=self.backend.name,
+            data=self.subject.data.name,
+            recipe=self.artifact.info.recipe_hash,
+            metrics=metrics_of(*measurements.values()),
+            gates=results,
+            facts=self._facts(measurements),
+            evidence=evidence,
+        )
+
+    def _inspect(self, names: list[str]) -> None:
+        with self.phases.measure("look inside"):
+            result = self.inspection.measure(names, forgiving=self._tolerant)
+        self._measurements |= result.measurements
+        self._missing |= result.missing
+        conversion = self._measurements.get("conversion")
+        empty = conversion is not None and not (conversion.int8 or conversion.foreign)
+        # "Nothing is left to fuse" would be true of nothing.
+        if self._tolerant and empty and self._measurements.pop("fusion", None) is not None:
+            self._missing["fusion"] = NOTHING_INT8
+
+    def _facts(self, measurements: Mapping[str, Any]) -> dict[str, object]:
+        info = self.artifact.info
+        calibration = self.subject.data.calibration
+        facts: dict[str, object] = {
+            **self.subject.facts,
+            "engine": self.backend.engine,
+            "flow": info.flow,
+            "calibration_images": info.calibration_images,
+            **facts_of(*measurements.values()),
+            **broken_facts("calibration", broken_in(calibration)),
+        }
+        if "speed" in measurements:
+            reference = self.reference
+            facts |= macs_facts(reference.macs, measurements.get("conversion"))
+            facts["float32_lowering"] = reference.lowering
+            facts["float32_lowerings_ms"] = reference.times_ms
+        return facts
 
 
-def calibration_batches(data: Data, recipe: Recipe) -> Iterator[Tensor]:
-    """The images that the recipe calibrates with, in batches ``N×C×H×W`` float32."""
-    images: ImageSet = data.calibration
-    count = min(recipe.calibration_images, images.count)
-    return (pixels for pixels, _ in images.batches(0, count, BATCH_SIZE))
+NOTHING_INT8 = "The file has no int8 layer, so nothing can be fused in int8."
+
+Measure = Callable[[CaseEvaluation], object]
+
+MEASUREMENTS: Registry[Measure] = Registry("measurement")
+"""How each measurement that does not look inside the artifact is made, in that order."""
+
+
+def measure_predictions(case: CaseEvaluation) -> Accuracy:
+    """Measure accuracy on the evaluation images."""
+    float32, int8, images = case._predictors(case)
+    return measure_accuracy(
+        float32,
+        int8,
+        images,
+        batch_size=BATCH_SIZE,
+        stop_when=stopping_rule(case.subject.thresholds),
+        progress=case.progress,
+        phases=case.phases,
+    )
+
+
+def measure_speedup(case: CaseEvaluation) -> Speed:
+    """Measure the speedup over the fastest float32 lowering."""
+    fastest, times_ms = case.reference.fastest, case.reference.times_ms
+    with case.phases.measure("load int8"):
+        # Loaded anew: oneDNN keeps the primitives of the first input shape that a model sees
+        # and is much slower on every other one.
+        int8 = case.artifact.load()
+    latency, here = case.subject.latency, instruction_set()
+    thresholds = case.subject.thresholds.speedup
+    with case.phases.measure("speed pairs", forward=True):
+        return measure_speed(
+            fastest,
+            int8,
+            latency.example(),
+            threads=latency.threads,
+            threshold=thresholds.get(here) if here in case.backend.targets else None,
+            progress=case.progress,
+            float32_plain_ms=times_ms["eager"],
+        )
+
+
+def measure_files(case: CaseEvaluation) -> Size:
+    """Measure the sizes of both artifacts."""
+    return measure_size(case.reference.artifact.path, case.artifact.path)
+
+
+MEASUREMENTS.add("accuracy", measure_predictions)
+MEASUREMENTS.add("speed", measure_speedup)
+MEASUREMENTS.add("size", measure_files)
+
+
+def _loaded_predictors(case: CaseEvaluation) -> tuple[Model, Model, ImageSet]:
+    return case.reference.predictor, case.int8, case.subject.data.evaluation
 
 
 def build_int8(
@@ -197,136 +273,44 @@ def build_int8(
         calibrations: Shared by the subject's backends, so that those which can calibrate once.
 
     Raises:
-        UserError: The backend is missing or the recipe does not fit.
+        UserError: The backend is not available or the recipe does not fit.
     """
-    batches = calibration_batches(subject.data, subject.recipe)
     path = path or subject.int8_path(backend.name)
+    batches = subject.calibration_batches()
     return backend.build(subject.model, subject.complete(), batches, path, phases, calibrations)
 
 
-def judge(
-    subject: Subject,
-    backend: Backend,
-    artifact: Artifact,
-    float_side: FloatSide,
-    progress: Progress = silent,
-    phases: Phases | None = None,
-    looked: InspectionResult | None = None,
-    fresh: ReplayProcess | None = None,
+def unavailable_case(
+    recipe: Recipe, backend: Backend, reason: str, settings: RunSettings
 ) -> CaseResult:
-    """Measure an int8 artifact, loaded from its file, and put it through the gates.
+    """Build the result of a case that cannot run here: every gate is unverified, none is green.
 
     Args:
-        subject: The float32 model.
-        backend: What the artifact is for.
-        artifact: The int8 file.
-        float_side: Of the subject.
-        progress: Told how far the work is.
-        phases: Where time is counted.
-        looked: What inspecting it gave, if it was inspected already.
-        fresh: A process for the gate fidelity that was started before.
+        recipe: Of the model.
+        backend: The backend that is not available.
+        reason: Why.
+        settings: Weights, data and thresholds of the case.
     """
-    phases = phases or Phases()
-    if fresh is not None:
-        fresh.ready()
-    thresholds = subject.asked
-    here = instruction_set()
-    with phases.measure("load int8"):
-        int8 = artifact.load()
-    accuracy = measure_accuracy(
-        float_side.predicting,
-        int8,
-        subject.data.evaluation,
-        batch_size=BATCH_SIZE,
-        stop_when=stopping_rule(thresholds),
-        progress=progress,
-        phases=phases,
-    )
-    with phases.measure("load int8"):
-        # Loaded anew: oneDNN keeps the primitives of the first input shape that a model sees
-        # and is much slower on every other one.
-        timed = artifact.load()
-    with phases.measure("speed pairs", forward=True):
-        speed = measure_speed(
-            float_side.fastest,
-            timed,
-            subject.timing.example(),
-            threads=subject.timing.threads,
-            threshold=thresholds.speedup.get(here) if here in backend.targets else None,
-            progress=progress,
-            float32_plain_ms=float_side.times_ms["eager"],
-        )
-    size = measure_size(float_side.artifact.path, artifact.path)
-    if looked is None:
-        graph = float_side.graph
-        with phases.measure("look inside"):
-            made = made_by(subject, backend, artifact)
-            images = inspection_images(subject)
-            looked = ArtifactInspection(made, int8, graph, images, fresh, phases).measure()
+    weights = str(settings.of(recipe.model).weights)
+    thresholds = recipe.thresholds_for(weights).replaced(settings.thresholds)
     evidence = Evidence(
-        thresholds,
-        here,
-        accuracy=accuracy,
-        size=size,
-        speed=speed,
-        kernels_for=backend.targets,
-        missing=looked.missing,
-        **looked.measurements,
+        thresholds, instruction_set(), kernels_for=backend.targets, unavailable=reason
     )
-    with phases.measure("judge"):
-        gates = evaluate(evidence)
-    measured = (accuracy, size, speed)
-    return CaseResult(
-        model=subject.recipe.model,
-        weights=subject.weights,
-        backend=backend.name,
-        data=subject.data.name,
-        recipe=subject.recipe.hash,
-        metrics=metrics_of(*measured),
-        gates=gates,
-        facts={
-            **subject.facts,
-            "engine": artifact.info.engine,
-            "flow": artifact.info.flow,
-            "calibration_images": artifact.info.calibration_images,
-            **facts_of(*measured),
-            **macs_facts(float_side.macs, looked.measurements.get("conversion")),
-            **broken_facts("calibration", broken_in(subject.data.calibration)),
-            "float32_lowering": float_side.lowering,
-            "float32_lowerings_ms": float_side.times_ms,
-        },
-    )
-
-
-def unavailable(
-    recipe: Recipe, backend: Backend, reason: str, *, weights: str, data: str
-) -> CaseResult:
-    """The case of a backend that cannot run here: every gate is unverified, none is green."""
-    evidence = Evidence(recipe.thresholds_for(weights), instruction_set(), unavailable=reason)
     return CaseResult(
         model=recipe.model,
         weights=weights,
         backend=backend.name,
-        data=data,
+        data=settings.data,
         recipe=recipe.hash,
         metrics={},
         gates=evaluate(evidence),
         facts={"engine": backend.engine},
+        evidence=evidence,
     )
 
 
-def inspection_images(subject: Subject) -> Tensor:
-    """The few calibration images that artifacts are looked into with."""
-    return next(calibration_batches(subject.data, subject.recipe))[:IMAGES]
-
-
-def promise_of(recipe: CompletedRecipe) -> Promise:
-    """Return what the int8 artifact of a recipe must contain."""
-    return Promise(recipe.int8_modules, recipe.keep_float, recipe.recipe.per_channel)
-
-
-def made_by(subject: Subject, backend: Backend, artifact: Artifact) -> ArtifactProvenance:
-    """What is known about an artifact, for the gates that look inside."""
+def own_provenance(subject: Subject, backend: Backend, artifact: Artifact) -> ArtifactProvenance:
+    """Return what is known about an artifact that ptqbench has just built."""
     info = artifact.info
     return ArtifactProvenance(
         path=artifact.path,
@@ -335,3 +319,8 @@ def made_by(subject: Subject, backend: Backend, artifact: Artifact) -> ArtifactP
         record=None if info.build is None else BuildRecord.from_dict(info.build),
         promise=promise_of(subject.complete()),
     )
+
+
+def promise_of(recipe: CompletedRecipe) -> Promise:
+    """Return what the int8 artifact of a recipe must contain."""
+    return Promise(recipe.int8_modules, recipe.keep_float, recipe.recipe.per_channel)

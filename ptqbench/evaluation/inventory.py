@@ -8,10 +8,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ptqbench.evaluation.result import SCHEMA_VERSION, plain
+from ptqbench.evaluation.result import plain
 from ptqbench.recipes import Recipe
 from ptqbench.recipes.family import OTHER, family
 from ptqbench.settings.weights_specifier import FIXTURE, PROBE
+
+SCHEMA_VERSION = 1
+"""Version of the inventory as JSON; it changes when a field changes its meaning or goes away."""
 
 
 class _Model(Protocol):

@@ -1,15 +1,12 @@
-"""``ptqbench recipe``: everything of a model's recipe by name, measured where it was left open."""
+"""The proposal of a recipe: everything by name, with what was left open measured."""
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
-from torch import Tensor
 
 from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.process_state import process_unchanged
@@ -18,18 +15,20 @@ from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
 from ptqbench.core.version import package_version
-from ptqbench.data.image_set import UNLABELLED, Data
+from ptqbench.data.image_set import Data
+from ptqbench.data.preprocessing import Preprocessing
+from ptqbench.data.random_images import RandomImages
 from ptqbench.errors import UserError
 from ptqbench.evaluation.backend_choice import Choice, choose_backend
-from ptqbench.evaluation.case import FloatSide, Subject, build_int8
+from ptqbench.evaluation.case import build_int8
+from ptqbench.evaluation.float_reference import FloatReference
 from ptqbench.evaluation.machine import machine_facts
-from ptqbench.evaluation.subject import artifact_folder, open_subject, timing_of
+from ptqbench.evaluation.subject import Subject, artifact_folder, latency_input, open_subject
 from ptqbench.measurement.intervals import noise_factor
 from ptqbench.measurement.speed import Speed, measure_speed
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.meta_init import initialised
 from ptqbench.quantization.calibration import CalibrationCache
-from ptqbench.quantization.completion import complete_recipe
 from ptqbench.quantization.fx_tracing import check_classifier
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.recipe import MEASURED
@@ -41,39 +40,8 @@ from ptqbench.weights.load import build_model
 from ptqbench.weights.open_weights import open_weights
 
 MARGIN = 0.8
-"""Share of the speedup's lower limit that a printed threshold asks for."""
+"""Share of the speedup's lower limit that a proposed threshold requires."""
 _CLASSES = 10
-
-
-@dataclass(frozen=True)
-class Noise:
-    """Random images, for whoever wants to know how fast a model is and has no others.
-
-    Attributes:
-        side: Height and width.
-        seed: Of the pixels.
-    """
-
-    side: int
-    seed: int
-    name: str = "random images"
-    classes: tuple[str, ...] = ()
-    labelled: bool = False
-    count: int = 16
-    limit: int = 16
-
-    def batches(self, start: int, stop: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Normally distributed pixels ``N×3×H×W``, and labels that say nothing."""
-        for first in range(start, stop, batch_size):
-            number = min(batch_size, stop - first)
-            generator = torch.Generator().manual_seed(self.seed * 10_007 + first)
-            pixels = torch.randn(number, 3, self.side, self.side, generator=generator)
-            yield pixels, torch.full((number,), UNLABELLED)
-
-    def content_hashes(self, start: int, stop: int) -> Iterator[str]:
-        """Of the seed and the position, which are all that an image is made of."""
-        for index in range(start, stop):
-            yield hashlib.sha256(f"{self.seed} {index}".encode()).hexdigest()
 
 
 @process_unchanged()
@@ -85,17 +53,17 @@ def propose(
     keep_float: tuple[str, ...] | None = None,
     progress: Progress = silent,
 ) -> str:
-    """The complete recipe of a model, as a file.
+    """Write out the complete recipe of a model, as the text of a file.
 
-    What the recipe leaves open is found in the model; a backend that it does not recommend is
-    measured, and with it the speedup. Neither depends on the values of the parameters.
+    What the recipe leaves open is derived from the model. If it recommends no backend, the
+    backend and its speedup are measured; neither depends on the values of the parameters.
 
     Args:
-        request: The model, and the backends that come into question.
-        weights: Whether somebody named weights; else random parameters stand in.
-        images: Whether somebody named images; else agreement with float32 is not looked at.
-        keep_float: What stays float32 in place of what the recipe says.
-        progress: Told how far the work is.
+        request: The model, and the backends to choose from.
+        weights: Whether weights are set; else random parameters are used.
+        images: Whether images are set; else agreement with float32 is not measured.
+        keep_float: What stays float32, instead of what the recipe says.
+        progress: Progress callback.
 
     Raises:
         UserError: Weights or images cannot be read, or the model cannot be quantized.
@@ -111,47 +79,61 @@ def propose(
             subject = open_subject(recipe, settings, stack, progress, phases)
         else:
             subject = _without_images(recipe, settings, stack, weights)
-        found = subject.complete().written_out()
+        proposal = subject.complete().written_out()
         notes: dict[str, str] = {}
-        backend = _asked(request)
+        backend = _requested_backend(request)
         if recipe.backend == MEASURED:
             calibrations = CalibrationCache()
             if backend is None:
-                choice = choose_backend(subject, phases, calibrations, agree=images)
+                choice = choose_backend(subject, phases, calibrations, compare=images)
                 backend, notes["backend"] = choice.backend, _choice_note(choice)
             speed = _speed(subject, backend, phases, calibrations, progress)
             speedup, notes["speedup"] = _threshold(speed)
-            found = replace(found, thresholds=found.thresholds.replaced({"speedup": speedup}))
-        found = replace(found, backend=backend or recipe.backend)
-    return to_toml(found, _heading(found), notes)
+            thresholds = proposal.thresholds.replaced({"speedup": speedup})
+            proposal = replace(proposal, thresholds=thresholds)
+        proposal = replace(proposal, backend=backend or recipe.backend)
+    return to_toml(proposal, _heading(proposal), notes)
 
 
 def _without_images(
     recipe: Recipe, settings: RunSettings, stack: ExitStack, weights: bool
 ) -> Subject:
-    """A subject that shows what a model is made of and how fast it is, and no more."""
+    """A subject that shows a model's structure and speed, and no more."""
     spec = MODELS.get(recipe.model)
     if weights:
         loaded = open_weights(spec, settings.weights, settings.overrides)
         spec, model = spec.fitted(loaded.state), build_model(spec, loaded)
     else:
         model = initialised(spec.factory, spec.num_classes or _CLASSES).eval()
-    timing = timing_of(settings, spec.input_size)
+    latency = latency_input(settings, spec.input_size)
     if spec.origin:
-        check_classifier(model, timing.example())
-    completed = complete_recipe(recipe, model, timing.example())
+        check_classifier(model, latency.example())
     side = spec.input_size[1]
-    data = Data("random images", Noise(side, settings.seed), Noise(side, settings.seed + 1))
-    folder = artifact_folder(None, stack)
-    return Subject(model, recipe, "random", data, timing, folder, {}, completed=completed)
+    seed = settings.seed
+    return Subject(
+        model=model,
+        recipe=recipe,
+        weights="random",
+        preprocessing=Preprocessing(),
+        data=Data("random images", RandomImages(side, seed), RandomImages(side, seed + 1)),
+        latency=latency,
+        folder=artifact_folder(None, stack),
+        facts={},
+        thresholds=recipe.thresholds.replaced(settings.thresholds),
+        settings=settings,
+    )
 
 
-def _asked(request: CaseRequest) -> str | None:
-    """The one backend that somebody named; None: the recipe's, or the fastest."""
+def _requested_backend(request: CaseRequest) -> str | None:
+    """The one backend that is set; None: the recipe's, or the fastest.
+
+    Raises:
+        UserError: Several are set.
+    """
     if request.origin == RECIPE or MEASURED in request.backends:
         return None
-    known = {backend.name: backend.availability() for backend in BACKENDS}
-    names = chosen_backends(request.backends, request.origin, known)
+    availability = {backend.name: backend.availability() for backend in BACKENDS}
+    names = chosen_backends(request.backends, request.origin, availability)
     if len(names) > 1:
         raise UserError(
             f"{request.origin} names {', '.join(names)}, but a recipe recommends one backend. Name "
@@ -162,12 +144,12 @@ def _asked(request: CaseRequest) -> str | None:
 
 def _choice_note(choice: Choice) -> str:
     texts = [
-        f"{each.backend} {each.ms:.3g} ms"
-        + ("" if each.agreement is None else f" (agreement {each.agreement:.1%})")
-        for each in choice.tried
+        f"{candidate.backend} {candidate.ms:.3g} ms"
+        + ("" if candidate.agreement is None else f" (agreement {candidate.agreement:.1%})")
+        for candidate in choice.candidates
     ]
-    seen = f"on {choice.images} images" if choice.images else "not looked at without images"
-    return f"Measured on {_machine()}: {', '.join(texts)}; agreement with float32 {seen}."
+    images = f"on {choice.images} images" if choice.images else "not measured without images"
+    return f"Measured on {_machine()}: {', '.join(texts)}; agreement with float32 {images}."
 
 
 def _speed(
@@ -178,33 +160,33 @@ def _speed(
     progress: Progress,
 ) -> Speed:
     target = BACKENDS.get(backend)
-    float_side = FloatSide(subject, target, phases)
+    reference = FloatReference(subject, target, phases)
     int8 = build_int8(subject, target, phases, calibrations=calibrations).load()
-    timing = subject.timing
     return measure_speed(
-        float_side.fastest,
+        reference.fastest,
         int8,
-        timing.example(),
-        threads=timing.threads,
+        subject.latency.example(),
+        threads=subject.latency.threads,
         threshold=None,
         progress=progress,
     )
 
 
 def _threshold(speed: Speed) -> tuple[dict[str, float], str]:
-    """The speedup to ask for, and what is said about it."""
-    found, noise = speed.speedup, speed.noise
-    said = (
-        f"Measured on {_machine()}: {found.value:.2f} times as fast as float32 "
-        f"({found.low:.2f} to {found.high:.2f}; float32 against itself {noise.low:.2f} to "
-        f"{noise.high:.2f}) at {'×'.join(map(str, speed.input_shape))} on {speed.threads} threads."
+    """The speedup to require, and a note on how it was measured."""
+    speedup, noise = speed.speedup, speed.noise
+    shape = "×".join(map(str, speed.input_shape))
+    note = (
+        f"Measured on {_machine()}: {speedup.value:.2f} times as fast as float32 "
+        f"({speedup.low:.2f} to {speedup.high:.2f}; float32 against itself {noise.low:.2f} to "
+        f"{noise.high:.2f}) at {shape} on {speed.threads} threads."
     )
-    asked = math.floor(found.low / noise_factor(noise) * MARGIN * 10) / 10
-    if asked < 1:
-        return {}, f"{said} No speedup can be promised from that."
+    required = math.floor(speedup.low / noise_factor(noise) * MARGIN * 10) / 10
+    if required < 1:
+        return {}, f"{note} No speedup can be promised from that."
     return (
-        {instruction_set(): asked},
-        f"{said} Asked for is {MARGIN:.0%} of the lower limit, less what noise explains; other "
+        {instruction_set(): required},
+        f"{note} Required is {MARGIN:.0%} of the lower limit, less what noise explains; other "
         "instruction sets promise nothing until they are measured.",
     )
 

@@ -1,19 +1,24 @@
-"""The records that a run ends in, and what they mean for the exit code."""
+"""The result of a run: records that can be written, read back and judged again."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from ptqbench.core.names import printable
 from ptqbench.core.phases import Phase
 from ptqbench.core.version import package_version
-from ptqbench.gates.gate import GateResult, Verdict
+from ptqbench.errors import UserError
+from ptqbench.evaluation.evidence_codec import from_plain, to_plain
+from ptqbench.gates import Evidence, GateResult, evaluate
+from ptqbench.gates.verdict import Verdict, worst
+from ptqbench.settings.thresholds import Thresholds
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Version of the JSON result; it changes when a field changes its meaning or goes away."""
 
 METRICS = (
@@ -31,14 +36,6 @@ METRICS = (
     "speedup",
 )
 """Names of the metrics of a case; shares are fractions of 1."""
-
-SEVERITY = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.UNVERIFIED, Verdict.PASS)
-"""Verdicts from the one that matters most to the one that matters least."""
-
-
-def worst(verdicts: Iterable[Verdict]) -> Verdict:
-    """The verdict on a whole: its worst part; nothing at all is unverified, never a pass."""
-    return min(verdicts, key=SEVERITY.index, default=Verdict.UNVERIFIED)
 
 
 def plain(value: object) -> object:
@@ -75,18 +72,19 @@ def plain(value: object) -> object:
 
 @dataclass(frozen=True)
 class CaseResult:
-    """What was found out about one case.
+    """The result of one case.
 
     Attributes:
         model: Registered name of the model.
-        weights: Where its parameters came from: ``fixture`` or a path.
+        weights: Source of its parameters: ``fixture``, ``probe``, a path, …
         backend: What executed int8.
         data: The evaluation images: ``fixture`` or a path.
-        recipe: Hash of the recipe.
+        recipe: Hash of the recipe that the artifact was built with; empty if unknown.
         metrics: A number for each name in `METRICS`; None or missing: not measured.
         gates: The verdicts.
         facts: Circumstances: ``engine``, ``threads``, ``input_shape``, ``flow``, intervals, ...
-        phases: Where the time of this case went.
+        evidence: The measurements that the gates judged, raw samples included; None if the case
+            was never measured.
     """
 
     model: str
@@ -97,28 +95,58 @@ class CaseResult:
     metrics: Mapping[str, float | None]
     gates: tuple[GateResult, ...]
     facts: Mapping[str, object] = field(default_factory=dict)
-    phases: tuple[Phase, ...] = ()
+    evidence: Evidence | None = None
 
     @property
     def verdict(self) -> Verdict:
         """The worst verdict of the gates."""
         return worst(gate.verdict for gate in self.gates)
 
+    def judged_by(self, thresholds: Thresholds) -> CaseResult:
+        """Return the case judged by other thresholds, from the same measurements.
+
+        Raises:
+            ValueError: The case has no evidence.
+        """
+        if self.evidence is None:
+            raise ValueError(f"{self.model} on {self.backend} has no measurements to judge.")
+        evidence = replace(self.evidence, thresholds=thresholds)
+        gates = evaluate(evidence, [gate.name for gate in self.gates])
+        return replace(self, gates=gates, evidence=evidence)
+
     def to_dict(self) -> dict[str, object]:
-        """The case as JSON says it; every metric is there, None where it was not measured."""
+        """Return the case as JSON values; a metric that was not measured is None."""
         names = [*METRICS, *(name for name in self.metrics if name not in METRICS)]
         return {
-            "model": plain(self.model),
+            "model": self.model,
             "weights": plain(self.weights),
-            "backend": plain(self.backend),
+            "backend": self.backend,
             "data": plain(self.data),
-            "recipe": plain(self.recipe),
+            "recipe": self.recipe,
             "verdict": self.verdict.value,
-            "metrics": {printable(name): plain(self.metrics.get(name)) for name in names},
+            "metrics": {name: plain(self.metrics.get(name)) for name in names},
             "gates": [_gate(gate) for gate in self.gates],
             "facts": plain(self.facts),
-            "phases": [_phase(phase) for phase in self.phases],
+            "evidence": None if self.evidence is None else plain(to_plain(self.evidence)),
         }
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> CaseResult:
+        """Restore a case; the inverse of `to_dict`.
+
+        Facts are as JSON has them: lists instead of tuples, None instead of infinities.
+
+        Raises:
+            KeyError, TypeError, ValueError: It is not such content.
+        """
+        metrics = content["metrics"].items()
+        evidence = content["evidence"]
+        return cls(
+            **{n: content[n] for n in ("model", "weights", "backend", "data", "recipe", "facts")},
+            metrics={name: value for name, value in metrics if value is not None},
+            gates=tuple(_gate_result(gate) for gate in content["gates"]),
+            evidence=None if evidence is None else from_plain(evidence),
+        )
 
 
 @dataclass(frozen=True)
@@ -163,6 +191,35 @@ class Report:
         if self.verdict is Verdict.FAIL:
             return 1
         return 3 if strict and self.verdict is not Verdict.PASS else 0
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Report:
+        """Restore a report; the inverse of `to_dict`.
+
+        Raises:
+            UserError: It is not a result of ptqbench, or of another schema version.
+        """
+        version = content.get("schema_version") if isinstance(content, Mapping) else None
+        if version != SCHEMA_VERSION:
+            described = "not a result of ptqbench" if version is None else f"version {version}"
+            raise UserError(
+                f"The result cannot be read: it is {described}, but this ptqbench "
+                f"({package_version()}) reads version {SCHEMA_VERSION}. Measure again."
+            )
+        try:
+            return cls(
+                machine=dict(content["machine"]),
+                cases=tuple(CaseResult.from_dict(case) for case in content["cases"]),
+                settings=dict(content["settings"]),
+                phases=tuple(Phase(**phase) for phase in content["phases"]),
+                wall_seconds=content["wall_seconds"],
+                notes=tuple(content["notes"]),
+                ptqbench_version=content["ptqbench_version"],
+            )
+        except Exception as error:  # a converter has many ways to refuse a damaged file
+            raise UserError(
+                f"The result cannot be read: {type(error).__name__}: {error}. Measure again."
+            ) from None
 
     def to_dict(self) -> dict[str, object]:
         """The report as JSON says it; ``result.schema.json`` describes it."""
@@ -211,6 +268,17 @@ def _gate(gate: GateResult) -> dict[str, object]:
         "detail": plain(gate.detail),
         "criterion": gate.criterion,
     }
+
+
+def _gate_result(content: Mapping[str, Any]) -> GateResult:
+    interval = content["interval"]
+    limits = None if interval is None else (_limit(interval[0], -1), _limit(interval[1], 1))
+    return GateResult(**{**content, "verdict": Verdict(content["verdict"]), "interval": limits})
+
+
+def _limit(value: float | None, side: int) -> float:
+    """A limit of an interval; one without a number is unbounded."""
+    return side * math.inf if value is None else value
 
 
 def _phase(phase: Phase) -> dict[str, object]:

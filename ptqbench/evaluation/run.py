@@ -1,27 +1,25 @@
-"""Run named models through build, measurement and gates; look at one picture."""
+"""The run: named models through build, measurement and gates."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ptqbench.backends.backend import Backend
 from ptqbench.backends.process_state import process_unchanged
-from ptqbench.backends.registry import BACKENDS, recommended
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, prefixed, silent
-from ptqbench.data.decode import load_image
 from ptqbench.errors import UserError
-from ptqbench.evaluation.backend_choice import choose_backend, noted
-from ptqbench.evaluation.case import FloatSide, build_int8, judge, unavailable
+from ptqbench.evaluation.backend_choice import choose_backend
+from ptqbench.evaluation.case import CaseEvaluation, build_int8, unavailable_case
+from ptqbench.evaluation.float_reference import FloatReference
 from ptqbench.evaluation.machine import machine_facts
-from ptqbench.evaluation.result import CaseResult, Prediction, Report
+from ptqbench.evaluation.result import CaseResult, Report
 from ptqbench.evaluation.subject import open_subject, shown_settings
 from ptqbench.measurement.replay import ReplayProcess
 from ptqbench.models.catalog import MODELS
@@ -32,9 +30,6 @@ from ptqbench.settings.requests import CaseRequest, chosen_backends
 from ptqbench.settings.run_settings import RunSettings
 from ptqbench.settings.weights_specifier import is_source_name
 from ptqbench.weights.load import check_published
-from ptqbench.weights.open_weights import open_weights
-
-__all__ = ["RunSettings", "predict", "run", "run_requests"]
 
 
 def run(
@@ -146,7 +141,7 @@ def _run_model(
     phases: Phases,
     spare: list[ReplayProcess],
 ) -> list[CaseResult]:
-    """All cases of one model; the float32 side is made once for all of them.
+    """All cases of one model; the float32 side is shared by all of them.
 
     Without backends there is one case, for the one that is the fastest here.
     """
@@ -154,79 +149,34 @@ def _run_model(
     calibrations = CalibrationCache() if len(backends) != 1 else None
     with ExitStack() as stack:
         subject = None
-        float_side = None
+        reference = None
         if not backends:
             subject = open_subject(recipe, settings, stack, progress, phases)
             choice = choose_backend(subject, phases, calibrations)
-            subject = noted(subject, choice.sentence(recipe.model))
+            subject = subject.with_note(choice.sentence(recipe.model))
             backends = [BACKENDS.get(choice.backend)]
         for backend in backends:
             if reason := backend.refusal(recipe):
-                cases.append(
-                    unavailable(
-                        recipe, backend, reason, weights=str(settings.weights), data=settings.data
-                    )
-                )
+                cases.append(unavailable_case(recipe, backend, reason, settings))
                 continue
-            with spare.pop() if spare else ReplayProcess() as fresh:
+            with spare.pop() if spare else ReplayProcess() as process:
                 if subject is None:
                     subject = open_subject(recipe, settings, stack, progress, phases)
-                if float_side is None:
-                    float_side = FloatSide(subject, backend, phases)
-                told = prefixed(progress, f"{recipe.model} on {backend.name}")
-                told("quantize", 0, 0)
+                if reference is None:
+                    reference = FloatReference(subject, backend, phases)
+                report = prefixed(progress, f"{recipe.model} on {backend.name}")
+                report("quantize", 0, 0)
                 artifact = build_int8(subject, backend, phases, calibrations=calibrations)
-                case = judge(subject, backend, artifact, float_side, told, phases, fresh=fresh)
-                told(case.verdict.value, 1, 1)
+                evaluation = CaseEvaluation(
+                    subject,
+                    backend,
+                    artifact,
+                    reference,
+                    process=process,
+                    progress=report,
+                    phases=phases,
+                )
+                case = evaluation.judge()
+                report(case.verdict.value, 1, 1)
                 cases.append(case)
     return cases
-
-
-def predict(image: Path, request: CaseRequest, progress: Progress = silent) -> Prediction:
-    """What float32 and int8 see in one picture: the five most likely classes of each.
-
-    Args:
-        image: The picture.
-        request: Model, weights, and the images that set the ranges. Of several backends one is
-            taken: the recipe's recommendation if it is among them, else the first that can be
-            used here.
-        progress: Told how far the work is.
-
-    Raises:
-        UserError: Unknown names, a picture that cannot be read, a backend that cannot run
-            here, or weights and data that do not fit.
-    """
-    recipe = RECIPES.get(request.model)
-    settings = request.settings.of(request.model)
-    target = _one_backend(recipe, request)
-    picture = load_image(image)
-    if reason := target.refusal(recipe):
-        raise UserError(f"The backend {target.name} cannot be used here: {reason}.")
-    with ExitStack() as stack:
-        subject = open_subject(recipe, settings, stack, progress, Phases())
-        loaded = open_weights(MODELS.get(request.model), settings.weights, settings.overrides)
-        pixels = loaded.preprocessing.normalise(loaded.preprocessing.pixels(picture)[None])
-        int8 = build_int8(subject, target, Phases()).load()
-        labels = subject.data.evaluation.classes
-        with torch.inference_mode():
-            seen = [_top5(run(pixels)[0], labels) for run in (subject.model, int8)]
-    float32, quantized = seen
-    return Prediction(request.model, loaded.source, target.name, float32, quantized, loaded.notes)
-
-
-def _one_backend(recipe: Recipe, request: CaseRequest) -> Backend:
-    """One of the backends that are asked for; it may be one that cannot be used here."""
-    known = {backend.name: backend.refusal(recipe) for backend in BACKENDS}
-    if MEASURED in request.backends:  # for one picture, that would take too long
-        return BACKENDS.get(recommended(recipe))
-    names = chosen_backends(request.backends, request.origin, known)
-    usable = [name for name in names if known[name] is None] or names
-    return BACKENDS.get(recipe.backend if recipe.backend in usable else usable[0])
-
-
-def _top5(logits: Tensor, classes: Sequence[str]) -> tuple[tuple[str, float], ...]:
-    found = logits.softmax(0).topk(min(5, len(classes)))
-    return tuple(
-        (classes[int(label)], float(share))
-        for share, label in zip(found.values, found.indices, strict=True)
-    )

@@ -1,45 +1,27 @@
-"""Gates: a measurement against a threshold gives a verdict. Importing registers them all."""
+"""Gates: a measurement against a threshold gives a verdict. Importing registers them all.
+
+A gate is a module of this package that registers itself; nothing else has to name it.
+"""
 
 from __future__ import annotations
 
-from ptqbench.gates import (  # isort: skip  (the order of registration is that of the report)
-    fusion,
-    conversion,
-    accuracy,
-    agreement,
-    size,
-    speedup,
-    fidelity,
-    saturation,
-)
-from ptqbench.gates.gate import (
-    GATES,
-    Evidence,
-    Gate,
-    GateResult,
-    Verdict,
-    decide,
-    evaluate,
-)
-from ptqbench.gates.stopping import stopping_rule
-from ptqbench.settings.thresholds import Thresholds
+import importlib
+import pkgutil
+
+from ptqbench.gates.gate import GATES, Evidence, Gate, GateResult, evaluate, gates_in_order
+from ptqbench.gates.verdict import SEVERITY, Verdict, worst
 
 __all__ = [
     "GATES",
+    "SEVERITY",
     "Evidence",
     "Gate",
     "GateResult",
-    "Thresholds",
     "Verdict",
-    "accuracy",
-    "agreement",
-    "conversion",
-    "decide",
     "evaluate",
-    "fidelity",
-    "fusion",
-    "saturation",
-    "size",
-    "speedup",
-    "stopping_rule",
+    "gates_in_order",
+    "worst",
 ]
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ptqbench.gates.conditions import Condition, judged_by, worst
-from ptqbench.gates.gate import Evidence, GateResult, Verdict, gate, unverified
+from ptqbench.gates.gate import Evidence, GateResult, gate, unverified
 from ptqbench.gates.soundness import constant_reason, guessing_reason, missing_classes_reason
+from ptqbench.gates.verdict import Verdict
 from ptqbench.measurement.intervals import Estimate, proportion
 
 if TYPE_CHECKING:
@@ -87,7 +88,24 @@ def _mapped(estimate: Estimate, factor: float, offset: float = 0) -> Estimate:
     return Estimate(value, low, high, estimate.n)
 
 
-@gate(NAME, needs="accuracy")
+@gate(
+    NAME,
+    summary="Does int8 keep enough of float32's accuracy, by the policy in force?",
+    order=30,
+    measurement="accuracy",
+    thresholds=(
+        "accuracy",
+        "accuracy_points",
+        "reference_top1",
+        "top5",
+    ),
+    units={
+        "accuracy": "share",
+        "accuracy_points": "points",
+        "reference_top1": "share",
+        "top5": "share",
+    },
+)
 def accuracy_gate(evidence: Evidence, accuracy: Accuracy) -> GateResult:
     """Judge int8's top-1 by the policy in force, and top-5 if it has a threshold."""
     reason = _why_not(accuracy)

@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ptqbench.gates.conditions import Condition, judged_by, worst
-from ptqbench.gates.gate import Evidence, GateResult, Verdict, gate, unverified
+from ptqbench.gates.gate import Evidence, GateResult, gate, unverified
 from ptqbench.gates.soundness import constant_reason
+from ptqbench.gates.verdict import Verdict
 from ptqbench.measurement.intervals import proportion
 
 if TYPE_CHECKING:
@@ -64,7 +65,17 @@ def conditions(
     return tuple(demands)
 
 
-@gate(NAME, needs="accuracy")
+@gate(
+    NAME,
+    summary="Does int8 predict what float32 predicts, right or wrong?",
+    order=40,
+    measurement="accuracy",
+    thresholds=(
+        "agreement",
+        "sqnr_db",
+    ),
+    units={"agreement": "share", "sqnr_db": "decibels"},
+)
 def agreement_gate(evidence: Evidence, accuracy: Accuracy) -> GateResult:
     """Judge how often both predict the same class, and SQNR if it has a threshold."""
     demands = conditions(accuracy, evidence.thresholds)

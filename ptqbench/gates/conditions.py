@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ptqbench.gates.gate import GateResult, Verdict, decide
+from ptqbench.gates.gate import GateResult, decide
+from ptqbench.gates.verdict import SEVERITY, Verdict
 from ptqbench.measurement.intervals import Estimate
-
-_SEVERITY = (Verdict.FAIL, Verdict.INCONCLUSIVE, Verdict.UNVERIFIED, Verdict.PASS)
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class Condition:
 
 def worst(conditions: Sequence[Condition]) -> Condition:
     """Find the condition that decides: the first of those with the worst verdict."""
-    return min(conditions, key=lambda condition: _SEVERITY.index(condition.verdict))
+    return min(conditions, key=lambda condition: SEVERITY.index(condition.verdict))
 
 
 def judged_by(name: str, conditions: Sequence[Condition], detail: str) -> GateResult:

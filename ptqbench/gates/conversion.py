@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ptqbench.core.names import first_few
-from ptqbench.gates.gate import Evidence, GateResult, Verdict, gate
+from ptqbench.gates.gate import Evidence, GateResult, gate
+from ptqbench.gates.verdict import Verdict
 
 if TYPE_CHECKING:
     from ptqbench.measurement.conversion import Conversion
@@ -14,7 +15,13 @@ if TYPE_CHECKING:
 NAME = "conversion"
 
 
-@gate(NAME, needs="conversion")
+@gate(
+    NAME,
+    summary="Is everything int8 that should be, with nothing left over from the conversion?",
+    order=20,
+    measurement="conversion",
+    units={"conversion": "count"},
+)
 def conversion_gate(evidence: Evidence, conversion: Conversion) -> GateResult:
     """Judge the int8 layers of the artifact by count and by name."""
     problems = list(_problems(conversion))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ptqbench.gates.gate import Evidence, GateResult, Verdict, gate
+from ptqbench.gates.gate import Evidence, GateResult, gate
+from ptqbench.gates.verdict import Verdict
 
 if TYPE_CHECKING:
     from ptqbench.measurement.fidelity import Fidelity
@@ -12,7 +13,13 @@ if TYPE_CHECKING:
 NAME = "fidelity"
 
 
-@gate(NAME, needs="fidelity")
+@gate(
+    NAME,
+    summary="Does the file, loaded by a fresh process, give bit for bit what was measured?",
+    order=70,
+    measurement="fidelity",
+    units={"fidelity": "share"},
+)
 def fidelity_gate(evidence: Evidence, fidelity: Fidelity) -> GateResult:
     """Judge the share of images whose logits a fresh process reproduces bit for bit."""
     problem = _problem(fidelity)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ptqbench.core.names import first_few
-from ptqbench.gates.gate import Evidence, GateResult, Verdict, gate
+from ptqbench.gates.gate import Evidence, GateResult, gate
+from ptqbench.gates.verdict import Verdict
 
 if TYPE_CHECKING:
     from ptqbench.measurement.bn_folding import Folding
@@ -17,7 +18,13 @@ TOLERANCE = 1e-3
 fusing in training mode or in front of a residual addition more than 1e-2."""
 
 
-@gate(NAME, needs="fusion")
+@gate(
+    NAME,
+    summary="Is everything fused that should be, nothing that should not, and correctly?",
+    order=10,
+    measurement="fusion",
+    units={"fusion": "count"},
+)
 def fusion_gate(evidence: Evidence, fusion: Fusion) -> GateResult:
     """Judge how many groups of the float model are one operator, and rightly so."""
     problems = list(fusion.problems)

@@ -1,40 +1,22 @@
-"""What every gate shares: evidence in, a verdict with its numbers out."""
+"""A gate as a record: what it needs, what it requires, and a pure function to a verdict."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from functools import wraps
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from ptqbench.core.registry import Registry
+from ptqbench.gates.verdict import Verdict
 from ptqbench.settings.thresholds import Thresholds
 
 if TYPE_CHECKING:
-    from ptqbench.measurement.accuracy import Accuracy
-    from ptqbench.measurement.conversion import Conversion
-    from ptqbench.measurement.fidelity import Fidelity
-    from ptqbench.measurement.fusion import Fusion
     from ptqbench.measurement.intervals import Estimate
-    from ptqbench.measurement.saturation import Saturation
-    from ptqbench.measurement.size import Size
-    from ptqbench.measurement.speed import Speed
 
 M = TypeVar("M")
 
-
-class Verdict(StrEnum):
-    """What a gate says.
-
-    ``INCONCLUSIVE``: the interval straddles the threshold after the bounded top-up.
-    ``UNVERIFIED``: it could not be measured here. Neither is ever shown as green.
-    """
-
-    PASS = "pass"
-    FAIL = "fail"
-    INCONCLUSIVE = "inconclusive"
-    UNVERIFIED = "unverified"
+Unit = Literal["share", "points", "decibels", "bytes", "ratio", "count"]
+"""Unit of an observed number: a fraction of 1, percentage points, dB, bytes, times, a number."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +25,14 @@ class GateResult:
 
     Attributes:
         name: Name of the gate.
-        verdict: What it says.
+        verdict: The verdict.
         observed: The measured number, if there is one.
-        threshold: What ``observed`` was held against, if there is one.
+        threshold: What ``observed`` was compared with, if there is such a number.
         interval: 95 % interval of ``observed``, if it is an estimate.
         n: Sample size, if there is one.
-        detail: A sentence or two: what was found, and where to look if it is not a pass.
-        criterion: Name of the threshold that ``threshold`` is, where the gate knows several:
-            the one that decided.
+        detail: A sentence or two: what was observed, and where to look if it is not a pass.
+        criterion: Name of the threshold that ``threshold`` is, for gates with several: the one
+            that decided.
     """
 
     name: str
@@ -64,96 +46,124 @@ class GateResult:
 
     @property
     def quantity(self) -> str:
-        """What ``observed`` is: the criterion, or what the gate is called."""
+        """What ``observed`` is: the criterion, or the name of the gate."""
         return self.criterion or self.name
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """Everything that was measured about a case; a gate looks at its part.
+    """Everything that was measured about a case; a gate reads its part.
 
     Attributes:
-        thresholds: What is asked for.
+        thresholds: What is required.
         instruction_set: Instruction set of this CPU, a key of ``thresholds.speedup``.
-        accuracy: Paired accuracy, or None if it was not measured.
-        size: Sizes of the artifacts, or None if they were not measured.
-        speed: Speedup, or None if it was not measured.
-        fusion: What was found about fusion, or None if it was not looked at.
-        conversion: What was found about conversion, likewise.
-        fidelity: What a fresh process made of the file, likewise.
-        saturation: The int8 layers against exact arithmetic, likewise.
+        measurements: Results by the names that gates need them under.
+        missing: Why a measurement is missing, a sentence by its name.
         kernels_for: Instruction sets that the backend's kernels are written for; empty: any.
         unavailable: Why nothing could be measured; every gate is then unverified.
-        missing: Why a measurement is None, by the name of its field.
     """
 
     thresholds: Thresholds
     instruction_set: str
-    accuracy: Accuracy | None = None
-    size: Size | None = None
-    speed: Speed | None = None
-    fusion: Fusion | None = None
-    conversion: Conversion | None = None
-    fidelity: Fidelity | None = None
-    saturation: Saturation | None = None
+    measurements: Mapping[str, Any] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
     kernels_for: tuple[str, ...] = ()
     unavailable: str | None = None
-    missing: Mapping[str, str] = field(default_factory=dict)
 
 
-Gate = Callable[[Evidence], GateResult]
+@dataclass(frozen=True)
+class Gate:
+    """A release gate.
+
+    Attributes:
+        name: Its name, in reports, settings and tests.
+        summary: The question that it answers.
+        order: Its place in reports; what is wrong with the structure comes before its effects.
+        measurement: Name of the measurement that it needs.
+        thresholds: Names of the thresholds that it requires, as in the settings.
+        units: Unit of what it observes, by the name of the quantity.
+        judge: Verdict on the measurement, a pure function.
+    """
+
+    name: str
+    summary: str
+    order: int
+    measurement: str
+    thresholds: tuple[str, ...]
+    units: Mapping[str, Unit]
+    judge: Callable[[Evidence, Any], GateResult]
+
+    def __call__(self, evidence: Evidence) -> GateResult:
+        """Judge the evidence; unverified if the measurement that the gate needs is missing."""
+        if evidence.unavailable is not None:
+            return unverified(self.name, evidence.unavailable)
+        measurement = evidence.measurements.get(self.measurement)
+        if measurement is None:
+            default = f"The {self.measurement} was not measured."
+            return unverified(self.name, evidence.missing.get(self.measurement, default))
+        return self.judge(evidence, measurement)
+
+
 GATES: Registry[Gate] = Registry("gate")
 
 
-def gate(name: str, *, needs: str) -> Callable[[Callable[[Evidence, M], GateResult]], Gate]:
-    """Register a function as the gate ``name``.
-
-    The function receives the evidence and the measurement that it needs. It is not
-    called where that measurement is missing: the gate is then unverified.
+def gate(
+    name: str,
+    *,
+    summary: str,
+    order: int,
+    measurement: str,
+    units: Mapping[str, Unit],
+    thresholds: tuple[str, ...] = (),
+) -> Callable[[Callable[[Evidence, M], GateResult]], Gate]:
+    """Register a function from evidence and a measurement to a result as a gate.
 
     Args:
         name: Name of the gate.
-        needs: Field of ``Evidence`` that the gate judges.
+        summary: The question that it answers.
+        order: Its place in reports.
+        measurement: Name of the measurement that it needs.
+        units: Unit of what it observes, by the name of the quantity.
+        thresholds: Names of the thresholds that it requires.
 
     Raises:
-        ValueError: The name is taken, or ``Evidence`` has no such field.
+        ValueError: The name is taken.
     """
-    if needs not in Evidence.__dataclass_fields__:
-        raise ValueError(f"The gate {name!r} needs {needs!r}, which evidence does not have.")
 
     def register(judge: Callable[[Evidence, M], GateResult]) -> Gate:
-        @wraps(judge)
-        def guarded(evidence: Evidence) -> GateResult:
-            if evidence.unavailable is not None:
-                return unverified(name, evidence.unavailable)
-            measured: M | None = getattr(evidence, needs)
-            if measured is None:
-                return unverified(
-                    name, evidence.missing.get(needs, f"The {needs} was not measured.")
-                )
-            return judge(evidence, measured)
-
-        return GATES.add(name, guarded)
+        record = Gate(name, summary, order, measurement, thresholds, dict(units), judge)
+        return GATES.add(name, record)
 
     return register
 
 
+def gates_in_order() -> list[Gate]:
+    """All registered gates in the order of reports."""
+    return sorted(GATES, key=lambda gate: gate.order)
+
+
+def unit_of(quantity: str) -> Unit:
+    """Unit of the quantity that a result observes; a plain number if no gate knows it."""
+    units = (gate.units[quantity] for gate in GATES if quantity in gate.units)
+    return next(units, "count")
+
+
 def evaluate(evidence: Evidence, names: Iterable[str] | None = None) -> tuple[GateResult, ...]:
-    """Put the evidence through gates, in the order of their registration.
+    """Put the evidence through gates.
 
     Args:
         evidence: What was measured.
-        names: Gates to ask, by name; by default all.
+        names: Gates by name, in the order of the results; by default all, in their own.
 
     Raises:
         UnknownNameError: There is no gate of such a name.
     """
-    chosen = GATES.names() if names is None else list(names)
-    return tuple(GATES.get(name)(evidence) for name in chosen)
+    gates = gates_in_order() if names is None else [GATES.get(name) for name in names]
+    return tuple(gate(evidence) for gate in gates)
 
 
 def decide(estimate: Estimate, threshold: float) -> Verdict:
-    """Hold an estimate, of which more is better, against a threshold.
+    """Compare an estimate, of which more is better, with a threshold.
 
     Pass if all of the interval is at or above the threshold, fail if all of it is below,
     else inconclusive. A limit that is not a number never passes.
@@ -168,7 +178,7 @@ def decide(estimate: Estimate, threshold: float) -> Verdict:
 def judged(
     name: str, verdict: Verdict, estimate: Estimate, threshold: float, detail: str
 ) -> GateResult:
-    """The result of a gate that held an estimate against a threshold."""
+    """Build the result of a gate that compared an estimate with a threshold."""
     return GateResult(
         name=name,
         verdict=verdict,
@@ -186,7 +196,7 @@ def unverified(
     estimate: Estimate | None = None,
     threshold: float | None = None,
 ) -> GateResult:
-    """The result of a gate that could not be verified, with what was observed anyway."""
+    """Build the result of a gate that could not be verified, with what was observed anyway."""
     return GateResult(
         name=name,
         verdict=Verdict.UNVERIFIED,

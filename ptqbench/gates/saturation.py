@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ptqbench.core.names import first_few
-from ptqbench.gates.gate import Evidence, GateResult, Verdict, gate
+from ptqbench.gates.gate import Evidence, GateResult, gate
+from ptqbench.gates.verdict import Verdict
 
 if TYPE_CHECKING:
     from ptqbench.measurement.saturation import Saturation
@@ -14,7 +15,13 @@ NAME = "saturation"
 _WAYS_OUT = "Use 7-bit per-channel weights (−64…63) or 7-bit activations (reduce_range)."
 
 
-@gate(NAME, needs="saturation")
+@gate(
+    NAME,
+    summary="Do the int8 kernels compute what integer arithmetic gives, or do they saturate?",
+    order=80,
+    measurement="saturation",
+    units={"saturation": "share"},
+)
 def saturation_gate(evidence: Evidence, saturation: Saturation) -> GateResult:
     """Judge the share of outputs of int8 layers that equal exact integer arithmetic."""
     total = saturation.outputs

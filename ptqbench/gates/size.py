@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ptqbench.gates.gate import Evidence, GateResult, Verdict, gate
+from ptqbench.gates.gate import Evidence, GateResult, gate
+from ptqbench.gates.verdict import Verdict
 
 if TYPE_CHECKING:
     from ptqbench.measurement.size import Size
@@ -12,7 +13,17 @@ if TYPE_CHECKING:
 NAME = "size"
 
 
-@gate(NAME, needs="size")
+@gate(
+    NAME,
+    summary="Is the int8 artifact small enough, compared with float32 and for the device?",
+    order=50,
+    measurement="size",
+    thresholds=(
+        "size_ratio",
+        "max_bytes",
+    ),
+    units={"size": "ratio", "size_ratio": "ratio", "max_bytes": "bytes"},
+)
 def size_gate(evidence: Evidence, size: Size) -> GateResult:
     """Judge the ratio to float32, and the bytes where there is a budget; both are exact.
 

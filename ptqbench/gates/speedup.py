@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ptqbench.gates.gate import Evidence, GateResult, Verdict, decide, gate, judged, unverified
+from ptqbench.gates.gate import Evidence, GateResult, decide, gate, judged, unverified
+from ptqbench.gates.verdict import Verdict
 from ptqbench.measurement.intervals import noise_factor
 from ptqbench.settings.thresholds import INSTRUCTION_SETS
 
@@ -14,7 +15,14 @@ if TYPE_CHECKING:
 NAME = "speedup"
 
 
-@gate(NAME, needs="speed")
+@gate(
+    NAME,
+    summary="Is int8 fast enough on this CPU?",
+    order=60,
+    measurement="speed",
+    thresholds=("speedup",),
+    units={"speedup": "ratio"},
+)
 def speedup_gate(evidence: Evidence, speed: Speed) -> GateResult:
     """Judge the speedup against the threshold of this CPU's instruction set.
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from ptqbench.gates import accuracy as accuracy_gate
 from ptqbench.gates import agreement as agreement_gate
 from ptqbench.gates.conditions import worst
-from ptqbench.gates.gate import Verdict
 from ptqbench.gates.soundness import is_guessing, predicts_one_class
+from ptqbench.gates.verdict import Verdict
 
 if TYPE_CHECKING:
     from ptqbench.measurement.accuracy import Accuracy

@@ -7,14 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
 from ptqbench.evaluation.result import CaseResult
-from ptqbench.gates.gate import GateResult
+from ptqbench.gates import GateResult
+from ptqbench.gates.gate import unit_of
 from ptqbench.settings.data_specifier import CIFAR10, IMAGENET
 
 MISSING = "–"
-_SHARES = ("accuracy", "reference_top1", "top5", "agreement")
-"""Gates and criteria with a fraction of 1."""
-_RATIOS = ("size", "size_ratio", "speedup")
-"""Gates and criteria with a ratio."""
 
 
 def number(value: object) -> float | None:
@@ -87,26 +84,32 @@ def gate_number(quantity: str, value: float) -> str:
         quantity: What it is: ``GateResult.quantity``.
         value: The number.
     """
-    if quantity in _SHARES:
-        return percent(value, unit=" %")
-    if quantity == "accuracy_points":
-        return f"{value:+.2f} points"
-    if quantity == "sqnr_db":
-        return decibel(value)
-    if quantity == "max_bytes":
-        return f"{value:,.0f} bytes"
-    return times(value) if quantity in _RATIOS else f"{value:.4g}"
+    match unit_of(quantity):
+        case "share":
+            return percent(value, unit=" %")
+        case "points":
+            return f"{value:+.2f} points"
+        case "decibels":
+            return decibel(value)
+        case "bytes":
+            return f"{value:,.0f} bytes"
+        case "ratio":
+            return times(value)
+        case _:
+            return f"{value:.4g}"
 
 
 def gate_interval(quantity: str, interval: tuple[float, float]) -> str:
     """Format the interval of a gate's observed number, in the same unit."""
-    if quantity in _SHARES:
-        return f"{percent(interval[0])}–{percent(interval[1])}"
-    if quantity == "accuracy_points":
-        return f"{interval[0]:+.2f} to {interval[1]:+.2f}"
-    if quantity == "sqnr_db":
-        return span(interval, 1)
-    return span(interval)
+    match unit_of(quantity):
+        case "share":
+            return f"{percent(interval[0])}–{percent(interval[1])}"
+        case "points":
+            return f"{interval[0]:+.2f} to {interval[1]:+.2f}"
+        case "decibels":
+            return span(interval, 1)
+        case _:
+            return span(interval)
 
 
 def gate_needs(quantity: str, threshold: float) -> str:

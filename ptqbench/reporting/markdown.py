@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from ptqbench.core.names import printable
-from ptqbench.evaluation.result import SEVERITY, CaseResult
-from ptqbench.gates.gate import Verdict
+from ptqbench.evaluation.result import CaseResult
+from ptqbench.gates.verdict import SEVERITY, Verdict
 from ptqbench.reporting.case_notes import case_notes
 from ptqbench.reporting.format import (
     arrow,

@@ -8,8 +8,9 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ptqbench.evaluation.result import SEVERITY, CaseResult, Report
-from ptqbench.gates.gate import GateResult, Verdict
+from ptqbench.evaluation.result import CaseResult, Report
+from ptqbench.gates.gate import GateResult
+from ptqbench.gates.verdict import SEVERITY, Verdict
 from ptqbench.reporting.case_notes import case_notes
 from ptqbench.reporting.console import PIPE_WIDTH
 from ptqbench.reporting.format import (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from rich.text import Text
 
-from ptqbench.evaluation.result import SEVERITY, CaseResult
-from ptqbench.gates.gate import Verdict
+from ptqbench.evaluation.result import CaseResult
+from ptqbench.gates.verdict import SEVERITY, Verdict
 from ptqbench.reporting.format import (
     MISSING,
     arrow,

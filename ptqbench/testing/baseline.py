@@ -16,7 +16,7 @@ from typing import Literal
 from ptqbench.core.atomic import atomic_path
 from ptqbench.core.paths import exists
 from ptqbench.errors import UserError
-from ptqbench.gates.gate import Verdict
+from ptqbench.gates.verdict import Verdict
 
 SCHEMA_VERSION = 1
 """Version of the files; it changes when a number changes its meaning."""

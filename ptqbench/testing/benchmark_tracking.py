@@ -214,7 +214,7 @@ def ptqbench_latency(
 def _settle(message: str, state: State) -> NoReturn:
     """End a test that could not be measured, as the profile wants it."""
     __tracebackhide__ = True
-    from ptqbench.gates.gate import Verdict
+    from ptqbench.gates.verdict import Verdict
     from ptqbench.testing.outcomes import settle
 
     settle(message, Verdict.UNVERIFIED, state.profile)

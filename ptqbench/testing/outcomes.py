@@ -11,13 +11,14 @@ from filelock import FileLock
 
 from ptqbench.core.names import safe_file_name
 from ptqbench.errors import UserError
-from ptqbench.evaluation.result import CaseResult, plain, worst
-from ptqbench.gates.gate import GateResult, Verdict, unverified
+from ptqbench.evaluation.result import CaseResult, plain
+from ptqbench.gates.gate import GateResult, unverified
+from ptqbench.gates.verdict import Verdict, worst
 from ptqbench.recipes import RECIPES
 from ptqbench.reporting.report_files import write_reports as write_files
 from ptqbench.settings.requests import CaseRequest
 from ptqbench.testing import baseline
-from ptqbench.testing.records import from_dict, report_of, sentence
+from ptqbench.testing.records import report_of, sentence
 from ptqbench.testing.session_state import State
 
 
@@ -120,7 +121,7 @@ def send(state: State) -> dict[str, Any]:
 
 def receive(state: State, sent: Mapping[str, Any]) -> None:
     """Take over what a worker has handed over."""
-    state.records += [from_dict(content) for content in sent["records"]]
+    state.records += [CaseResult.from_dict(content) for content in sent["records"]]
     state.machine = state.machine or sent["machine"]
     state.notes += sent["notes"]
     state.collected = state.collected or sent["collected"]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from typing import Any
 
-from ptqbench.evaluation.result import SEVERITY, CaseResult, Report
-from ptqbench.gates import GATES
-from ptqbench.gates.gate import GateResult, Verdict
+from ptqbench.evaluation.result import CaseResult, Report
+from ptqbench.gates import Evidence, gates_in_order
+from ptqbench.gates.gate import GateResult
+from ptqbench.gates.verdict import SEVERITY, Verdict
 from ptqbench.reporting.format import count, gate_interval, gate_needs, gate_number, pair
 
 _Key = tuple[str, str, str, str]
@@ -32,8 +32,19 @@ def merge(cases: Iterable[CaseResult]) -> tuple[CaseResult, ...]:
             metrics={**before.metrics, **case.metrics},
             facts={**before.facts, **case.facts},
             gates=_worse(before.gates, case.gates),
+            evidence=_united(before.evidence, case.evidence),
         )
     return tuple(together.values())
+
+
+def _united(before: Evidence | None, after: Evidence | None) -> Evidence | None:
+    """All measurements; the thresholds are those of the test that comes first."""
+    if before is None or after is None:
+        return before or after
+    measurements = {**before.measurements, **after.measurements}
+    missing = {**before.missing, **after.missing}
+    missing = {name: reason for name, reason in missing.items() if name not in measurements}
+    return replace(before, measurements=measurements, missing=missing)
 
 
 def _worse(before: tuple[GateResult, ...], after: tuple[GateResult, ...]) -> tuple[GateResult, ...]:
@@ -65,25 +76,10 @@ def _not_asked(cases: Iterable[CaseResult]) -> list[str]:
     missing: dict[tuple[str, ...], list[str]] = {}
     for case in cases:
         asked = {gate.name for gate in case.gates}
-        left = tuple(name for name in GATES.names() if name not in asked)
+        left = tuple(gate.name for gate in gates_in_order() if gate.name not in asked)
         if left:
             missing.setdefault(left, []).append(f"{case.model} on {case.backend}")
     return [f"Not asked: {', '.join(left)} of {'; '.join(of)}." for left, of in missing.items()]
-
-
-def from_dict(content: Mapping[str, Any]) -> CaseResult:
-    """A case as a worker sent it: the inverse of `CaseResult.to_dict`."""
-    gates = []
-    for gate in content["gates"]:
-        interval = gate["interval"]
-        limits = None if interval is None else (interval[0], interval[1])
-        verdict = Verdict(gate["verdict"])
-        gates.append(GateResult(**{**gate, "verdict": verdict, "interval": limits}))
-    names = ("model", "weights", "backend", "data", "recipe", "facts")
-    metrics = {name: value for name, value in content["metrics"].items() if value is not None}
-    return CaseResult(
-        **{name: content[name] for name in names}, metrics=metrics, gates=tuple(gates)
-    )
 
 
 def sentence(case: CaseResult, gate: GateResult, origin: str = "") -> str:

@@ -25,7 +25,8 @@ from ptqbench.core.process import Terminated
 from ptqbench.errors import UnknownNameError
 from ptqbench.evaluation import inventory
 from ptqbench.evaluation.result import CaseResult, Prediction, Report
-from ptqbench.gates.gate import GateResult, Verdict
+from ptqbench.gates.gate import GateResult
+from ptqbench.gates.verdict import Verdict
 from ptqbench.recipes import RECIPES
 from ptqbench.reporting import progress_display as progress
 from ptqbench.reporting.json_report import schema

@@ -12,7 +12,8 @@ import pytest
 
 from ptqbench.cli.report_output import conclude
 from ptqbench.evaluation.result import CaseResult, Report
-from ptqbench.gates.gate import GateResult, Verdict
+from ptqbench.gates.gate import GateResult
+from ptqbench.gates.verdict import Verdict
 
 BROKEN_NAME = os.fsdecode(b"caf\xe9.jpg")
 

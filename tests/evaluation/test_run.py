@@ -13,27 +13,33 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from helpers.runs import run_models
 from PIL import Image
 from torch import Tensor, nn
 
 from ptqbench.backends.artifact import Artifact
-from ptqbench.backends.backend import Backend
 from ptqbench.backends.float_reference import read_float_graph
 from ptqbench.backends.registry import BACKENDS
-from ptqbench.core.package_data import SHIPPED
+from ptqbench.backends.torch_engines.engine import TorchBackend
 from ptqbench.core.phases import Phases
 from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.data.image_set import Data
+from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
 from ptqbench.evaluation import case as case_module
-from ptqbench.evaluation import run as validation
-from ptqbench.evaluation.case import FloatSide, Subject, Timing, judge
+from ptqbench.evaluation import run as run_module
+from ptqbench.evaluation import subject as subject_module
+from ptqbench.evaluation.case import CaseEvaluation
+from ptqbench.evaluation.float_reference import FloatReference
+from ptqbench.evaluation.predict import _backend, predict
 from ptqbench.evaluation.result import METRICS, Report
-from ptqbench.gates import GATES
+from ptqbench.evaluation.run import run_requests
+from ptqbench.evaluation.subject import LatencyInput, Subject
+from ptqbench.gates import gates_in_order
 from ptqbench.measurement.macs import count_macs
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.custom.registration import open_recipe
-from ptqbench.recipes import RECIPES
+from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.reporting.json_report import schema
 from ptqbench.settings.requests import CaseRequest
 from ptqbench.settings.run_settings import RunSettings
@@ -55,9 +61,9 @@ class Run:
         self.folder = folder
         self.floats: list[str] = []
         self.phases = Phases()
-        build_float = Backend.build_float
+        build_float = TorchBackend.build_float
 
-        def spy(backend: Backend, *given: Any) -> Artifact:
+        def spy(backend: TorchBackend, *given: Any) -> Artifact:
             self.floats.append(backend.name)
             return build_float(backend, *given)
 
@@ -69,9 +75,9 @@ class Run:
             artifacts=str(folder / "kept"),
         )
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(Backend, "build_float", spy)
+            patch.setattr(TorchBackend, "build_float", spy)
             models = [user_case.model]
-            self.report: Report = validation.run(models, CHOSEN, settings, phases=self.phases)
+            self.report: Report = run_models(models, CHOSEN, settings, self.phases)
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +131,7 @@ def test_circumstances_are_told(done: Run, user_case: UserCase) -> None:
         assert case.weights == str(user_case.weights)
         assert case.data == str(user_case.data)
         assert case.recipe == RECIPES.get(user_case.model).hash
-        assert [gate.name for gate in case.gates] == GATES.names()
+        assert [gate.name for gate in case.gates] == [gate.name for gate in gates_in_order()]
         assert case.facts["engine"] == BACKENDS.get(case.backend).engine
         assert case.facts["input_shape"] == (1, 3, 64, 64)
         assert case.facts["threads"] == 1
@@ -166,11 +172,11 @@ def test_artifacts_that_are_not_kept_go_away(
         seen.append([path.name for path in subject.folder.iterdir()])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(validation, "build_int8", stop)
+    monkeypatch.setattr(run_module, "build_int8", stop)
     settings = RunSettings(data=str(user_case.data), weights=str(user_case.weights))
     with pytest.raises(KeyboardInterrupt):
-        validation.run([user_case.model], AVAILABLE[:1], settings)
-    assert seen == [[f"{user_case.model}.float32.pt"]]
+        run_models([user_case.model], AVAILABLE[:1], settings)
+    assert seen == [[]]  # the folder was there
     assert list(tmp_path.iterdir()) == []
 
 
@@ -187,7 +193,7 @@ def test_predict_against_the_model_itself(
     Image.fromarray(pixels.round().to(torch.uint8).numpy()).save(path)
     options = {"weights": str(user_case.weights), "data": str(user_case.data)}
     request = CaseRequest(user_case.model, (AVAILABLE[0],), "--backend", RunSettings(**options))
-    found = validation.predict(path, request)
+    found = predict(path, request)
     assert found.backend == AVAILABLE[0]
     with torch.inference_mode():
         shares = workshop.model(user_case.model)(images)[0].softmax(0)
@@ -237,24 +243,40 @@ class Streamed:
 def test_memory_does_not_grow_with_the_images(
     workshop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(case_module, "BATCH_SIZE", 4)
+    for module in (case_module, subject_module):
+        monkeypatch.setattr(module, "BATCH_SIZE", 4)
     model = workshop.model("squeezenet1_1")
     backend = BACKENDS.get(AVAILABLE[0])
     artifact = workshop.built("squeezenet1_1", backend.name).artifact
     most = []
     for count in (12, 120):
         data = Data("streamed", Streamed(count, seed=1), Streamed(count, seed=1000))
-        timing = Timing((1, 3, 32, 32), threads=1)
         recipe = workshop.recipe("squeezenet1_1")
-        subject = Subject(model, recipe, "given", data, timing, tmp_path, {})
-        batches = list(map(len, case_module.calibration_batches(data, recipe)))
-        assert sum(batches) == count
-        float_side = Ready(model, next(data.calibration.batches(0, 1, 1))[0])
-        result = judge(subject, backend, artifact, float_side)
+        subject = subject_of(model, recipe, data, LatencyInput((1, 3, 32, 32), 1), tmp_path)
+        assert sum(map(len, subject.calibration_batches())) == count
+        reference = Ready(model, next(data.calibration.batches(0, 1, 1))[0])
+        result = CaseEvaluation(subject, backend, artifact, reference).judge()
         assert result.facts["evaluation_images"] == count
         most.append((data.calibration.most, data.evaluation.most))
     assert most[0] == most[1]
     assert max(most[1]) <= 3
+
+
+def subject_of(
+    model: nn.Module, recipe: Recipe, data: Data, latency: LatencyInput, folder: Path
+) -> Subject:
+    return Subject(
+        model=model,
+        recipe=recipe,
+        weights="module",
+        preprocessing=Preprocessing(),
+        data=data,
+        latency=latency,
+        folder=folder,
+        facts={},
+        thresholds=recipe.thresholds,
+        settings=RunSettings(),
+    )
 
 
 class Ready:
@@ -263,7 +285,7 @@ class Ready:
     lowering = "frozen"
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
-        self.fastest = self.predicting = model
+        self.fastest = self.predictor = model
         self.graph = read_float_graph(model, example)
         self.times_ms = {"frozen": 1.0, "eager": 1.0}
         self.macs = count_macs(model, example)
@@ -276,55 +298,34 @@ def test_a_lowering_that_cannot_run_the_images_does_not_judge_them(tmp_path: Pat
     model = nn.Sequential(pooled, nn.Linear(288, 16)).eval()
     images = Streamed(8, seed=1)
     pixels, _ = next(images.batches(0, 8, 8))
-    recipe = open_recipe("small")
-    timing = Timing((1, 3, 12, 12), threads=1)
-    data = Data("few", images, images)
-    subject = Subject(model, recipe, "given", data, timing, tmp_path, {})
-    side = FloatSide(subject, BACKENDS.get(AVAILABLE[0]), Phases())
+    recipe, latency = open_recipe("small"), LatencyInput((1, 3, 12, 12), threads=1)
+    subject = subject_of(model, recipe, Data("few", images, images), latency, tmp_path)
+    side = FloatReference(subject, BACKENDS.get(AVAILABLE[0]), Phases())
     side.times_ms = {"optimized": 1.0, "frozen": 2.0, "eager": 3.0}
     assert side.lowering == "optimized"
-    side.fastest(timing.example())
+    side.fastest(latency.example())
     with pytest.raises(RuntimeError, match="not divisible"):
         side.fastest(pixels)
-    assert torch.allclose(side.predicting(pixels), model(pixels), atol=1e-5)
+    assert torch.allclose(side.predictor(pixels), model(pixels), atol=1e-5)
 
 
 # Mistakes
 
 
-def test_one_weights_file_is_for_one_model(user_case: UserCase) -> None:
-    settings = RunSettings(weights=str(user_case.weights))
-    with pytest.raises(UserError, match="belongs to one model, but 2 are named"):
-        validation.run(["resnet18", "squeezenet1_1"], None, settings)
-    with pytest.raises(UserError, match="belongs to one model, but 6 are named"):
-        validation.run([], None, settings)
-
-
 @pytest.mark.parametrize(
-    ("models", "backends", "words"),
+    ("model", "backends", "words"),
     [
-        (["resnet81"], None, "Unknown model 'resnet81'. Did you mean resnet18"),
-        (["resnet18"], ["x68"], "Unknown backend 'x68'. Did you mean x86"),
-        (["mobile*", "nosuch*"], None, "Unknown model"),
+        ("resnet81", ("x86",), "Unknown recipe 'resnet81'. Did you mean resnet18"),
+        ("resnet18", ("x68",), "Unknown backend 'x68'. Did you mean x86"),
     ],
 )
 def test_names_are_checked_before_anything_is_read(
-    monkeypatch: pytest.MonkeyPatch, models: list[str], backends: list[str] | None, words: str
+    monkeypatch: pytest.MonkeyPatch, model: str, backends: tuple[str, ...], words: str
 ) -> None:
-    monkeypatch.setattr(validation, "open_subject", None)
+    monkeypatch.setattr(run_module, "open_subject", None)
     with pytest.raises(UserError) as caught:
-        validation.run(models, backends)
+        run_requests([CaseRequest("resnet18", ("x86",), "a"), CaseRequest(model, backends, "b")])
     assert words in str(caught.value)
-
-
-def test_wildcards_and_recommended_backends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["none"])
-    report = validation.run(["mobilenet_*"])
-    assert [(case.model, case.backend) for case in report.cases] == [
-        (name, RECIPES.get(name).backend) for name in MODELS.match("mobilenet_*")
-    ]
-    everything = validation.run()
-    assert [case.model for case in everything.cases] == list(SHIPPED)
 
 
 def test_requests_keep_their_own_settings_and_the_report_tells_them_apart(
@@ -336,17 +337,17 @@ def test_requests_keep_their_own_settings_and_the_report_tells_them_apart(
         CaseRequest("resnet18", ("x86", "onednn"), "a file", RunSettings(**shared, seed=3)),
         CaseRequest("squeezenet1_1", ("x86",), "a file", RunSettings(**shared, seed=4)),
     ]
-    report = validation.run_requests(requests)
+    report = run_requests(requests)
     cases = [(case.model, case.backend) for case in report.cases]
     assert cases == [("resnet18", "x86"), ("resnet18", "onednn"), ("squeezenet1_1", "x86")]
     assert report.settings["models"] == {"resnet18": {"seed": 3}, "squeezenet1_1": {"seed": 4}}
     assert report.settings["threads"] == 1 and "seed" not in report.settings
-    alike = validation.run_requests([replace(requests[0], settings=RunSettings(**shared))])
+    alike = run_requests([replace(requests[0], settings=RunSettings(**shared))])
     assert alike.settings["seed"] == 0 and "models" not in alike.settings
     with pytest.raises(UserError, match=r"a file: no backend that '\*' matches can run here"):
-        validation.run_requests([replace(requests[0], backends=("*",))])
+        run_requests([replace(requests[0], backends=("*",))])
     with pytest.raises(UserError, match=r"a file: Unknown backend 'x68'\. Did you mean x86"):
-        validation.run_requests([replace(requests[0], backends=("x68",))])
+        run_requests([replace(requests[0], backends=("x68",))])
 
 
 def test_predict_says_what_is_wrong(
@@ -355,13 +356,13 @@ def test_predict_says_what_is_wrong(
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"\xff\xd8 not a photograph")
     with pytest.raises(UserError, match=r"broken\.jpg"):
-        validation.predict(broken, CaseRequest("resnet18", (AVAILABLE[0],), "recipe"))
+        predict(broken, CaseRequest("resnet18", (AVAILABLE[0],), "recipe"))
     with pytest.raises(UserError, match="Did you mean resnet18"):
-        validation.predict(broken, CaseRequest("resnet81", (AVAILABLE[0],), "recipe"))
+        predict(broken, CaseRequest("resnet81", (AVAILABLE[0],), "recipe"))
     picture = next((user_case.data / "val").glob("*/*.png"))
     monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["none"])
     with pytest.raises(UserError, match="backend qnnpack cannot be used here"):
-        validation.predict(picture, CaseRequest("resnet18", ("qnnpack",), "--backend"))
+        predict(picture, CaseRequest("resnet18", ("qnnpack",), "--backend"))
 
 
 def test_of_several_backends_predict_takes_the_recommended_or_the_first_that_runs(
@@ -370,12 +371,12 @@ def test_of_several_backends_predict_takes_the_recommended_or_the_first_that_run
     recipe = RECIPES.get("resnet18")
 
     def taken(*patterns: str) -> str:
-        return validation._one_backend(recipe, CaseRequest("resnet18", patterns, "a file")).name
+        return _backend(recipe, CaseRequest("resnet18", patterns, "a file")).name
 
     others = [name for name in BACKENDS.names() if name != recipe.backend]
     refused: set[str] = set()
     monkeypatch.setattr(
-        Backend, "refusal", lambda self, _: "no engine" if self.name in refused else None
+        TorchBackend, "refusal", lambda self, _: "no engine" if self.name in refused else None
     )
     assert taken(*others, recipe.backend) == recipe.backend
     assert taken(*others) == others[0]

@@ -59,7 +59,7 @@ def judged(
 ) -> dict[str, GateResult]:
     images = Positions(workshop.evaluation[1], labelled)
     found = measure_accuracy(float32.__getitem__, int8.__getitem__, images, batch_size=96)
-    results = evaluate(Evidence(ASKED, "avx2", accuracy=found), ("accuracy", "agreement"))
+    results = evaluate(Evidence(ASKED, "avx2", {"accuracy": found}), ("accuracy", "agreement"))
     return {result.name: result for result in results}
 
 
@@ -146,7 +146,7 @@ def test_the_size_of_sound_artifacts_and_of_one_that_was_not_converted(
     def size(artifact: Path, **changes: object) -> GateResult:
         measured = measure_size(float32, artifact)
         asked = thresholds.replaced(changes)
-        return evaluate(Evidence(asked, "avx2", size=measured), ["size"])[0]
+        return evaluate(Evidence(asked, "avx2", {"size": measured}), ["size"])[0]
 
     assert size(int8).verdict is Verdict.PASS
     assert size(float32).verdict is Verdict.FAIL

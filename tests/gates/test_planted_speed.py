@@ -34,7 +34,7 @@ pytestmark = [
 
 def judged(float32: Model, int8: Model) -> GateResult:
     speed = measure_speed(float32, int8, EXAMPLE, threads=1, threshold=1.25)
-    (result,) = evaluate(Evidence(ASKED, "avx2", speed=speed), ("speedup",))
+    (result,) = evaluate(Evidence(ASKED, "avx2", {"speed": speed}), ("speedup",))
     return result
 
 

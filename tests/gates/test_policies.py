@@ -17,7 +17,8 @@ from torch import Tensor
 from ptqbench.cli import main
 from ptqbench.errors import UserError
 from ptqbench.evaluation.result import CaseResult, Report
-from ptqbench.gates import GATES, Evidence, GateResult, Verdict, stopping_rule
+from ptqbench.gates import GATES, Evidence, GateResult, Verdict, gates_in_order
+from ptqbench.gates.stopping import stopping_rule
 from ptqbench.measurement.accuracy import Accuracy, Pairs, measure_accuracy
 from ptqbench.measurement.size import Size
 from ptqbench.measurement.sqnr import LogitNoise
@@ -62,7 +63,7 @@ UNLABELLED = accuracy(None, None)
 def judge(gate: str, measured: Accuracy | Size, **thresholds: object) -> GateResult:
     part = "size" if isinstance(measured, Size) else "accuracy"
     asked = Thresholds(**thresholds)  # type: ignore[arg-type]
-    return GATES.get(gate)(Evidence(asked, "avx2", **{part: measured}))  # type: ignore[arg-type]
+    return GATES.get(gate)(Evidence(asked, "avx2", {**{part: measured}}))  # type: ignore[arg-type]
 
 
 # --- policies for top-1
@@ -320,7 +321,9 @@ def test_every_policy_asks_for_images_and_for_no_more_than_there_are(
     )
     assert found.n == n
     gates = ["agreement", "accuracy"] if labelled else ["agreement"]
-    verdicts = {GATES.get(gate)(Evidence(asked, "avx2", accuracy=found)).verdict for gate in gates}
+    verdicts = {
+        GATES.get(gate)(Evidence(asked, "avx2", {"accuracy": found})).verdict for gate in gates
+    }
     assert (INCONCLUSIVE in verdicts) is (n == 10_000)
 
 
@@ -561,7 +564,7 @@ def test_numbers_without_labels_are_a_dash() -> None:
 def test_the_document_covers_every_gate_and_every_threshold() -> None:
     text = (Path(__file__).parents[2] / "docs" / "gates.md").read_text("utf-8")
     sections = [line[3:] for line in text.splitlines() if line.startswith("## ")]
-    assert [name for name in sections if name in GATES] == GATES.names()
+    assert [name for name in sections if name in GATES] == [gate.name for gate in gates_in_order()]
     names = [row.split("`")[1] for row in text.splitlines() if row.startswith("| `")]
     thresholds = [name.partition(".")[0] for name in names if name not in set(Verdict)]
     assert set(thresholds) == set(threshold_names())

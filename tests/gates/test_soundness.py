@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ptqbench.gates import GATES, Evidence, GateResult, Verdict, stopping_rule
+from ptqbench.gates import GATES, Evidence, GateResult, Verdict
+from ptqbench.gates.stopping import stopping_rule
 from ptqbench.measurement.accuracy import Accuracy, ClassSpread, measure_accuracy
 from ptqbench.settings.thresholds import Thresholds
 
@@ -51,7 +52,7 @@ def measure(images: Numbered, predictions: Tensor) -> Accuracy:
 
 
 def judge(gate: str, accuracy: Accuracy) -> GateResult:
-    return GATES.get(gate)(Evidence(Thresholds(), "avx2", accuracy=accuracy))
+    return GATES.get(gate)(Evidence(Thresholds(), "avx2", {"accuracy": accuracy}))
 
 
 def ninety_to_ten() -> Tensor:

@@ -167,7 +167,7 @@ class Strangers:
 
 
 def judged(result: InspectionResult) -> Judged:
-    evidence = Evidence(Thresholds(), "avx2", missing=result.missing, **result.measurements)
+    evidence = Evidence(Thresholds(), "avx2", {**result.measurements}, missing=result.missing)
     return {name: GATES.get(name)(evidence) for name in result.measurements}
 
 

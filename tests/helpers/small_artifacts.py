@@ -196,4 +196,4 @@ def _folder() -> Path:
 
 def judge(name: str, **evidence: object) -> GateResult:
     """Ask one gate about one measurement."""
-    return GATES.get(name)(Evidence(Thresholds(), "avx2", **evidence))  # type: ignore[arg-type]
+    return GATES.get(name)(Evidence(Thresholds(), "avx2", {**evidence}))  # type: ignore[arg-type]

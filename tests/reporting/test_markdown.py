@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from ptqbench.evaluation.result import CaseResult, Report
-from ptqbench.gates.gate import GateResult, Verdict
+from ptqbench.gates.gate import GateResult
+from ptqbench.gates.verdict import Verdict
 from ptqbench.reporting.markdown import SIGNS, escaped, to_markdown
 from ptqbench.reporting.report_files import write_reports
 from ptqbench.testing.records import from_dict, merge

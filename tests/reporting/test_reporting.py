@@ -16,8 +16,9 @@ from rich.console import RenderableType
 
 from ptqbench.core.phases import Phase
 from ptqbench.evaluation.inventory import collect, read_weights
-from ptqbench.evaluation.result import METRICS, CaseResult, Prediction, Report, plain, worst
-from ptqbench.gates.gate import GateResult, Verdict
+from ptqbench.evaluation.result import METRICS, CaseResult, Prediction, Report, plain
+from ptqbench.gates.gate import GateResult
+from ptqbench.gates.verdict import Verdict, worst
 from ptqbench.recipes import Recipe
 from ptqbench.reporting import console
 from ptqbench.reporting import format as numbers
@@ -141,7 +142,7 @@ def test_json_fits_its_schema_and_keeps_the_numbers() -> None:
     )
     found = json.loads(to_json(report))
     validator().validate(found)
-    assert found["schema_version"] == 1
+    assert found["schema_version"] == 2
     first, second = found["cases"]
     assert first["metrics"] == pytest.approx(dict(make_case().metrics))
     assert set(second["metrics"]) == set(METRICS)
@@ -181,7 +182,7 @@ def test_json_has_no_infinities() -> None:
 @pytest.mark.parametrize(
     ("where", "value"),
     [
-        (("schema_version",), 2),
+        (("schema_version",), 1),
         (("verdict",), "green"),
         (("cases", 0, "gates", 0, "verdict"), "ok"),
         (("cases", 0, "gates", 0, "interval"), [1.0]),

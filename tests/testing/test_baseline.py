@@ -8,7 +8,7 @@ import math
 import pytest
 
 from ptqbench.errors import UserError
-from ptqbench.gates.gate import Verdict
+from ptqbench.gates.verdict import Verdict
 from ptqbench.testing.baseline import (
     CaseReference,
     ModelReference,

@@ -20,7 +20,8 @@ INSTALLED = any(
 
 CONFTEST = '''
 import os
-from ptqbench.gates.gate import GateResult, Verdict
+from ptqbench.gates.gate import GateResult
+from ptqbench.gates.verdict import Verdict
 from ptqbench.evaluation.result import CaseResult
 from ptqbench.testing.runner_protocol import Reference
 

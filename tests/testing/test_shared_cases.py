@@ -13,17 +13,19 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from ptqbench.backends import cpu as isa
+from ptqbench.backends.torch_engines.engine import TorchBackend
 from ptqbench.backends.torch_engines.torchscript import engine_set
 from ptqbench.errors import UserError
-from ptqbench.gates import GATES
-from ptqbench.gates.gate import Verdict
+from ptqbench.evaluation.case import MEASUREMENTS
+from ptqbench.gates import gates_in_order
+from ptqbench.gates.verdict import Verdict
 from ptqbench.measurement.accuracy import measure_accuracy
+from ptqbench.measurement.artifact_inspection import INSPECTIONS
 from ptqbench.models.catalog import MODELS
 from ptqbench.settings.requests import CaseRequest
 from ptqbench.settings.run_settings import RunSettings
 from ptqbench.settings.thresholds import Thresholds
 from ptqbench.testing import shared_runner as cases
-from ptqbench.testing.measures import MEASURES, needs_of
 from ptqbench.testing.shared_cache import SharedFolder, SharedLogits
 from ptqbench.testing.shared_runner import SharedRunner
 
@@ -96,14 +98,10 @@ def test_a_failure_leaves_nothing_and_is_tried_again(tmp_path):
     assert folder.once("file", broken).read_text() == "whole"
 
 
-def test_every_gate_says_what_it_needs():
-    assert {gate: needs_of(gate) for gate in ("accuracy", "agreement", "size", "speedup")} == {
-        "accuracy": "accuracy",
-        "agreement": "accuracy",
-        "size": "size",
-        "speedup": "speed",
-    }
-    assert {needs_of(gate) for gate in GATES.names()} <= set(MEASURES.names())
+def test_every_gate_needs_what_can_be_measured():
+    needs = {gate.name: gate.measurement for gate in gates_in_order()}
+    assert needs["agreement"] == "accuracy" and needs["speedup"] == "speed"
+    assert set(needs.values()) <= {*MEASUREMENTS.names(), *INSPECTIONS}
 
 
 def test_thresholds_are_merged_with_those_of_the_recipe():
@@ -167,11 +165,12 @@ def test_the_session_folder_is_private_whoever_needs_it_first(tmp_path, case, mo
 
 
 def test_a_backend_that_cannot_run_here_is_unverified(tmp_path, case, monkeypatch):
-    monkeypatch.setattr(cases.Backend, "availability", lambda self: "no such engine")
+    monkeypatch.setattr(TorchBackend, "availability", lambda self: "no such engine")
     runner = SharedRunner(tmp_path, workers=1)
-    assert {runner.judge(case, gate).gates[0].verdict for gate in GATES.names()} == {
-        Verdict.UNVERIFIED
-    }
+    assert {
+        runner.judge(case, gate).gates[0].verdict
+        for gate in [gate.name for gate in gates_in_order()]
+    } == {Verdict.UNVERIFIED}
     with pytest.raises(UserError, match="no such engine"):
         runner.reference(case)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ptqbench.backends.registry import BACKENDS
-from ptqbench.gates import GATES
+from ptqbench.gates import gates_in_order
 
 if TYPE_CHECKING:
     from conftest import UserCase
@@ -60,7 +60,7 @@ def test_workers_share_artifacts_and_logits_and_time_nothing(
         "--ptqbench-threshold=agreement=0.5",
         "--ptqbench-report=json=out.json",
     )
-    gates = len(GATES.names()) - 1
+    gates = len([gate.name for gate in gates_in_order()]) - 1
     cases = len(backends)
     assert result.ret == 0
     result.assert_outcomes(passed=gates * cases, skipped=cases)

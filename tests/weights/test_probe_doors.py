@@ -17,12 +17,11 @@ from ptqbench.backends.registry import BACKENDS
 from ptqbench.cli import main
 from ptqbench.cli.parser import build_parser
 from ptqbench.cli.setting_options import load_settings
-from ptqbench.data.image_set import Data
 from ptqbench.errors import UserError
-from ptqbench.evaluation.case import unavailable
+from ptqbench.evaluation.case import unavailable_case
 from ptqbench.evaluation.result import CaseResult, Prediction, Report
-from ptqbench.evaluation.subject import source_facts
-from ptqbench.gates.gate import GateResult, Verdict
+from ptqbench.gates.gate import GateResult
+from ptqbench.gates.verdict import Verdict
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.recipe_catalog import CATALOG
@@ -131,7 +130,7 @@ def test_every_report_says_what_they_are(few_images: None) -> None:
     weights = opening.open_weights(MODELS.get(MODEL))
     assert weights.source == "probe"
     assert len(weights.classes or ()) == weights.num_classes == 16
-    facts = {"engine": "x86", **source_facts(weights, Data("fixture", None, None))}  # type: ignore[arg-type]
+    facts = {"engine": "x86", **weights.facts, "notes": weights.notes}
     gate = GateResult("size", Verdict.PASS, 3.9, 3.0, None, None, "Smaller.")
     case = CaseResult(MODEL, weights.source, "x86", "fixture", "ab", {}, (gate,), facts)
     report = Report(MACHINE, (case,))
@@ -183,7 +182,7 @@ def test_the_settings_show_them_and_whoever_sets_one_wins(promising: Recipe) -> 
 def test_a_case_that_cannot_run_shows_them_too(promising: Recipe) -> None:
     backend = BACKENDS.get("x86")
     for weights, expected in (("probe", 0.5), ("imagenet", promising.thresholds.agreement)):
-        case = unavailable(promising, backend, "missing", weights=weights, data="fixture")
+        case = unavailable_case(promising, backend, "missing", RunSettings(weights=weights))
         (gate,) = (gate for gate in case.gates if gate.name == "agreement")
         assert gate.verdict is Verdict.UNVERIFIED and gate.threshold in (expected, None)
 

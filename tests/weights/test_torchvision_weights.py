@@ -21,9 +21,10 @@ import torch
 from PIL import Image
 
 from ptqbench.errors import UserError
-from ptqbench.evaluation import run as validation
+from ptqbench.evaluation import run as run_module
 from ptqbench.evaluation.result import CaseResult, Report
-from ptqbench.gates.gate import GateResult, Verdict
+from ptqbench.gates.gate import GateResult
+from ptqbench.gates.verdict import Verdict
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.import_torchvision import import_torchvision
 from ptqbench.recipes import RECIPES
@@ -206,7 +207,7 @@ def test_missing_weights_of_the_last_model_are_said_before_the_first_is_measured
         return Member(f"http://127.0.0.1:9/{Path(member.url).name}", member)
 
     monkeypatch.setattr(imagenet, "choose", choose)
-    monkeypatch.setattr(validation, "open_subject", None)
+    monkeypatch.setattr(run_module, "open_subject", None)
     first = Path(choose(MODELS.get("resnet18"), "imagenet").url).name
     home.mkdir(parents=True)
     (home / first).write_bytes(b"read later")
@@ -217,7 +218,7 @@ def test_missing_weights_of_the_last_model_are_said_before_the_first_is_measured
         for name in ("resnet18", "vgg11")
     ]
     with pytest.raises(UserError, match=r"vgg11-.*\.pth are not in"):
-        validation.run_requests(requests)
+        run_module.run_requests(requests)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""The float32 side of a model's cases, shared by all backends."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+
+from ptqbench.backends.artifact import Artifact
+from ptqbench.backends.backend import Backend, Model
+from ptqbench.backends.float_reference import TracedModel
+from ptqbench.backends.graph import Graph
+from ptqbench.core.names import safe_file_name
+from ptqbench.core.phases import Phases
+from ptqbench.evaluation.subject import Subject
+from ptqbench.measurement.macs import CountedModel, Macs
+from ptqbench.measurement.speed import pick_fastest, that_run
+
+
+class FloatReference:
+    """The float32 model that int8 is compared with; each part is computed once, when needed.
+
+    Args:
+        subject: The model.
+        backend: Any backend of the runtime; float32 does not depend on the engine.
+        phases: Where time is counted.
+        artifact: The float32 artifact, if it is built already.
+    """
+
+    def __init__(
+        self, subject: Subject, backend: Backend, phases: Phases, artifact: Artifact | None = None
+    ) -> None:
+        self._subject = subject
+        self._backend = backend
+        self._phases = phases
+        self._artifact = artifact
+        self._counted = CountedModel(subject.model)
+
+    @cached_property
+    def _traced(self) -> TracedModel:
+        # Traced once: the file is built from it, and the graph read in it.
+        return TracedModel(self._subject.model, self._subject.inspection_images()[:1])
+
+    @cached_property
+    def artifact(self) -> Artifact:
+        """The float32 artifact."""
+        if self._artifact is not None:
+            return self._artifact
+        with self._phases.measure("lower float32"):
+            model = self._subject.recipe.model
+            path = self._subject.folder / f"{safe_file_name(model)}.float32.pt"
+            example = self._subject.inspection_images()[:1]
+            return self._backend.build_float(self._traced.module, model, example, path)
+
+    @cached_property
+    def _lowerings(self) -> dict[str, Model]:
+        artifact = self.artifact
+        with self._phases.measure("lower float32"):
+            return self._backend.float_lowerings(artifact)
+
+    @cached_property
+    def times_ms(self) -> dict[str, float]:
+        """Median time of a call in ms of each lowering, and of the module itself (``eager``)."""
+        latency = self._subject.latency
+        example = latency.example()
+        lowerings = self._lowerings
+        with self._phases.measure("choose the float32 lowering", forward=True):
+            candidates = that_run(lowerings, example)
+            candidates["eager"] = self._counted
+            _, times = pick_fastest(candidates, example, threads=latency.threads, rounds=5)
+        return times
+
+    @cached_property
+    def graph(self) -> Graph:
+        """The float model's own graph, with module paths."""
+        with self._phases.measure("read the float graph"):
+            return self._traced.graph
+
+    @cached_property
+    def macs(self) -> Macs:
+        """Multiply-adds of one image at the input of the latency; warming up counted them."""
+        return self._counted.macs(self._subject.latency.example())
+
+    @property
+    def lowering(self) -> str:
+        """Name of the fastest lowering; the module itself is not one that ships."""
+        return min(self._lowerings, key=lambda name: self.times_ms.get(name, math.inf))
+
+    @property
+    def fastest(self) -> Model:
+        """The fastest lowering, which int8 has to beat."""
+        return self._lowerings[self.lowering]
+
+    @cached_property
+    def predictor(self) -> Model:
+        """The fastest lowering that can run the images, whose size is not that of the latency."""
+        image = self._subject.inspection_images()[:1]
+        runnable = that_run({self.lowering: self.fastest}, image)
+        return runnable.get(self.lowering, next(iter(self._lowerings.values())))
