@@ -26,7 +26,7 @@ def instruction_set() -> str:
     """The best int8 instruction set of this CPU that torch may use.
 
     ``ATEN_CPU_CAPABILITY`` lowers the answer (``avx2`` on a CPU with AVX-512: VNNI counts as
-    switched off with it), although oneDNN and fbgemm look at the CPU themselves and do not
+    switched off with it), although oneDNN and fbgemm detect the CPU themselves and do not
     follow it. ``ONEDNN_MAX_CPU_ISA`` lowers what oneDNN uses and not the answer. To simulate
     a smaller CPU, set both; the saturation gate judges the kernels that really run.
 

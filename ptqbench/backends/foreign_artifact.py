@@ -1,4 +1,4 @@
-"""Try out a file that ptqbench did not build: does it take images, and give logits?"""
+"""Try out a file that ptqbench did not build: does it take images and return logits?"""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class NotRunningError(Exception):
 
 @dataclass(frozen=True)
 class Behaviour:
-    """How a file takes batches and what it gives.
+    """How a file takes batches and what it returns.
 
     Attributes:
         one_at_a_time: Whether it only takes batches of one image.
@@ -49,7 +49,7 @@ class ForeignArtifact(Artifact):
     """An int8 file that ptqbench did not build, or that is judged on another backend.
 
     Attributes:
-        behaviour: How it takes batches and what it gives.
+        behaviour: How it takes batches and what it returns.
     """
 
     behaviour: Behaviour = Behaviour()
@@ -154,19 +154,19 @@ class _Trial:
 def _checked_logits(path: Path, logits: object, classes: int) -> Tensor:
     if not isinstance(logits, Tensor):
         raise UserError(
-            f"{path} gives a {type(logits).__name__} instead of logits. ptqbench judges "
-            "classifiers that give one tensor, a row of logits per image: save one that does."
+            f"{path} returns a {type(logits).__name__} instead of logits. ptqbench judges "
+            "classifiers that return one tensor, a row of logits per image: save one that does."
         )
     if logits.is_quantized or logits.dtype != torch.float32:
         raise UserError(
-            f"{path} gives outputs of type {str(logits.dtype).removeprefix('torch.')} instead of "
+            f"{path} returns outputs of type {str(logits.dtype).removeprefix('torch.')} instead of "
             "float32 logits. End the model with a DeQuantStub, or convert its outputs."
         )
     if logits.shape != (1, classes):
         shape = "×".join(map(str, logits.shape))
         what = f"{logits.shape[1]} classes" if logits.ndim == 2 else f"outputs of shape {shape}"
         raise UserError(
-            f"{path} gives {what} for an image, but the float32 model has {classes} classes. "
+            f"{path} returns {what} for an image, but the float32 model has {classes} classes. "
             "Name the model and the weights that the file was built from (--model, --weights)."
         )
     return logits

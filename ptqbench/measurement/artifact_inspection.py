@@ -101,7 +101,7 @@ class ArtifactInspection:
         Args:
             names: Which.
             forgiving: Whether an error is a reason why one is missing. Foreign files may
-                contain what nobody thought of; in our own artifacts it is a defect.
+                contain anything; in artifacts of ptqbench it is a defect.
         """
         measurements: dict[str, Any] = {}
         missing: dict[str, str] = {}

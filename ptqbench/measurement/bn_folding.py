@@ -78,7 +78,7 @@ def steps_off(weights: IntegerWeights, weight: Tensor) -> Tensor:
     """How many quantization steps each int8 weight is from a float weight.
 
     Weights beyond the smallest and largest integer of a channel that uses its range are
-    clipped, which is no difference: observers may choose ranges that clip.
+    clipped, which does not count: observers may choose ranges that clip.
 
     Args:
         weights: Of an int8 layer.

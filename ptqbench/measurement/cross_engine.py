@@ -1,4 +1,4 @@
-"""What a file that records no backend gives on each of them."""
+"""The logits of a file that records no backend, on each backend of its runtime."""
 
 from __future__ import annotations
 

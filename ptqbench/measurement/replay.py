@@ -45,7 +45,7 @@ class Job:
     """What the other process shall do.
 
     Attributes:
-        task: ``replay``: compute logits; ``try``: see what the file takes and gives.
+        task: ``replay``: compute logits; ``try``: see what the file takes and returns.
         backend: Name of the backend to load and run it on.
         module: Module that registers the backend.
         artifact: Path of the file.
@@ -156,7 +156,7 @@ class ReplayProcess:
     def try_out(
         self, backend: Backend, artifact: Path, images: Tensor, latency: Tensor, classes: int
     ) -> Behaviour:
-        """See what a foreign file takes and gives; see ``foreign_artifact.try_out``.
+        """See what a foreign file takes and returns; see ``foreign_artifact.try_out``.
 
         Raises:
             NotStartedError: No process could be started.
@@ -187,7 +187,7 @@ class ReplayProcess:
 
     def _start(self) -> None:
         self._process, self._ready, self._problem = None, False, ""
-        # Not a pipe: nobody reads it while the process runs.
+        # Not a pipe, which would fill up: it is read when the process has ended.
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115  (closed in _end)
         try:
             self._process = start_python(_WORKER, "serve", stderr=self._errors)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -185,11 +187,11 @@ def test_a_missing_stub_is_a_verdict(strangers: Strangers, photos: Data) -> None
 @pytest.mark.parametrize(
     ("after", "words"),
     [
-        (lambda y: (y, y), "gives a tuple instead of logits"),
+        (lambda y: (y, y), "returns a tuple instead of logits"),
         (lambda y: torch.quantize_per_tensor(y, 0.1, 0, torch.quint8), "a DeQuantStub"),
         (lambda y: y.half(), "outputs of type float16 instead of float32"),
-        (lambda y: y[:, :10], "gives 10 classes for an image, but the float32 model has 16"),
-        (lambda y: y.sum(), "gives outputs of shape  for an image"),
+        (lambda y: y[:, :10], "returns 10 classes for an image, but the float32 model has 16"),
+        (lambda y: y.sum(), "returns outputs of shape  for an image"),
     ],
 )
 def test_outputs_of_another_kind(
@@ -237,6 +239,37 @@ def test_a_missing_engine_is_unverified(
     report = validate("resnet18", path, photos, backend="qnnpack", settings=FAST)
     assert set(verdicts(report).values()) == {Verdict.UNVERIFIED}
     assert (report.exit_code(), report.exit_code(strict=True)) == (0, 3)
+
+
+def test_a_file_that_kills_its_process_is_a_verdict(tmp_path: Path) -> None:
+    deadly = importlib.import_module("helpers.deadly_backends")  # which registers backends
+    model = small(SmallEager)
+    path = lowered(copy.deepcopy(model), tmp_path / "deadly.pt", size=16)
+    data = Data("noise", Noise(0, 16), Noise(16, 64))
+    with deadly.registered():
+        report = validate(model, path, data, backend="killing", settings=RunSettings(threads=1))
+    found, said = verdicts(report), details(report)
+    assert report.exit_code() == 1
+    assert found["fidelity"] is Verdict.FAIL
+    assert "its process was killed by SIGSEGV" in said["fidelity"]
+    for name in ("fusion", "conversion", "accuracy", "agreement", "speedup", "saturation"):
+        assert found[name] is Verdict.UNVERIFIED, said[name]
+    assert found["size"] is not Verdict.UNVERIFIED
+
+
+def test_without_another_process_a_file_is_not_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small(SmallEager)
+    path = lowered(copy.deepcopy(model), tmp_path / "untried.pt", size=16)
+    data = Data("noise", Noise(0, 16), Noise(16, 64))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "no-python"))
+    settings = RunSettings(threads=1)
+    report = validate(model, path, data, backend=AVAILABLE[0], settings=settings)
+    found, said = verdicts(report), details(report)
+    assert found.pop("size") is not Verdict.UNVERIFIED
+    assert set(found.values()) == {Verdict.UNVERIFIED}
+    assert "could not be run in another process" in said["fidelity"]
 
 
 def test_a_backend_is_named_once(photos: Data) -> None:

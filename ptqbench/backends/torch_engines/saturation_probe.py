@@ -76,8 +76,8 @@ def _linear() -> float:
 
 def _share(output: Tensor) -> float:
     """Smallest share of the true value, of outputs ``N×C_out``; 1 within a rounding step."""
-    found = output.double() - _ZERO
+    actual = output.double() - _ZERO
     true = torch.full((output.shape[1],), _STEPS * 127 / 128, dtype=torch.float64)
     true[1::2] = -_STEPS
-    share = torch.where((found - true).abs() <= 1, 1.0, found / true)
+    share = torch.where((actual - true).abs() <= 1, 1.0, actual / true)
     return float(share.min())
