@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Generic, TypeVar
 
 from ptqbench.core.names import nearest
@@ -22,7 +22,6 @@ class Registry(Generic[T]):
     def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, T] = {}
-        self._followers: list[Callable[[str, T], object]] = []
 
     def add(self, name: str, entry: T) -> T:
         """Register ``entry`` under ``name``.
@@ -37,19 +36,7 @@ class Registry(Generic[T]):
     def replace(self, name: str, entry: T) -> T:
         """Register ``entry`` under ``name``, whether or not that is taken."""
         self._entries[name] = entry
-        for follower in self._followers:
-            follower(name, entry)
         return entry
-
-    def follow(self, follower: Callable[[str, T], object]) -> None:
-        """Call a function with every entry, present and later ones.
-
-        Args:
-            follower: Called with the name and the entry.
-        """
-        for name, entry in self._entries.items():
-            follower(name, entry)
-        self._followers.append(follower)
 
     def get(self, name: str) -> T:
         """Return the entry called ``name``.

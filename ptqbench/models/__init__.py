@@ -1,1 +1,1 @@
-"""Model factories, weights sources and their preprocessing."""
+"""Model factories: torchvision's classifiers and custom models."""

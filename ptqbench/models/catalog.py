@@ -1,4 +1,4 @@
-"""The model factories: torchvision's classifiers by their torchvision names, and a user's own."""
+"""Model factories by name: torchvision's classifiers and custom models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ptqbench.core.package_data import SHIPPED
 from ptqbench.core.registry import Registry
 from ptqbench.core.user_code import describe_error
 from ptqbench.errors import UserError
-from ptqbench.models.custom.spec import OWN, OwnModel
+from ptqbench.models.custom.spec import CUSTOM_MODELS, CustomModel
 from ptqbench.models.import_torchvision import import_torchvision
 
 _tv = import_torchvision().models
@@ -28,10 +28,10 @@ _RESIZED = {
     **{"efficientnet_b7": 600, "efficientnet_v2_s": 384, "efficientnet_v2_m": 480},
     "efficientnet_v2_l": 480,
 }
-"""Side of the standard input where it is not 224: what the architecture was published with."""
+"""Side of the standard input of architectures that were not published with 224."""
 
 _AUXILIARY = {"googlenet": ("aux1.", "aux2."), "inception_v3": ("AuxLogits.",)}
-"""Classifiers beside the last one that only training uses."""
+"""Prefixes of auxiliary classifiers, which only training uses."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,12 @@ class ModelSpec:
         quantizable: The same architecture and state-dict keys, prepared for eager
             quantization (stubs and ``FloatFunctional``), or None if there is none.
         input_size: Standard input ``(C, H, W)``, at which latency is measured.
-        fixed_input: Whether the model takes no other height and width.
-        training_only: Beginnings of the names of tensors that only training uses; the model is
+        fixed_input: Whether the model accepts no other height and width.
+        training_only: Prefixes of the names of tensors that only training uses; the model is
             built without them.
-        at: ``side -> ModelSpec``, where parameters depend on the side of the input in pixels.
-        origin: Where a model of a user's own is defined, ``nets.py, line 12``; empty for
-            torchvision's.
-        num_classes: How many outputs it has where nobody says otherwise; None: not known.
+        at: ``side -> ModelSpec`` if parameters depend on the side of the input in pixels.
+        origin: Where a custom model is defined, ``nets.py, line 12``; empty for torchvision's.
+        num_classes: Default number of outputs; None if it is not known.
     """
 
     name: str
@@ -64,13 +63,13 @@ class ModelSpec:
     num_classes: int | None = None
 
     def fitted(self, state: Mapping[str, Tensor]) -> ModelSpec:
-        """The architecture at the input size that a state dict was made for.
+        """Return the architecture at the input size that a state dict was trained for.
 
-        A vision transformer has a position embedding for every patch, which tells the side of
-        the picture. Other architectures are returned as they are.
+        A vision transformer has a position embedding for every patch, which determines the side
+        of the picture. Other architectures are returned as they are.
 
         Args:
-            state: Parameters by name; only their shapes are looked at.
+            state: Parameters by name; only their shapes are used.
         """
         if self.at is None:
             return self
@@ -78,19 +77,19 @@ class ModelSpec:
         return self if side in (None, self.input_size[1]) else self.at(side)
 
     def check_side(self, side: int, what: str) -> None:
-        """Refuse an input that the model cannot take.
+        """Check that the model accepts an input size.
 
         Args:
             side: Height and width in pixels.
-            what: What has that side, for the message.
+            what: What has that size, for the message.
 
         Raises:
-            UserError: The model takes one size, and this is another.
+            UserError: The model accepts one size only, and this is another.
         """
         _, height, width = self.input_size
         if self.fixed_input and (height, width) != (side, side):
             raise UserError(
-                f"{self.name} takes pictures of {height}×{width} pixels and no others, but "
+                f"{self.name} accepts pictures of {height}×{width} pixels only, but "
                 f"{what} is {side}. Set it to {height}."
             )
 
@@ -108,7 +107,7 @@ def _picture_side(state: Mapping[str, Tensor]) -> int | None:
 
 
 def _spec(name: str, quantizable: bool, side: int, **options: Any) -> ModelSpec:
-    """The entry of a builder, which is called with some options."""
+    """Describe a torchvision builder that is called with some options."""
 
     def make(num_classes: int) -> nn.Module:
         module: nn.Module = getattr(_tv, name)(weights=None, num_classes=num_classes, **options)
@@ -138,7 +137,7 @@ def _at(name: str, side: int) -> ModelSpec:
 
 
 def _register_all() -> None:
-    """Every classification builder of this torchvision; those with shipped weights first."""
+    """Register torchvision's classification builders, those with shipped weights first."""
     names = _tv.list_models(module=_tv)
     first = [name for name in SHIPPED if name in names]
     prefix = "quantized_"
@@ -148,36 +147,37 @@ def _register_all() -> None:
         MODELS.add(name, _spec(name, name in variants, _RESIZED.get(name, _SIDE), **options))
 
 
-def _own(name: str, own: OwnModel) -> None:
-    """Register a model of a user's own."""
-    quantizable = own.quantizable and partial(_made, own, own.quantizable)
+def add_custom_model(custom: CustomModel) -> None:
+    """Add a custom model to the catalog, or replace the one of that name."""
+    quantizable = custom.quantizable and partial(_build, custom, custom.quantizable)
     spec = ModelSpec(
-        name,
-        partial(_made, own, own.factory),
+        custom.name,
+        partial(_build, custom, custom.factory),
         quantizable,
-        own.input_size,
-        fixed_input=own.fixed_input,
-        origin=own.origin,
-        num_classes=own.num_classes,
+        custom.input_size,
+        fixed_input=custom.fixed_input,
+        origin=custom.origin,
+        num_classes=custom.num_classes,
     )
-    MODELS.replace(name, spec)
+    MODELS.replace(custom.name, spec)
 
 
-def _made(own: OwnModel, factory: Callable[..., nn.Module], num_classes: int) -> nn.Module:
+def _build(custom: CustomModel, factory: Callable[..., nn.Module], num_classes: int) -> nn.Module:
     try:
         module: object = factory(num_classes=num_classes)
     except Exception as error:  # whatever the user's code raises
         raise UserError(
-            f"The model {own.name} ({own.origin}) cannot be made for {num_classes} classes: "
+            f"The model {custom.name} ({custom.origin}) cannot be built for {num_classes} classes: "
             f"{describe_error(error)}."
         ) from error
     if not isinstance(module, nn.Module):
         raise UserError(
-            f"The factory of {own.name} ({own.origin}) returned a {type(module).__name__} instead "
-            "of a torch.nn.Module. Return the model."
+            f"The factory of {custom.name} ({custom.origin}) returned a {type(module).__name__} "
+            "instead of a torch.nn.Module. Return the model."
         )
     return module
 
 
 _register_all()
-OWN.follow(_own)
+for _custom in CUSTOM_MODELS:  # registered before torch was imported
+    add_custom_model(_custom)

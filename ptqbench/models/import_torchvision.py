@@ -1,14 +1,13 @@
-"""Import torchvision, also where its compiled operators cannot be loaded.
+"""Import torchvision, even if its compiled operators cannot be loaded.
 
-A CPU-only torch beside a torchvision that was built against CUDA torch cannot load
-torchvision's compiled library, and ``import torchvision`` then stops because it
-registers fake kernels for operators that nobody declared. The classifiers need none of
-these operators, so declaring their schemas is enough. Where the library loads, nothing
-is declared.
+A CPU-only torch cannot load the compiled library of a torchvision that was built for CUDA, and
+``import torchvision`` then stops because it registers fake kernels for undeclared operators. The
+classifiers need none of these operators, so declaring their schemas is enough. If the library
+loads, nothing is declared.
 
-``torchvision.ops`` also imports torch's compiler for one predicate, which takes longer than
-everything else that a run imports together; and ``torchvision.datasets`` brings readers of videos
-and archives along. In the process of the ``ptqbench`` command, and nowhere else, stand-ins defer
+``torchvision.ops`` also imports torch's compiler for one predicate, which takes longer than all
+other imports of a run together; and ``torchvision.datasets`` imports readers of videos and
+archives. In the process of the ``ptqbench`` command, and nowhere else, stand-ins defer
 both to their first use.
 """
 
@@ -32,13 +31,13 @@ _SCHEMAS = {
     name: f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
     for name in ("nms", "qnms")
 }
-"""The operators that ``torchvision._meta_registrations`` looks up when imported."""
+"""Operators that ``torchvision._meta_registrations`` looks up when it is imported."""
 _DATASETS = "torchvision.datasets"
 
 
 @functools.cache
 def _library() -> torch.library.Library:
-    """The namespace that declared schemas live in; kept alive for the whole process."""
+    """Namespace of the declared schemas, which must live as long as the process."""
     return torch.library.Library("torchvision", "FRAGMENT")  # noqa: TOR901
 
 
@@ -46,7 +45,7 @@ def load_compiled_operators(package: Path) -> bool:
     """Load torchvision's compiled library from its package folder.
 
     Returns:
-        Whether a library was there and loaded.
+        Whether there is a library and it was loaded.
     """
     for library in sorted(package.glob("_C*.so")) + sorted(package.glob("_C*.pyd")):
         try:
@@ -58,10 +57,10 @@ def load_compiled_operators(package: Path) -> bool:
 
 
 def declare_missing_schemas() -> list[str]:
-    """Declare the schemas that torchvision's import needs and nobody registered.
+    """Declare the schemas that torchvision's import needs and that are not registered.
 
     Returns:
-        The names declared now.
+        The names that were declared.
     """
     missing = [name for name in _SCHEMAS if not hasattr(torch.ops.torchvision, name)]
     for name in missing:
@@ -73,8 +72,8 @@ def declare_missing_schemas() -> list[str]:
 def compiler_import_deferred() -> Iterator[None]:
     """Let ``from torch._dynamo.utils import is_compile_supported`` succeed without the import.
 
-    The stand-in is gone afterwards, so that whoever wants the compiler gets the real one.
-    Where torch's compiler is there already, nothing is done.
+    The stand-in is removed afterwards, so that later imports get the real compiler. If torch's
+    compiler is already imported, nothing is done.
     """
     names = ("torch._dynamo", "torch._dynamo.utils")
     if any(name in sys.modules for name in names):
@@ -97,10 +96,10 @@ def compiler_import_deferred() -> Iterator[None]:
 
 
 class Deferred(ModuleType):
-    """Stands for a module until something in it is asked for, and then imports it."""
+    """Stands in for a module, and imports it when an attribute is first used."""
 
     def __getattr__(self, name: str) -> Any:
-        # Whoever looks through all modules asks for `__file__` and the like, and wants no import.
+        # Code that iterates over all modules reads `__file__` and the like, and needs no import.
         if name.startswith("__") and name not in ("__path__", "__all__"):
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
@@ -131,7 +130,7 @@ def import_torchvision() -> ModuleType:
                 sys.modules[_DATASETS] = Deferred(_DATASETS)
             return importlib.import_module("torchvision")
     except (AttributeError, ImportError):
-        # A torchvision that wants more of the compiler than the stand-in has.
+        # A torchvision that needs more of the compiler than the stand-in has.
         for name in [n for n in sys.modules if n.partition(".")[0] == "torchvision"]:
             del sys.modules[name]
         return importlib.import_module("torchvision")

@@ -1,4 +1,4 @@
-"""Models without memory: names and shapes, to be compared or filled from a file."""
+"""Build models without memory: names and shapes, to be compared or filled from a file."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 _KEEP = frozenset({"requires_grad_", "detach_", "share_memory_"})
-"""Methods that end like those that overwrite a tensor, but leave its values alone."""
+"""Methods whose names end like in-place ones, but that leave the values alone."""
 
 
 class _Unfilled(TorchFunctionMode):
-    """Puts what is allocated empty on the ``meta`` device, and leaves out what would fill it.
+    """Allocates empty tensors on the ``meta`` device, and skips what would fill them.
 
-    Parameters are allocated empty and then filled with random numbers. What a constructor
-    computes instead (the widths of a RegNet, the position indices of a Swin block) is small, and
-    needed with its values: it is left to the CPU. Were a fill passed on to the ``meta`` device,
-    the first one would import torch's decompositions and SymPy, which takes seconds.
+    Parameters are allocated empty and then filled with random numbers. Tensors that a constructor
+    computes (the widths of a RegNet, the position indices of a Swin block) are small and needed
+    with their values: they stay on the CPU. A fill passed on to the ``meta`` device would import
+    torch's decompositions and SymPy, which takes seconds.
     """
 
     def __torch_function__(
@@ -47,18 +47,18 @@ class _Unfilled(TorchFunctionMode):
 def without_memory() -> Iterator[None]:
     """Build modules with parameters on the ``meta`` device: no memory, no random numbers.
 
-    Small buffers that a constructor computes are real. A state dict that is assigned to such a
-    module has to hold every parameter.
+    Small buffers that a constructor computes have values. A state dict assigned to such a module
+    must contain every parameter.
     """
     with _Unfilled():
         yield
 
 
 def skeleton(factory: Callable[[int], nn.Module], num_classes: int) -> nn.Module:
-    """A model whose parameters are still to be assigned.
+    """Build a model whose parameters are still to be assigned.
 
-    Constructors that look at the values of their parameters cannot be run without them; such a
-    model is made in the ordinary way.
+    Constructors that read the values of their parameters cannot run without them; such a model is
+    initialised as usual.
 
     Args:
         factory: ``num_classes -> module``.
@@ -72,26 +72,30 @@ def skeleton(factory: Callable[[int], nn.Module], num_classes: int) -> nn.Module
 
 
 def initialised(factory: Callable[[int], nn.Module], num_classes: int) -> nn.Module:
-    """A model as its constructor makes it; the caller's random state stays as it is."""
+    """Build an initialised model without changing the caller's random state."""
     with torch.random.fork_rng(devices=[]):
         return factory(num_classes)
 
 
 def unfilled(model: nn.Module) -> list[str]:
-    """Names of the tensors that are still without values, attributes among them."""
+    """Names of the tensors that have no values yet, including plain attributes."""
     return [
         f"{path}.{name}" if path else name
         for path, module in model.named_modules()
-        for name, value in (*module._parameters.items(), *module._buffers.items(), *_own(module))
+        for name, value in (
+            *module._parameters.items(),
+            *module._buffers.items(),
+            *_attributes(module),
+        )
         if isinstance(value, Tensor) and value.is_meta
     ]
 
 
-def _own(module: nn.Module) -> list[tuple[str, Any]]:
+def _attributes(module: nn.Module) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in vars(module).items() if isinstance(value, Tensor)]
 
 
 def shapes_of(factory: Callable[[int], nn.Module], num_classes: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of a model's state dict by name, in its order."""
+    """Return the shapes of a model's state dict by name, in its order."""
     model = skeleton(factory, num_classes)
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}

@@ -19,7 +19,7 @@ from ptqbench.data.fixture.scenes import render
 from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.custom.registration import open_recipe
-from ptqbench.models.custom.spec import OWN
+from ptqbench.models.custom.spec import CUSTOM_MODELS
 from ptqbench.quantization.completion import complete_recipe
 from ptqbench.quantization.fx_tracing import check_classifier
 from ptqbench.recipes import RECIPES, Recipe
@@ -39,7 +39,7 @@ def example() -> ModuleType:
 @contextmanager
 def registries_unchanged() -> Iterator[None]:
     """Forget afterwards what was registered, and which modules and folders were imported from."""
-    registries = (OWN, MODELS, RECIPES)
+    registries = (CUSTOM_MODELS, MODELS, RECIPES)
     before = [dict(registry._entries) for registry in registries]
     path, modules = list(sys.path), set(sys.modules)
     try:

@@ -17,7 +17,7 @@ from ptqbench.core.names import safe_file_name
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.custom import importing as plugins
-from ptqbench.models.custom.spec import OWN
+from ptqbench.models.custom.spec import CUSTOM_MODELS
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.recipe import MEASURED
 from ptqbench.recipes.recipe_catalog import CATALOG
@@ -89,7 +89,7 @@ def test_a_registered_function_is_a_model_everywhere():
     spec, recipe = MODELS.get("my_net"), RECIPES.get("my_net")
     assert spec.input_size == (3, 160, 160)
     assert spec.num_classes == 4
-    assert "test_own_models.py, line" in spec.origin
+    assert "test_custom_models.py, line" in spec.origin
     assert spec.factory(6).head.out_features == 6
     assert recipe.backend == MEASURED
     assert (recipe.fusion, recipe.int8_modules) == (None, None)
@@ -108,19 +108,19 @@ def test_the_same_code_may_register_again_and_other_code_may_not():
     assert MODELS.get("my_net").input_size == (3, 96, 96)
     said = error_of(ptqbench.register_model("my_net"), Small)
     assert "already does" in said
-    assert said.count("test_own_models.py, line") == 2
+    assert said.count("test_custom_models.py, line") == 2
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_b_16", "regnet_y_8gf"])
 def test_names_of_torchvision_are_taken(name):
     said = error_of(ptqbench.register_model(name), small)
-    assert f"'{name}', but that is a model of torchvision's" in said
+    assert f"'{name}', but torchvision has a model of that name" in said
     assert f"'my_{name}'" in said
 
 
 @pytest.mark.parametrize("name", ["", "my net", "a:b", "a/b", ".hidden", "-x", None])
 def test_a_name_has_letters_and_digits(name):
-    assert "a model's name has letters" in error_of(ptqbench.register_model, name)
+    assert "a model's name consists of letters" in error_of(ptqbench.register_model, name)
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_a_factory_that_fails_or_makes_something_else_is_named():
     ptqbench.register_model("broken")(broken)
     ptqbench.register_model("listing")(lambda num_classes: [num_classes])
     said = error_of(MODELS.get("broken").factory, 3)
-    assert "cannot be made for 3 classes: IndexError: list index out of range at " in said
+    assert "cannot be built for 3 classes: IndexError: list index out of range at " in said
     assert said.endswith(": return [][num_classes].")
     assert "returned a list instead of a torch.nn.Module" in error_of(
         MODELS.get("listing").factory, 3
@@ -171,7 +171,7 @@ def test_registering_imports_no_torch(tmp_path):
         "import sys, ptqbench\n"
         "@ptqbench.register_model('my_net')\n"
         "def my_net(num_classes=3): ...\n"
-        "from ptqbench import plugins\n"
+        "from ptqbench.models.custom import importing\n"
         "assert 'torch' not in sys.modules\n"
         "from ptqbench.models.catalog import MODELS\n"
         "assert MODELS.get('my_net').num_classes == 3\n"
@@ -215,14 +215,14 @@ def test_a_file_that_is_imported_already_is_not_imported_again(tmp_path):
     plugins.reference(f"{path}:registered")
     assert MODELS.get(f"{path}:registered").input_size == (3, 32, 32)
     plugins.load(["nets"], [path.parent])  # the same file under another name
-    assert {own.origin for own in OWN if own.name == "registered"} == {f"{path}, line 5"}
+    assert {own.origin for own in CUSTOM_MODELS if own.name == "registered"} == {f"{path}, line 5"}
 
 
 def test_plain_names_and_wildcards_are_no_functions():
     for text in ("resnet18", "resnet*", "mobilenet_v?", "a:b*", ":b", "a:"):
         assert not plugins.is_reference(text)
         plugins.reference(text)
-    assert not OWN.names()
+    assert not CUSTOM_MODELS.names()
 
 
 @pytest.mark.parametrize(
@@ -233,7 +233,7 @@ def test_plain_names_and_wildcards_are_no_functions():
         ("nest:plain", "no module nest in "),
         ("nest:plain", "Did you mean nets?"),
         ("package.nets:plain", "no module package in "),
-        ("nets:number", "is a int, not a function that makes a model"),
+        ("nets:number", "is a int, not a function that returns a model"),
         ("nets.py:plian", "Did you mean plain"),
         ("nest.py:plain", "there is no file nest.py"),
         ("os.path:join", "has no parameter num_classes"),
@@ -253,7 +253,7 @@ def test_what_a_reference_lacks_is_said(tmp_path, text, words):
         ("import sys\nsys.exit(1)\n", ["SystemExit: 1", "line 2: sys.exit(1)"]),
         (
             "import ptqbench\n@ptqbench.register_model('resnet18')\ndef f(num_classes): ...\n",
-            ["line 2 registers the model 'resnet18', but that is a model of torchvision's"],
+            ["line 2 registers the model 'resnet18', but torchvision has a model of that name"],
         ),
     ],
 )

@@ -193,7 +193,7 @@ def test_recipes_in_the_settings_are_used(tmp_path, monkeypatch):
 def test_a_recipe_is_for_one_model_that_there_is(tmp_path):
     first, second = tmp_path / "a.toml", tmp_path / "b.toml"
     first.write_text('model = "resnet81"')
-    assert "a.toml is for the model 'resnet81', which there is not. Did you mean resnet18" in (
+    assert "a.toml is for the model 'resnet81', which does not exist. Did you mean resnet18" in (
         error_of(plugins.use_recipes, [first])
     )
     for path in (first, second):

@@ -1,1 +1,1 @@
-"""Custom models: registration, and importing the modules that register them."""
+"""Custom models: registered by users in their own code."""

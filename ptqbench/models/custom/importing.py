@@ -1,4 +1,4 @@
-"""Models of a user's own: importing the modules and functions that settings and options name."""
+"""Import custom models: plugins, and the functions that settings and options refer to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ptqbench.core.paths import is_file, user_path
 from ptqbench.core.user_code import describe_error
 from ptqbench.errors import UserError
 from ptqbench.models.custom.registration import add_reference
-from ptqbench.models.custom.spec import OWN
+from ptqbench.models.custom.spec import CUSTOM_MODELS
 from ptqbench.recipes import RECIPES
 from ptqbench.recipes.toml_format import read
 
@@ -28,18 +28,18 @@ _WILDCARDS = frozenset("*?[")
 
 
 def prepare(settings: Settings) -> None:
-    """Register all models of a user's own that settings name, and the recipes.
+    """Register all custom models that settings refer to, and their recipes.
 
-    The models are what the plugins register, and each ``module:function`` among the chosen models,
-    the tables of models and the recipes. Modules are looked for in the working folder and
-    beside the settings.
+    The models are those that plugins register, and each ``module:function`` in the list of
+    models, the tables of models and the recipes. Modules are searched in the working folder and
+    next to the settings file.
 
     Args:
         settings: As loaded.
 
     Raises:
-        UserError: A module is not there or cannot be imported, or does not have the function; or a
-            recipe is wrong.
+        UserError: A module is missing or cannot be imported, or lacks the function; or a recipe
+            is wrong.
     """
     folders = [Path.cwd(), *([settings.file.parent] if settings.file is not None else [])]
     plugins = settings.value("plugins")
@@ -54,14 +54,15 @@ def prepare(settings: Settings) -> None:
 
 
 def use_recipes(paths: Iterable[Path], folders: Iterable[Path] = ()) -> None:
-    """Use recipes from files for the models that they name.
+    """Register recipes from files for the models that they name.
 
     Args:
-        paths: TOML, as ``ptqbench recipe`` prints it.
-        folders: Where modules are looked for besides where Python looks.
+        paths: TOML files, as ``ptqbench recipe`` prints them.
+        folders: Searched for modules before Python's path.
 
     Raises:
-        UserError: One cannot be read, is wrong, or is for no model or for the model of another.
+        UserError: A recipe cannot be read, is wrong, or is for an unknown model or for the same
+            model as another.
     """
     seen: dict[str, Path] = {}
     for path in paths:
@@ -69,7 +70,7 @@ def use_recipes(paths: Iterable[Path], folders: Iterable[Path] = ()) -> None:
         reference(recipe.model, folders, str(path))
         if recipe.model not in RECIPES:
             raise UserError(
-                f"The recipe {path} is for the model {recipe.model!r}, which there is not. "
+                f"The recipe {path} is for the model {recipe.model!r}, which does not exist. "
                 f"{nearest(recipe.model, RECIPES.names())}"
             )
         if recipe.model in seen:
@@ -85,45 +86,45 @@ def load(modules: Iterable[str], folders: Iterable[Path], origin: str = "") -> N
 
     Args:
         modules: Dotted names, or paths of Python files.
-        folders: Where modules are looked for besides where Python looks.
-        origin: Who named them, for messages.
+        folders: Searched for modules before Python's path.
+        origin: Where they are named, for messages.
 
     Raises:
-        UserError: One is not there or cannot be imported.
+        UserError: A module is missing or cannot be imported.
     """
     for name in modules:
-        _imported(name, folders, f"The plugin {name}{f' ({origin})' if origin else ''}")
+        _import(name, folders, f"The plugin {name}{f' ({origin})' if origin else ''}")
 
 
 def is_reference(text: str) -> bool:
-    """Whether a text is ``module:function``, and no name or wildcard."""
+    """Whether a text is ``module:function`` rather than a name or wildcard."""
     return _REFERENCE.fullmatch(text) is not None and not _WILDCARDS.intersection(text)
 
 
 def reference(text: str, folders: Iterable[Path] = (), origin: str = "") -> None:
-    """Register the model that ``module:function`` or ``file.py:function`` leads to.
+    """Register the model that ``module:function`` or ``file.py:function`` refers to.
 
-    Any other text, and one that is registered already, is left alone.
+    Any other text, and one that is registered already, is ignored.
 
     Args:
-        text: As the user wrote it.
-        folders: Where modules are looked for besides where Python looks.
-        origin: Who wrote it, for messages.
+        text: The user's text.
+        folders: Searched for modules before Python's path.
+        origin: Where it is written, for messages.
 
     Raises:
-        UserError: There is no such module or function, or it makes no model.
+        UserError: There is no such module or function, or it does not return a model.
     """
-    found = _REFERENCE.fullmatch(text)
-    if found is None or text in OWN or _WILDCARDS.intersection(text):
+    match = _REFERENCE.fullmatch(text)
+    if match is None or text in CUSTOM_MODELS or _WILDCARDS.intersection(text):
         return
     place = f" ({origin})" if origin else ""
-    module = _imported(found["module"], folders, f"The module of {text}{place}")
+    module = _import(match["module"], folders, f"The module of {text}{place}")
     factory: object = module
-    for part in found["function"].split("."):
+    for part in match["function"].split("."):
         if not hasattr(factory, part):
             public = _callables(factory)
             raise UserError(
-                f"{found['module']} has no function {found['function']!r}{place}. "
+                f"{match['module']} has no function {match['function']!r}{place}. "
                 f"{nearest(part, public) if public else 'It has none.'}"
             )
         factory = getattr(factory, part)
@@ -131,25 +132,26 @@ def reference(text: str, folders: Iterable[Path] = (), origin: str = "") -> None
 
 
 def _callables(owner: object) -> list[str]:
-    """Public functions and classes that are defined in a module or class, or else all of them."""
+    """Public functions and classes defined in a module or class, or imported if there are none."""
     public = {n: v for n, v in vars(owner).items() if callable(v) and not n.startswith("_")}
     home = getattr(owner, "__name__", "")
-    own = [name for name, v in public.items() if getattr(v, "__module__", None) == home]
-    return own or list(public)
+    local = [name for name, v in public.items() if getattr(v, "__module__", None) == home]
+    return local or list(public)
 
 
-def _imported(name: str, folders: Iterable[Path], what: str) -> ModuleType:
+def _import(name: str, folders: Iterable[Path], what: str) -> ModuleType:
     """Import a module by its name or its file."""
     if name.endswith(".py"):
         return _from_file(name, folders, what)
-    _importable(folders)
+    _extend_path(folders)
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is not None and is_within(name, error.name):
             places = ", ".join(dict.fromkeys(map(str, folders))) or "Python's path"
             raise UserError(
-                f"{what} is not there: no module {error.name} in {places}, nor installed. "
+                f"{what} does not exist: there is no module {error.name} in "
+                f"{places} or among the installed packages. "
                 f"{_neighbours(error.name, folders)}"
             ) from None
         raise _failed(what, error) from error
@@ -158,23 +160,23 @@ def _imported(name: str, folders: Iterable[Path], what: str) -> ModuleType:
 
 
 def _failed(what: str, error: BaseException) -> UserError:
-    said = str(error).rstrip(".") if isinstance(error, UserError) else describe_error(error)
-    return UserError(f"{what} cannot be imported: {said}.")
+    reason = str(error).rstrip(".") if isinstance(error, UserError) else describe_error(error)
+    return UserError(f"{what} cannot be imported: {reason}.")
 
 
 def _from_file(name: str, folders: Iterable[Path], what: str) -> ModuleType:
-    """Import a file as a module that is called like it."""
-    given = user_path(name)
-    path = next((p for p in (given, *(f / given for f in folders)) if is_file(p)), None)
+    """Import a file as a module of the same name."""
+    file_name = user_path(name)
+    path = next((p for p in (file_name, *(f / file_name for f in folders)) if is_file(p)), None)
     if path is None:
-        raise UserError(f"{what} is not there: there is no file {name}.")
+        raise UserError(f"{what} does not exist: there is no file {name}.")
     path = path.resolve()
-    _importable([path.parent])
+    _extend_path([path.parent])
     for loaded in list(sys.modules.values()):
         file = Path(getattr(loaded, "__file__", None) or "")
         if file.name == path.name and file.resolve() == path:
             return loaded
-    # A module that is called like another one must not take its place.
+    # A module of the same name as another must not replace it.
     key = path.stem if path.stem not in sys.modules else f"ptqbench_plugin_{path.stem}"
     spec = importlib.util.spec_from_file_location(key, path)
     assert spec is not None and spec.loader is not None
@@ -188,8 +190,8 @@ def _from_file(name: str, folders: Iterable[Path], what: str) -> ModuleType:
     return module
 
 
-def _importable(folders: Iterable[Path]) -> None:
-    """Let Python look for modules in these folders too, before all others."""
+def _extend_path(folders: Iterable[Path]) -> None:
+    """Put folders in front of Python's path."""
     for folder in reversed(list(folders)):
         if str(folder) not in sys.path:
             sys.path.insert(0, str(folder))
@@ -197,7 +199,7 @@ def _importable(folders: Iterable[Path]) -> None:
 
 
 def _neighbours(name: str, folders: Iterable[Path]) -> str:
-    """Which modules there are that may have been meant."""
+    """Suggest modules whose names are similar."""
     known = sorted(
         path.stem
         for folder in dict.fromkeys(folders)

@@ -1,9 +1,10 @@
-"""``register_model``: a model of a user's own gets a name. No torch is imported for it."""
+"""Register custom models, without importing torch."""
 
 from __future__ import annotations
 
 import inspect
 import re
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ptqbench.core.paths import user_path
 from ptqbench.errors import UserError
-from ptqbench.models.custom.spec import OWN, OwnModel
+from ptqbench.models.custom.spec import CUSTOM_MODELS, CustomModel
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.recipe import MEASURED
 from ptqbench.recipes.toml_format import read
@@ -34,7 +35,7 @@ def register_model(
     fixed_input: bool = False,
     quantizable: Callable[..., nn.Module] | None = None,
 ) -> Callable[[Factory], Factory]:
-    """Register the function or class below as a model, to be named wherever models are.
+    """Register the decorated function or class as a model that can be used by its name.
 
     ::
 
@@ -42,35 +43,35 @@ def register_model(
         def my_net(num_classes: int = 7) -> nn.Module: ...
 
     It is called with ``num_classes=N`` and returns a float32 classifier, images ``N×3×H×W`` to
-    logits ``N×K``. Whoever runs the same code twice (a cell of a notebook) registers it anew.
+    logits ``N×K``. Running the same code twice (a notebook cell) replaces the model.
 
     Args:
-        name: Letters, digits, ``_``, ``-`` and ``.``; not that of another model.
+        name: Letters, digits, ``_``, ``-`` and ``.``; not the name of another model.
         input_size: ``(3, H, W)`` with ``H`` = ``W``, at which latency is measured and to which
-            pictures are cropped unless the weights' sidecar says otherwise.
-        recipe: How it is quantized, or a file that says it (``ptqbench recipe``), relative to the
-            file with the function; None: found by tracing the model.
-        fixed_input: Whether it takes no other height and width.
-        quantizable: Another factory, called alike, of the same model with the same state-dict
-            keys, with ``QuantStub``, ``DeQuantStub`` and ``FloatFunctional``; only a recipe with
-            ``flow="eager"`` needs it, and only if the model itself has no stubs.
+            pictures are cropped unless the weights' sidecar sets another size.
+        recipe: How it is quantized, or a recipe file (``ptqbench recipe``), relative to the
+            file with the function; None: determined by tracing the model.
+        fixed_input: Whether it accepts no other height and width.
+        quantizable: Another factory with the same parameter, of the same model with the same
+            state-dict keys, with ``QuantStub``, ``DeQuantStub`` and ``FloatFunctional``; only a
+            recipe with ``flow="eager"`` needs it, and only if the model itself has no stubs.
 
     Returns:
-        A decorator that returns what it is put on.
+        A decorator that returns the decorated object.
 
     Raises:
-        UserError: The name is taken or no name, ``input_size`` is none, or what is registered
-            has no parameter ``num_classes``.
+        UserError: The name is taken or invalid, ``input_size`` is invalid, or the factory has no
+            parameter ``num_classes``.
     """
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         raise UserError(
-            f"register_model({name!r}): a model's name has letters, digits, `_`, `-` and `.`, and "
-            "begins with none of the last two."
+            f"register_model({name!r}): a model's name consists of letters, digits, `_`, `-` and "
+            "`.`, and must not start with `-` or `.`."
         )
     size = _size(name, input_size)
 
     def register(factory: Factory) -> Factory:
-        own = OwnModel(
+        custom = CustomModel(
             name=name,
             factory=factory,
             origin=_origin(factory),
@@ -79,67 +80,72 @@ def register_model(
             fixed_input=fixed_input,
             quantizable=quantizable,
         )
-        _check_free(own)
+        _check_free(custom)
         if isinstance(recipe, (str, Path)):
-            add(own, read(_folder(factory) / user_path(recipe)))
+            add(custom, read(_folder(factory) / user_path(recipe)))
         else:
-            add(own, recipe)
+            add(custom, recipe)
         return factory
 
     return register
 
 
-def add(own: OwnModel, recipe: Recipe | None = None) -> None:
-    """Add a model, and its recipe or one that leaves everything to be found."""
-    OWN.replace(own.name, own)
-    recipe = open_recipe(own.name) if recipe is None else replace(recipe, model=own.name)
-    RECIPES.replace(own.name, recipe)
+def add(custom: CustomModel, recipe: Recipe | None = None) -> None:
+    """Add a model and its recipe, by default one that leaves everything open."""
+    CUSTOM_MODELS.replace(custom.name, custom)
+    recipe = open_recipe(custom.name) if recipe is None else replace(recipe, model=custom.name)
+    RECIPES.replace(custom.name, recipe)
+    # The catalog imports torch; until something else does, it is left alone and adds the
+    # registered models when it is imported.
+    catalog = sys.modules.get("ptqbench.models.catalog")
+    if catalog is not None:
+        catalog.add_custom_model(custom)
 
 
 def open_recipe(name: str) -> Recipe:
-    """A recipe that says nothing: groups and counts are found, the backend is measured."""
+    """A recipe that leaves everything open: groups and counts by tracing, backend by measuring."""
     return Recipe(name, MEASURED, fusion=None, int8_modules=None, thresholds=Thresholds())
 
 
 def add_reference(text: str, factory: object) -> None:
-    """Register what ``module:function`` leads to, under that text.
+    """Register the object that ``module:function`` refers to, under that text.
 
-    A function that is registered under a name as well is the same model: its input size and its
-    recipe are taken over.
+    A function that is also registered under a name is the same model: its input size and its
+    recipe apply.
 
     Args:
-        text: As the user wrote it.
-        factory: What it leads to.
+        text: The user's text.
+        factory: The object.
 
     Raises:
-        UserError: It is no function or class with a parameter ``num_classes``.
+        UserError: It is not a function or class with a parameter ``num_classes``.
     """
     if not callable(factory):
         raise UserError(
-            f"{text} is a {type(factory).__name__}, not a function that makes a model. Name a "
+            f"{text} is a {type(factory).__name__}, not a function that returns a model. Name a "
             f"function with a parameter {_PARAMETER}."
         )
-    known = next((own for own in OWN if own.factory is factory), None)
+    known = next((custom for custom in CUSTOM_MODELS if custom.factory is factory), None)
     if known is not None:
         add(replace(known, name=text), RECIPES.get(known.name))
     else:
-        add(OwnModel(text, factory, _origin(factory), _classes(factory, text)))
+        add(CustomModel(text, factory, _origin(factory), _classes(factory, text)))
 
 
-def _check_free(own: OwnModel) -> None:
-    if own.name in OWN:
-        before = OWN.get(own.name)
-        same_file = before.origin == own.origin  # imported under two names
-        if same_file or _place(before.factory) == _place(own.factory):
+def _check_free(custom: CustomModel) -> None:
+    if custom.name in CUSTOM_MODELS:
+        before = CUSTOM_MODELS.get(custom.name)
+        same_file = before.origin == custom.origin  # imported under two names
+        if same_file or _place(before.factory) == _place(custom.factory):
             return
         raise UserError(
-            f"{own.origin} registers the model {own.name!r}, but {before.origin} already does. "
-            "Give one of them another name."
+            f"{custom.origin} registers the model {custom.name!r}, but {before.origin} already "
+            "does. Give one of them another name."
         )
-    if own.name in RECIPES:
+    if custom.name in RECIPES:
         raise UserError(
-            f"{own.origin} registers the model {own.name!r}, but that is a model of torchvision's. "
-            f"Give it another name, such as {'my_' + own.name!r}."
+            f"{custom.origin} registers the model {custom.name!r}, but torchvision has a model of "
+            f"that name. Give it another name, such as {'my_' + custom.name!r}."
         )
 
 
@@ -147,34 +153,34 @@ def _place(factory: Callable[..., object]) -> tuple[object, object]:
     return getattr(factory, "__module__", None), getattr(factory, "__qualname__", id(factory))
 
 
-def _size(name: str, given: object) -> tuple[int, int, int]:
-    """The input size, checked."""
-    numbers = list(given) if isinstance(given, Sequence) and not isinstance(given, str) else []
+def _size(name: str, value: object) -> tuple[int, int, int]:
+    """Check an input size."""
+    numbers = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
     whole = all(isinstance(n, int) and not isinstance(n, bool) and n > 0 for n in numbers)
     if len(numbers) != 3 or not whole:
         raise UserError(
-            f"register_model({name!r}): input_size={given!r} must be three whole numbers, "
+            f"register_model({name!r}): input_size={value!r} must be three whole numbers, "
             "channels, height and width, like (3, 224, 224)."
         )
     channels, height, width = numbers
     if channels != 3 or height != width:
         raise UserError(
-            f"register_model({name!r}): input_size={given!r}, but pictures are read in RGB and cut "
+            f"register_model({name!r}): input_size={value!r}, but pictures are read in RGB and cut "
             "to squares: it must be like (3, 224, 224)."
         )
     return channels, height, width
 
 
 def _classes(factory: Callable[..., object], name: str) -> int | None:
-    """The default of ``num_classes``, after a check that it is all that a call needs."""
+    """Check that a call needs ``num_classes`` only, and return its default."""
     where = f"{name}: {getattr(factory, '__qualname__', factory)} ({_origin(factory)})"
     try:
         parameters = inspect.signature(factory).parameters.values()
     except (TypeError, ValueError):
         raise UserError(f"{where} is not a Python function. Wrap it in one.") from None
     anything = any(each.kind is each.VAR_KEYWORD for each in parameters)
-    found: Any = next((each for each in parameters if each.name == _PARAMETER), None)
-    if not anything and (found is None or found.kind is found.POSITIONAL_ONLY):
+    parameter: Any = next((each for each in parameters if each.name == _PARAMETER), None)
+    if not anything and (parameter is None or parameter.kind is parameter.POSITIONAL_ONLY):
         raise UserError(
             f"{where} has no parameter {_PARAMETER}. It is called with the number of classes of "
             f"the weights, like def {getattr(factory, '__name__', 'net')}({_PARAMETER}: int = 10)."
@@ -182,7 +188,7 @@ def _classes(factory: Callable[..., object], name: str) -> int | None:
     needed = [
         each.name
         for each in parameters
-        if each is not found
+        if each is not parameter
         and each.default is each.empty
         and each.kind not in (each.VAR_KEYWORD, each.VAR_POSITIONAL)
     ]
@@ -191,7 +197,7 @@ def _classes(factory: Callable[..., object], name: str) -> int | None:
             f"{where} cannot be called with {_PARAMETER} alone, because {', '.join(needed)} has no "
             "default. Give it one, or wrap the function in one that does."
         )
-    default = None if found is None else found.default
+    default = None if parameter is None else parameter.default
     return default if isinstance(default, int) and not isinstance(default, bool) else None
 
 
@@ -203,7 +209,7 @@ def _folder(factory: Callable[..., object]) -> Path:
 
 
 def _origin(factory: Callable[..., object]) -> str:
-    """File and line, as far as Python knows them."""
+    """File and line of a definition, as far as Python knows them."""
     inner = inspect.unwrap(factory)
     try:
         file = inspect.getsourcefile(inner) or inspect.getfile(inner)

@@ -1,4 +1,4 @@
-"""Models of a user's own: what is known of them before torch is imported."""
+"""Custom models as they are known before torch is imported."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class OwnModel:
+class CustomModel:
     """A factory that a user has registered.
 
     Attributes:
-        name: Registered name; of one that was given as ``module:function``, that text.
+        name: Registered name, or ``module:function`` if it was named like that.
         factory: Called as ``factory(num_classes=N)``.
         origin: Where it is defined, ``nets.py, line 12``.
-        num_classes: The default of its parameter; None: it has none.
+        num_classes: Default of its parameter; None if it has none.
         input_size: Standard input ``(3, H, W)``.
-        fixed_input: Whether the model takes no other height and width.
-        quantizable: The same model with the same state-dict keys, with stubs and
-            ``FloatFunctional`` for the eager flow; None: there is none.
+        fixed_input: Whether the model accepts no other height and width.
+        quantizable: Factory of the same model with the same state-dict keys, with stubs and
+            ``FloatFunctional`` for the eager flow; None if there is none.
     """
 
     name: str
@@ -36,4 +36,4 @@ class OwnModel:
     quantizable: Callable[..., nn.Module] | None = None
 
 
-OWN: Registry[OwnModel] = Registry("model")
+CUSTOM_MODELS: Registry[CustomModel] = Registry("model")
