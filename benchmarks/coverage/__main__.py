@@ -29,7 +29,7 @@ from ptqbench.models.catalog import MODELS
 from ptqbench.models.import_torchvision import import_torchvision
 from ptqbench.recipes import RECIPES
 from ptqbench.recipes.measured import FILE as MEASURED
-from ptqbench.recipes.measured import load
+from ptqbench.recipes.measured import load_measurements
 from ptqbench.recipes.measured import render as render_measured
 
 MAIN = "native"
@@ -156,7 +156,7 @@ def _check_of_one_cpu(cpu: str, by_model: Mapping[str, sweep.Json]) -> None:
 def write_recipes() -> None:
     """What the results let the recipes promise; models without results keep what they have."""
     found = all_results()
-    models = dict(load())
+    models = dict(load_measurements())
     for model in MODELS.names():
         of_model = {cpu: by_model[model] for cpu, by_model in found.items() if model in by_model}
         if of_model and RECIPES.get(model).fusion is None:

@@ -15,7 +15,7 @@ from ptqbench.gates.verdict import Verdict
 from ptqbench.measurement.accuracy import Accuracy
 from ptqbench.measurement.intervals import Estimate, noise_factor
 from ptqbench.recipes import Recipe
-from ptqbench.recipes.measured import Measured
+from ptqbench.recipes.measured import ModelMeasurements
 from ptqbench.settings.thresholds import Thresholds
 
 SPEED_SHARE = 0.85
@@ -95,7 +95,7 @@ def probe_thresholds(cases: Iterable[Json]) -> dict[str, float]:
     return found
 
 
-def measured_of(recipe: Recipe, results: Results) -> Measured:
+def measured_of(recipe: Recipe, results: Results) -> ModelMeasurements:
     """What a recipe can promise after these results.
 
     Args:
@@ -111,7 +111,7 @@ def measured_of(recipe: Recipe, results: Results) -> Measured:
     first = next(iter(results.values()))
     asked = Thresholds(size_ratio=size_ratio or 0.0).replaced(probe)
     backend = recommended([*results.values()], asked)
-    return Measured(
+    return ModelMeasurements(
         fused_groups=first.get("fused_groups"),
         int8_modules=first.get("int8_modules"),
         backend=backend,

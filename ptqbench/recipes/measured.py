@@ -1,4 +1,4 @@
-"""What was measured of each model, for the recipes to promise; kept in ``measured.json``.
+"""Measurements that recipes take their thresholds from, stored in ``measured.json``.
 
 The file is written by a command (``python -m benchmarks.coverage --write-recipes``) and read
 when recipes are imported, without torch. Its form, one line per model, sorted by name::
@@ -11,10 +11,9 @@ when recipes are imported, without torch. Its form, one line per model, sorted b
     }
     }
 
-A model's entry has any of the fields of :class:`Measured`; what is left out is unknown, and
-its recipe promises only what needs no measuring. Numbers are thresholds, with their margin
-taken off already: the command decides how much, this module only reads. The six models with
-hand-written recipes read nothing from here.
+An entry has any of the fields of :class:`ModelMeasurements`; missing ones are unknown, and the
+recipe then promises only what needs no measurement. Numbers are thresholds, margins already
+subtracted by the command. The six hand-written recipes take nothing from here.
 """
 
 from __future__ import annotations
@@ -31,19 +30,19 @@ FILE = Path(__file__).with_name("measured.json")
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What was measured of one model.
+class ModelMeasurements:
+    """Measurements of one model.
 
     Attributes:
-        fused_groups: Fusion groups in the model's graph; None: not counted yet.
-        int8_modules: Convolutions and linear layers that become int8; None likewise.
-        backend: The fastest backend that passed, to be recommended; None: not measured.
-        size_ratio: How many times smaller the int8 file must be, the worst backend's; None:
+        fused_groups: Number of fusion groups in the model's graph; None: not counted yet.
+        int8_modules: Number of convolutions and linear layers that become int8; None: likewise.
+        backend: The fastest backend that passed, which is recommended; None: not measured.
+        size_ratio: How many times smaller the int8 file must be on the worst backend; None:
             not measured.
         speedup: How many times faster int8 must be on ``backend``, by instruction set.
         probe: Thresholds under ``probe`` weights, by field of ``Thresholds``: ``accuracy``,
             ``agreement``, ``sqnr_db``.
-        unsupported: Why a backend cannot do it, by its name: what torch said.
+        unsupported: Error of torch by the name of a backend that cannot quantize the model.
     """
 
     fused_groups: int | None = None
@@ -55,7 +54,7 @@ class Measured:
     unsupported: Mapping[str, str] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
-        """The entry of the file: fields that say something, by name."""
+        """Return the entry of the file: fields that are set, by name."""
         return {
             name: value
             for name, value in sorted(asdict(self).items())
@@ -64,34 +63,34 @@ class Measured:
 
 
 @functools.cache
-def load(path: Path = FILE) -> Mapping[str, Measured]:
-    """Read the file; a model that it lacks has not been measured.
+def load_measurements(path: Path = FILE) -> Mapping[str, ModelMeasurements]:
+    """Read the measurements by model.
 
     Args:
-        path: Another file of the same form.
+        path: Another file of the same format.
 
     Raises:
-        ValueError: The file has another form.
+        ValueError: The file has another format.
     """
     if not path.exists():
         return {}
     content = json.loads(path.read_text("utf-8"))
     if content.get("schema_version") != SCHEMA_VERSION:
         raise ValueError(f"{path} is not of schema version {SCHEMA_VERSION}.")
-    known = {each.name for each in fields(Measured)}
+    known = {each.name for each in fields(ModelMeasurements)}
     for model, entry in content["models"].items():
         if unknown := set(entry) - known:
             raise ValueError(f"{path} has unknown fields for {model}: {sorted(unknown)}.")
-    return {model: Measured(**entry) for model, entry in content["models"].items()}
+    return {model: ModelMeasurements(**entry) for model, entry in content["models"].items()}
 
 
-def measured(model: str) -> Measured:
-    """What was measured of a model, an empty record if nothing was."""
-    return load().get(model, Measured())
+def measurements_of(model: str) -> ModelMeasurements:
+    """Return the measurements of a model, an empty record if there are none."""
+    return load_measurements().get(model, ModelMeasurements())
 
 
-def render(models: Mapping[str, Measured]) -> str:
-    """The text of the file for these measurements; equal measurements give equal bytes."""
+def render(models: Mapping[str, ModelMeasurements]) -> str:
+    """Render the file for these measurements; equal measurements give equal bytes."""
     lines = [
         f"{json.dumps(name)}: {json.dumps(models[name].to_dict(), sort_keys=True)}"
         for name in sorted(models)

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Published:
+class PublishedAccuracy:
     """Top-1 on the 50,000 pictures of ImageNet's validation set, in percent.
 
     Attributes:
-        float32_top1: Of the weights themselves.
-        int8_top1: Of the int8 weights that torchvision made from them, or None if it made none.
-        int8_engine: The engine that these run on, or None.
-        method: ``PTQ``, quantized after training as ptqbench does, or ``QAT``, trained on with
-            quantization in place; None if there are no int8 weights.
+        float32_top1: Top-1 of the float32 weights.
+        int8_top1: Top-1 of the int8 weights that torchvision derived from them, or None.
+        int8_engine: Quantized engine of the int8 weights, or None.
+        method: ``PTQ``, post-training quantization as ptqbench does, or ``QAT``,
+            quantization-aware training; None if there are no int8 weights.
     """
 
     float32_top1: float
@@ -23,7 +23,7 @@ class Published:
     method: str | None = None
 
     def facts(self) -> dict[str, object]:
-        """The record as facts of a case; shares are fractions of 1."""
+        """Return the record as facts of a case; shares are fractions of 1."""
         return {
             "published_float32_top1": _share(self.float32_top1),
             "published_int8_top1": None if self.int8_top1 is None else _share(self.int8_top1),
@@ -36,15 +36,15 @@ def _share(percent: float) -> float:
     return round(percent / 100, 7)
 
 
-def _ptq(float32: float, int8: float) -> Published:
-    return Published(float32, int8, "fbgemm", "PTQ")
+def _ptq(float32: float, int8: float) -> PublishedAccuracy:
+    return PublishedAccuracy(float32, int8, "fbgemm", "PTQ")
 
 
-def _qat(float32: float, int8: float) -> Published:
-    return Published(float32, int8, "qnnpack", "QAT")
+def _qat(float32: float, int8: float) -> PublishedAccuracy:
+    return PublishedAccuracy(float32, int8, "qnnpack", "QAT")
 
 
-PUBLISHED = {
+PUBLISHED_ACCURACIES = {
     ("googlenet", "IMAGENET1K_V1"): _ptq(69.778, 69.826),
     ("inception_v3", "IMAGENET1K_V1"): _ptq(77.294, 77.176),
     ("mobilenet_v2", "IMAGENET1K_V1"): _qat(71.878, 71.658),
@@ -60,17 +60,17 @@ PUBLISHED = {
     ("shufflenet_v2_x1_5", "IMAGENET1K_V1"): _ptq(72.996, 72.052),
     ("shufflenet_v2_x2_0", "IMAGENET1K_V1"): _ptq(76.230, 75.354),
 }
-"""By model and weights; those that torchvision published int8 weights for."""
+"""Accuracies by model and weights, if torchvision published int8 weights for them."""
 
 
-def published(model: str, weights: str) -> Published | None:
-    """What torchvision published for weights that it also published int8 weights for.
+def published_accuracy(model: str, weights: str) -> PublishedAccuracy | None:
+    """Return what torchvision published for weights with an int8 counterpart.
 
-    What it published for float32 alone is in its weights enums
+    Accuracies of float32 alone are in its weights enums
     (`ptqbench.weights.torchvision_weights.published_with`).
 
     Args:
         model: Registered name.
         weights: Name of a member of torchvision's weights enum, such as ``IMAGENET1K_V1``.
     """
-    return PUBLISHED.get((model, weights))
+    return PUBLISHED_ACCURACIES.get((model, weights))

@@ -1,4 +1,4 @@
-"""The recipe record and its registry."""
+"""Recipes and their registry."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 from ptqbench.core.registry import Registry
-from ptqbench.recipes.published_accuracy import PUBLISHED, Published
+from ptqbench.recipes.published_accuracy import PUBLISHED_ACCURACIES, PublishedAccuracy
 from ptqbench.settings.thresholds import Thresholds
 from ptqbench.settings.weights_specifier import PROBE
 
@@ -19,37 +19,37 @@ Group = tuple[str, ...]
 Flow = Literal["fx", "eager"]
 
 MEASURED = "measured"
-"""Backend of a recipe that recommends none: the fastest on the machine at hand is looked for."""
+"""Backend of a recipe that recommends none: the fastest on the current machine is selected."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How an architecture is quantized after training, and what must come of it.
+    """How an architecture is quantized after training, and what the result must achieve.
 
     Attributes:
         model: Name of the architecture.
         backend: Recommended backend, or `MEASURED`.
-        fusion: Fusion groups by module name, all of them; None: those that are found in the
-            model's graph (``quantization.completion``).
-        int8_modules: How many convolutions and linear layers become int8; None: all that the
-            model's graph has and ``keep_float`` does not name.
-        thresholds: What the gates hold the result against.
+        fusion: All fusion groups, by module name; None: those in the model's graph
+            (``quantization.completion``).
+        int8_modules: How many convolutions and linear layers become int8; None: all in the
+            model's graph that ``keep_float`` does not name.
+        thresholds: Thresholds of the gates.
         flow: ``fx`` (graph mode) or ``eager`` (needs a quantizable variant).
-        observer: How activation ranges are found: ``histogram`` (minimal squared error,
+        observer: How activation ranges are determined: ``histogram`` (minimal squared error,
             torch.ao ``HistogramObserver``) or ``minmax``.
         per_channel: Weight scales per output channel, on qnnpack too: its per-tensor
             default collapses MobileNets.
         spare_bit: Which side gives up a bit where 8 by 8 bits saturate (AVX2 without
             VNNI): 7-bit ``weights``, 7-bit ``activations``, or ``none``, which
-            saturates there and exists to show it.
-        calibration_images: How many images the ranges are taken from.
+            saturates there and exists to demonstrate it.
+        calibration_images: How many images the ranges are determined from.
         keep_float: Module names that stay float32, with all below them; wildcards allowed. Also
             functions, ``<add>``, ``<mul>`` or ``<cat>``: all calls of them.
-        fused_groups: How many groups must be found where ``fusion`` is None; None: unknown.
+        fused_groups: How many groups must be found if ``fusion`` is None; None: unknown.
         probe: Thresholds that replace the others under ``probe`` weights, by field of
-            `Thresholds`: a random network with a fitted head is no trained classifier.
-        unsupported: Why the model cannot be quantized for a backend, by its name; found by
-            running it.
+            `Thresholds`: a random network with a fitted head is not a trained classifier.
+        unsupported: Why the model cannot be quantized for a backend, by its name, as observed
+            when running it.
     """
 
     model: str
@@ -76,12 +76,14 @@ class Recipe:
         return self.thresholds.replaced(self.probe) if weights == PROBE else self.thresholds
 
     @property
-    def published(self) -> Mapping[str, Published]:
+    def published(self) -> Mapping[str, PublishedAccuracy]:
         """Accuracies that torchvision published in float32 and int8, by the name of the weights.
 
         They are not part of the recipe's hash: no gate uses them.
         """
-        return {w: record for (model, w), record in PUBLISHED.items() if model == self.model}
+        return {
+            w: record for (model, w), record in PUBLISHED_ACCURACIES.items() if model == self.model
+        }
 
     @property
     def hash(self) -> str:

@@ -1,17 +1,16 @@
-"""Recipes as files: TOML that explains itself, and reading it back.
+"""Read and write recipes as TOML with comments.
 
-Reading what was written gives an equal recipe with the same hash.
+A recipe that was written and read back is equal and has the same hash.
 """
 
 from __future__ import annotations
 
-import json
-import math
+import textwrap
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ptqbench.core.names import nearest
 from ptqbench.errors import UserError
@@ -20,73 +19,123 @@ from ptqbench.settings import values
 from ptqbench.settings.parsing import parse_table, threshold_changes
 from ptqbench.settings.thresholds import Thresholds
 
-_EXPLAINED = {
+if TYPE_CHECKING:
+    import tomlkit
+
+_WIDTH = 92
+_TABLES = ("thresholds", "probe", "unsupported")
+
+_COMMENTS = {
     "backend": (
-        "What runs it where nobody names another backend: fbgemm, x86, onednn, qnnpack, or",
-        f'"{MEASURED}" for whichever is the fastest where it runs.',
+        f'Default backend: fbgemm, x86, onednn, qnnpack, or "{MEASURED}" for the fastest on the',
+        "machine where it runs.",
     ),
     "fusion": (
-        "What becomes one kernel each, by module; <relu> is a call of the function. Left out:",
+        "Modules that become one kernel each; <relu> is a call of the function. If unset:",
         "everything that can be fused.",
     ),
     "int8_modules": (
-        "How many convolutions and linear layers become int8. Left out: all that keep_float",
-        "does not name. Whoever changes keep_float changes this too, or removes it.",
+        "Number of convolutions and linear layers that become int8. If unset: all but those in",
+        "keep_float. If you change keep_float, update or remove this value.",
     ),
     "flow": ("fx traces the model; eager is for models with QuantStub and FloatFunctional.",),
     "observer": (
-        "How ranges of activations are found: histogram (least squared error) or minmax.",
+        "How ranges of activations are determined: histogram (least squared error) or minmax.",
     ),
     "per_channel": ("Weight scales per output channel.",),
     "spare_bit": (
-        "Which side gives up a bit where 8 by 8 bits saturate: weights, activations or none.",
+        "Side that gives up a bit where 8 by 8 bits saturate: weights, activations or none.",
     ),
-    "calibration_images": ("How many images ranges are taken from.",),
+    "calibration_images": ("Number of images that ranges are determined from.",),
     "keep_float": (
         'Modules that stay float32, with all below them ("head", "blocks.0.*"), and functions',
         "(<add>, <mul>, <cat>).",
     ),
-    "fused_groups": ("How many groups must be found where fusion is left out.",),
-    "thresholds": ("What the gates ask for; docs/gates.md names all of them.",),
-    "probe": ("What replaces these thresholds under probe weights.",),
-    "unsupported": ("Why it cannot be quantized for a backend.",),
+    "fused_groups": ("Number of groups that must be found if fusion is unset.",),
+    "thresholds": ("Thresholds of the gates; docs/gates.md describes all of them.",),
+    "probe": ("Replaces these thresholds under probe weights.",),
+    "unsupported": ("Why the model cannot be quantized for a backend.",),
 }
+"""Comment of each field."""
 
 
 def to_toml(
     recipe: Recipe, heading: Iterable[str] = (), notes: Mapping[str, str] | None = None
 ) -> str:
-    """A recipe as TOML with comments.
+    """Write a recipe as TOML with comments.
 
     Args:
-        recipe: Of any model.
+        recipe: Any recipe.
         heading: Lines of a comment at the top.
-        notes: What else is said about a field, by its name.
+        notes: Further comments by field, and for ``speedup``.
     """
+    import tomlkit  # takes 50 ms, and only printing a recipe needs it
+
     notes = notes or {}
-    lines = [f"# {line}".rstrip() for line in heading]
-    tables: list[str] = []
+    document = tomlkit.document()
+    for line in heading:
+        document.add(tomlkit.comment(line))
     for each in fields(Recipe):
         name, value = each.name, getattr(recipe, each.name)
         if value is None or (name in _TABLES and not value):
             continue
-        said = [*_EXPLAINED.get(name, ()), *_wrapped(notes.get(name, ""))]
-        comment = [f"# {line}" for line in said]
-        if name == "thresholds":
-            tables += ["", *comment, *_thresholds(recipe.thresholds, notes)]
-        elif name in _TABLES:
-            tables += ["", *comment, f"[{name}]", *_entries(value)]
-        else:
-            lines += ["", *comment, f"{name} = {_value(value, deep=name == 'fusion')}"]
-    return "\n".join([*lines, *tables]).lstrip("\n") + "\n"
+        if document.body:
+            document.add(tomlkit.nl())
+        comments = [*_COMMENTS.get(name, ()), *textwrap.wrap(notes.get(name, ""), _WIDTH)]
+        if name in _TABLES:
+            document.add(name, _table(name, value, comments, notes))
+            continue
+        for line in comments:
+            document.add(tomlkit.comment(line))
+        document.add(name, _groups_item(value) if name == "fusion" else tomlkit.item(value))
+    return tomlkit.dumps(document)
+
+
+def _table(
+    name: str, value: Any, comments: Iterable[str], notes: Mapping[str, str]
+) -> tomlkit.items.Table:
+    """A table whose comments follow its header."""
+    import tomlkit
+
+    content = dict(asdict(value) if isinstance(value, Thresholds) else value)
+    speedup = content.pop("speedup", {}) if name == "thresholds" else {}
+    table = tomlkit.table()
+    for line in comments:
+        table.add(tomlkit.comment(line))
+    for key, entry in content.items():
+        if entry is not None:
+            table.add(key, tomlkit.item(entry))
+    if name == "thresholds":
+        wrapped = textwrap.wrap(notes.get("speedup", ""), _WIDTH)
+        inner = tomlkit.table() if speedup else table
+        for line in wrapped:
+            inner.add(tomlkit.comment(line))
+        for key, entry in speedup.items():
+            inner.add(key, entry)
+        if speedup:
+            table.add(tomlkit.nl())
+            table.add("speedup", inner)
+    return table
+
+
+def _groups_item(groups: Sequence[Sequence[str]]) -> tomlkit.items.Array:
+    """An array with one group a line."""
+    import tomlkit
+
+    array = tomlkit.array()
+    for group in groups:
+        array.add_line(list(group), indent="  ")
+    if groups:
+        array.add_line(indent="")
+    return array
 
 
 def from_toml(text: str, where: str) -> Recipe:
     """Read a recipe.
 
     Args:
-        text: TOML; only ``model`` has to be there.
-        where: What it is, for messages.
+        text: TOML; only ``model`` is required.
+        where: Name of the file, for messages.
 
     Raises:
         UserError: It is not valid TOML, a key is unknown, or a value is wrong.
@@ -102,25 +151,25 @@ def from_toml(text: str, where: str) -> Recipe:
             hint = nearest(name, list(_PARSERS))
             raise UserError(f"Unknown key {name!r} in the recipe {where}. {hint}")
     if "model" not in content:
-        raise UserError(f'The recipe {where} does not say which model it is for: model = "…".')
-    found: dict[str, Any] = {"backend": MEASURED, "fusion": None, "int8_modules": None}
+        raise UserError(f'The recipe {where} does not name its model: model = "…".')
+    values_by_field: dict[str, Any] = {"backend": MEASURED, "fusion": None, "int8_modules": None}
     for name, value in content.items():
         try:
-            found[name] = _PARSERS[name](value, where)
+            values_by_field[name] = _PARSERS[name](value, where)
         except ValueError as error:
             raise UserError(
                 f"Wrong value for {name!r} in the recipe {where}: expected {error}, but got "
                 f"{value!r}."
             ) from None
-    found.setdefault("thresholds", Thresholds())
-    return Recipe(**found)
+    values_by_field.setdefault("thresholds", Thresholds())
+    return Recipe(**values_by_field)
 
 
 def read(path: Path) -> Recipe:
     """Read a recipe from a file.
 
     Raises:
-        UserError: There is none, or it is wrong.
+        UserError: The file cannot be read, or the recipe is wrong.
     """
     try:
         text = path.read_text("utf-8")
@@ -131,7 +180,6 @@ def read(path: Path) -> Recipe:
 
 
 _Parse = Callable[[Any, str], object]
-_TABLES = ("thresholds", "probe", "unsupported")
 
 
 def _simple(kind: values.ValueType) -> _Parse:
@@ -170,15 +218,15 @@ def _changes(value: Any, where: str) -> dict[str, Any]:
     """Thresholds that are set, by field; whole numbers stay whole, as the hash sees them."""
     if not isinstance(value, Mapping):
         raise ValueError("a table of thresholds")
-    found = threshold_changes(parse_table({"thresholds": value}, Path(), f"the recipe {where}"))
-    return {name: _as_written(value.get(name), parsed) for name, parsed in found.items()}
+    changes = threshold_changes(parse_table({"thresholds": value}, Path(), f"the recipe {where}"))
+    return {name: _as_written(value.get(name), parsed) for name, parsed in changes.items()}
 
 
-def _as_written(given: object, parsed: Any) -> Any:
+def _as_written(value: object, parsed: Any) -> Any:
     if isinstance(parsed, Mapping):
-        texts = given if isinstance(given, Mapping) else {}
-        return {name: _as_written(texts.get(name), value) for name, value in parsed.items()}
-    return given if isinstance(given, int) and given == parsed else parsed
+        entries = value if isinstance(value, Mapping) else {}
+        return {name: _as_written(entries.get(name), entry) for name, entry in parsed.items()}
+    return value if isinstance(value, int) and value == parsed else parsed
 
 
 def _thresholds_of(value: Any, where: str) -> Thresholds:
@@ -207,52 +255,3 @@ _PARSERS: Mapping[str, _Parse] = {
     "probe": _changes,
     "unsupported": _reasons,
 }
-
-
-def _thresholds(thresholds: Thresholds, notes: Mapping[str, str]) -> list[str]:
-    given = {name: value for name, value in asdict(thresholds).items() if value is not None}
-    speedup = given.pop("speedup")
-    lines = ["[thresholds]", *_entries(given)]
-    said = [f"# {line}" for line in _wrapped(notes.get("speedup", ""))]
-    if speedup:
-        return [*lines, "", *said, "[thresholds.speedup]", *_entries(speedup)]
-    return [*lines, *said]
-
-
-def _entries(table: Mapping[str, Any]) -> list[str]:
-    return [f"{_key(name)} = {_value(value)}" for name, value in table.items()]
-
-
-def _key(name: str) -> str:
-    plain = name.isascii() and name.replace("_", "").replace("-", "").isalnum()
-    return name if plain else _value(name)
-
-
-def _value(value: object, deep: bool = False) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, str):
-        # A JSON string is a TOML string, but for one control character.
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"{value} is no threshold.")
-        return repr(value)
-    if isinstance(value, Mapping):
-        return f"{{ {', '.join(_entries(value))} }}" if value else "{}"
-    if isinstance(value, Sequence):
-        items = [_value(item) for item in value]
-        if deep and items:
-            return "[\n" + "".join(f"  {item},\n" for item in items) + "]"
-        return f"[{', '.join(items)}]"
-    return str(value)
-
-
-def _wrapped(text: str, width: int = 92) -> list[str]:
-    lines: list[str] = []
-    for word in text.split():
-        if lines and len(lines[-1]) + len(word) < width:
-            lines[-1] += f" {word}"
-        else:
-            lines.append(word)
-    return lines

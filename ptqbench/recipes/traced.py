@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ptqbench.recipes.measured import measured
+from ptqbench.recipes.measured import measurements_of
 from ptqbench.recipes.recipe import Recipe
 from ptqbench.settings.thresholds import Thresholds
 
@@ -93,7 +93,7 @@ def traced_recipes() -> Iterator[Recipe]:
 
 def traced_recipe(model: str, row: Row) -> Recipe:
     """Build the recipe of a member of a row from what was measured of it."""
-    record = measured(model)
+    record = measurements_of(model)
     return Recipe(
         model=model,
         backend=record.backend or DEFAULT_BACKEND,

@@ -19,7 +19,7 @@ from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import ModelSpec
 from ptqbench.models.meta_init import initialised, skeleton, unfilled
-from ptqbench.recipes.published_accuracy import Published
+from ptqbench.recipes.published_accuracy import PublishedAccuracy
 from ptqbench.settings.weights_specifier import (
     ALLOWED,
     FIXTURE,
@@ -62,7 +62,7 @@ class Weights:
     sha256: str
     transform_input: bool = False
     name: str | None = None
-    published: Published | None = None
+    published: PublishedAccuracy | None = None
     made: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

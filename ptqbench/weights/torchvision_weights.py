@@ -10,7 +10,7 @@ from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import MODELS, ModelSpec
 from ptqbench.models.import_torchvision import import_torchvision
-from ptqbench.recipes.published_accuracy import Published, published
+from ptqbench.recipes.published_accuracy import PublishedAccuracy, published_accuracy
 from ptqbench.settings.weights_specifier import IMAGENET
 from ptqbench.weights.sidecar import WeightsSettings
 
@@ -73,18 +73,18 @@ def settings_of(member: Any, spec: ModelSpec) -> WeightsSettings:
     )
 
 
-def published_with(spec: ModelSpec, member: Any) -> Published | None:
+def published_with(spec: ModelSpec, member: Any) -> PublishedAccuracy | None:
     """The accuracies that torchvision published for a member.
 
     Args:
         spec: The architecture.
         member: Of its torchvision weights enum.
     """
-    known = published(spec.name, member.name)
+    known = published_accuracy(spec.name, member.name)
     if known is not None:
         return known
     top1 = member.meta.get("_metrics", {}).get("ImageNet-1K", {}).get("acc@1")
-    return None if top1 is None or not math.isfinite(top1) else Published(float(top1))
+    return None if top1 is None or not math.isfinite(top1) else PublishedAccuracy(float(top1))
 
 
 def _enum(name: str) -> Any:

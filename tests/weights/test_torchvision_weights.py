@@ -28,7 +28,7 @@ from ptqbench.gates.verdict import Verdict
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.import_torchvision import import_torchvision
 from ptqbench.recipes import RECIPES
-from ptqbench.recipes.published_accuracy import PUBLISHED
+from ptqbench.recipes.published_accuracy import PUBLISHED_ACCURACIES
 from ptqbench.reporting.console import render
 from ptqbench.reporting.markdown import to_markdown
 from ptqbench.reporting.terminal import report_view
@@ -267,7 +267,7 @@ def test_every_member_is_prepared_as_torchvision_prepares_it() -> None:
 def test_published_accuracies_are_torchvisions_own() -> None:
     """float32 as the enums say today; int8 as the enums of the int8 weights say."""
     models = import_torchvision().models
-    for (name, weights), published in PUBLISHED.items():
+    for (name, weights), published in PUBLISHED_ACCURACIES.items():
         member = imagenet.choose(MODELS.get(name), weights)
         assert imagenet.published_with(MODELS.get(name), member) == published
         metrics = member.meta["_metrics"]["ImageNet-1K"]
@@ -291,7 +291,7 @@ def test_weights_without_int8_have_their_float32_accuracy() -> None:
 
 
 def test_published_stands_beside_measured_in_every_report() -> None:
-    facts = PUBLISHED["resnet18", "IMAGENET1K_V1"].facts()
+    facts = PUBLISHED_ACCURACIES["resnet18", "IMAGENET1K_V1"].facts()
     assert facts["published_float32_top1"] == pytest.approx(0.69758)
     assert facts["published_int8_top1"] == pytest.approx(0.69494)
     assert (facts["published_int8_engine"], facts["published_int8_method"]) == ("fbgemm", "PTQ")
