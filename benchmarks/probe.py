@@ -21,7 +21,7 @@ from benchmarks.blocks import BUILD, ROOT, rewrite, table
 from ptqbench.core.atomic import atomic_path
 from ptqbench.models.catalog import MODELS, ModelSpec
 from ptqbench.models.import_torchvision import import_torchvision
-from ptqbench.weights.probe.network import ALGORITHM, make, preprocessing_of
+from ptqbench.weights.probe.network import ALGORITHM, compute_probe, preprocessing_of
 
 RESULTS = BUILD / "probe"
 RECORD = ROOT / "fixtures" / "coverage.json"
@@ -60,7 +60,7 @@ def measure(spec: ModelSpec) -> dict[str, Any]:
 
     with progress_display() as progress:
         began = time.perf_counter()
-        made = make(spec, 0, progress=progress)
+        made = compute_probe(spec, 0, progress=progress)
         seconds = time.perf_counter() - began
     preprocessing, sha256 = preprocessing_of(spec), state_hash(made.state)
     weights = Weights("probe", made.state, preprocessing, CLASSES, len(CLASSES), sha256)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -148,12 +148,6 @@ def unused_cases(reference: ModelReference, backends: Sequence[str]) -> list[Dif
         for key in reference.cases
         if key.partition("/")[0] not in backends
     ]
-
-
-def unused_files(folder: Path, models: Iterable[str]) -> list[Path]:
-    """Files in the folder of references that belong to no model."""
-    known = set(models)
-    return sorted(path for path in folder.glob("*.json") if path.stem not in known)
 
 
 def verdict(differences: Sequence[Difference]) -> Verdict:

@@ -1,1 +1,1 @@
-"""Where a model's parameters come from."""
+"""Weights: sources, files, downloads and the models built from them."""

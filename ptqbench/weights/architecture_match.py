@@ -1,4 +1,4 @@
-"""Which architecture a state dict belongs to."""
+"""Match state dicts with architectures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ptqbench.models.import_torchvision import import_torchvision
 from ptqbench.models.meta_init import shapes_of
 
 _CLASSES = 1000
-_OWN_CLASSES = 10
+_CUSTOM_CLASSES = 10
 _CANDIDATES = 12
 _HEADS = ("fc", "classifier", "head", "heads")
 _NOT_COUNTED = (
@@ -25,22 +25,22 @@ _NOT_COUNTED = (
 def expected_shapes(
     spec: ModelSpec, state: Mapping[str, Tensor]
 ) -> tuple[dict[str, tuple[int, ...]], int]:
-    """What an architecture would look like with the classes and the input size of a file.
+    """Return the shapes of an architecture for the classes and the input size of a file.
 
     Args:
         spec: The architecture.
         state: The tensors of a file.
 
     Returns:
-        Shapes by name, and the number of classes: from the last classifier weight, or, of a model
-        of a user's own, from any tensor whose shape depends on it.
+        Shapes by name, and the number of classes: from the last classifier weight, or, for a
+        custom model, from any tensor whose shape depends on it.
     """
     if spec.origin:
-        return _own_shapes(spec, state)
+        return _custom_shapes(spec, state)
     shapes = shapes_of(spec.fitted(state).factory, _CLASSES)
     head = [key for key, shape in shapes.items() if key.endswith("weight") and len(shape) > 1][-1]
-    found = state.get(head)
-    num_classes = found.shape[0] if found is not None and found.ndim else _CLASSES
+    weight = state.get(head)
+    num_classes = weight.shape[0] if weight is not None and weight.ndim else _CLASSES
     bias = head.removesuffix("weight") + "bias"
     if bias in shapes:
         shapes[bias] = (num_classes,)
@@ -48,21 +48,21 @@ def expected_shapes(
     return shapes, num_classes
 
 
-def _own_shapes(
+def _custom_shapes(
     spec: ModelSpec, state: Mapping[str, Tensor]
 ) -> tuple[dict[str, tuple[int, ...]], int]:
-    """The same of an architecture of which nobody knows what it is like inside."""
-    count = spec.num_classes or _OWN_CLASSES
+    """Find the number of classes of a custom model by building it with two numbers of them."""
+    count = spec.num_classes or _CUSTOM_CLASSES
     shapes, doubled = shapes_of(spec.factory, count), shapes_of(spec.factory, 2 * count)
     if shapes == doubled:
-        # The number is built in, and the last layer tells it.
+        # The number is built in; it is that of the last layer's outputs.
         last = [shape for key, shape in shapes.items() if key.endswith("weight") and len(shape) > 1]
         return shapes, last[-1][0] if last else count
     for key, shape in shapes.items():
-        found, other = state.get(key), doubled.get(key, ())
-        if found is None or found.ndim != len(shape) or len(other) != len(shape):
+        tensor, other = state.get(key), doubled.get(key, ())
+        if tensor is None or tensor.ndim != len(shape) or len(other) != len(shape):
             continue
-        for size, once, twice in zip(found.shape, shape, other, strict=True):
+        for size, once, twice in zip(tensor.shape, shape, other, strict=True):
             per_class = (twice - once) // count
             if per_class > 0:
                 classes = max((size - once) // per_class + count, 1)
@@ -71,7 +71,7 @@ def _own_shapes(
 
 
 def advice(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:
-    """What somebody should do whose file does not fit an architecture.
+    """Suggest what to do with a file that does not fit an architecture.
 
     Args:
         spec: The architecture that was named.
@@ -86,11 +86,11 @@ def advice(spec: ModelSpec, state: Mapping[str, Tensor]) -> str:
 
 
 def _candidates(state: Mapping[str, Tensor]) -> list[str]:
-    """Models with about as many parameters: to build every one would take seconds.
+    """Models with about as many parameters, because building all of them would take seconds.
 
-    How many a torchvision model has is on record; any other is a candidate.
+    Counts of torchvision's models are on record; all others are candidates.
     """
-    wanted = max(_parameters(state), 1)
+    target = max(_parameters(state), 1)
     recorded: dict[str, float] = {}
     others = []
     for name in MODELS.names():
@@ -98,7 +98,7 @@ def _candidates(state: Mapping[str, Tensor]) -> list[str]:
         if count is None:
             others.append(name)
         else:
-            recorded[name] = abs(math.log(count / wanted))
+            recorded[name] = abs(math.log(count / target))
     return [*sorted(recorded, key=lambda name: recorded[name])[:_CANDIDATES], *others]
 
 
@@ -111,7 +111,7 @@ def _recorded_parameters(name: str) -> int | None:
 
 
 def _parameters(state: Mapping[str, Tensor]) -> int:
-    """Parameters that the model would have with a thousand classes, as on record."""
+    """Number of parameters that the model would have with the thousand classes on record."""
     total = sum(v.numel() for key, v in state.items() if not key.endswith(_NOT_COUNTED))
     heads = [
         key for key in state if key.partition(".")[0] in _HEADS and key.endswith("weight")
@@ -128,7 +128,7 @@ def _fit(spec: ModelSpec, state: Mapping[str, Tensor]) -> float:
     """Share of names and shapes that a file and an architecture have in common."""
     try:
         shapes, _ = expected_shapes(spec, state)
-    except UserError:  # a model of a user's own that cannot be made
+    except UserError:  # a custom model that cannot be built
         return 0.0
     same = sum(key in state and tuple(state[key].shape) == shape for key, shape in shapes.items())
     return same / len(shapes.keys() | state.keys())

@@ -1,4 +1,4 @@
-"""Files from the network, kept where torch.hub keeps them."""
+"""Download weights into the folder of torch.hub."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ _TIMEOUT_S = 30
 
 
 def file_name(url: str) -> str:
-    """The name of the file that a URL leads to."""
+    """Return the name of the file at a URL."""
     return os.path.basename(urllib.parse.urlsplit(url).path)
 
 
 def hash_prefix(url: str) -> str:
-    """What the SHA-256 of a file begins with, as its name says (``resnet18-f37072fd.pth``)."""
-    found = _HASH.search(file_name(url))
-    return found.group(1) if found else ""
+    """Return the beginning of a file's SHA-256 from its name (``resnet18-f37072fd.pth``)."""
+    match = _HASH.search(file_name(url))
+    return match.group(1) if match else ""
 
 
 def checkpoints_folder() -> Path:
-    """Where torch.hub keeps weights: ``hub/checkpoints`` in the folder that TORCH_HOME names."""
+    """Return torch.hub's folder of weights: ``hub/checkpoints`` in the folder TORCH_HOME."""
     return Path(torch.hub.get_dir()) / "checkpoints"
 
 
-def fetched(url: str, progress: Progress = silent) -> Path:
-    """A file from the network, downloaded unless it is there.
+def fetch(url: str, progress: Progress = silent) -> Path:
+    """Download a file unless it exists.
 
-    A file that is there is returned as it is: whoever reads it checks its hash.
+    An existing file is returned as it is; its reader checks its hash.
 
     Args:
-        url: Where it is.
-        progress: Told how many kilobytes have arrived.
+        url: Address of the file.
+        progress: Progress callback, in kilobytes.
 
     Returns:
-        Its path.
+        Path of the file.
 
     Raises:
-        UserError: It cannot be downloaded or written, or is not what its name says.
+        UserError: The file cannot be downloaded or written, or its hash is not the expected one.
     """
     path = checkpoints_folder() / file_name(url)
     if path.is_file():
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The workers of pytest-xdist ask for the same file at the same time.
+        # The workers of pytest-xdist need the same file at the same time.
         with FileLock(path.with_name(f".{path.name}.lock")):
             if not path.is_file():
                 _download(url, path, progress)
@@ -69,8 +69,8 @@ def fetched(url: str, progress: Progress = silent) -> Path:
     except OSError as error:
         reason = error.strerror or str(error)
         raise UserError(
-            f"The weights {path} cannot be written: {reason}. Make room there, or name another "
-            "folder in the environment variable TORCH_HOME."
+            f"The weights {path} cannot be written: {reason}. Make room there, or set "
+            "another folder in the environment variable TORCH_HOME."
         ) from None
     return path
 
@@ -79,12 +79,12 @@ def _download(url: str, path: Path, progress: Progress) -> None:
     with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as source, atomic_path(path) as temporary:
         total = int(source.headers.get("Content-Length") or 0)
         sha256, done = _copy(source, temporary, total, f"download {path.name}", progress)
-        wanted = hash_prefix(url)
-        if not sha256.startswith(wanted) or (total and done != total):
+        prefix = hash_prefix(url)
+        if not sha256.startswith(prefix) or (total and done != total):
             raise UserError(
-                f"What came from {url} is not {path.name}: {done} of {total or done} bytes, with a "
-                f"SHA-256 that begins with {sha256[: len(wanted) or 8]}. Try again, or place the "
-                f"file in {path.parent}."
+                f"The file downloaded from {url} is not {path.name}: {done} of {total or done} "
+                f"bytes, with a SHA-256 that begins with {sha256[: len(prefix) or 8]}. Try "
+                f"again, or place the file in {path.parent}."
             )
 
 
@@ -107,6 +107,6 @@ def _offline(url: str, path: Path, error: Exception) -> str:
     chosen = f"TORCH_HOME={home} chooses" if home else "The environment variable TORCH_HOME chooses"
     return (
         f"The weights {path.name} are not in {path.parent} and cannot be downloaded ({reason}). "
-        f"Get the file from {url} where there is a network, and place it as {path}. {chosen} the "
-        "folder that holds hub/checkpoints."
+        f"Get the file from {url} on a machine with a network, and place it as {path}. {chosen} "
+        "the folder that contains hub/checkpoints."
     )

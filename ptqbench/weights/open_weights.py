@@ -1,4 +1,4 @@
-"""Weights of every source: read from files, downloaded, or made."""
+"""Open weights of any source: read from a file, downloaded, or computed."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ptqbench.errors import UserError
 from ptqbench.models.catalog import ModelSpec
 from ptqbench.settings.weights_specifier import PROBE, default_weights
 from ptqbench.weights.load import Weights, load_weights
-from ptqbench.weights.probe import probe_cache as store
-from ptqbench.weights.probe.network import make, preprocessing_of
+from ptqbench.weights.probe import probe_cache
+from ptqbench.weights.probe.network import compute_probe, preprocessing_of
 
 SEED = 0
-"""The seed of probe weights. It is not that of a run: these weights are the same in all runs."""
+"""Seed of probe weights; independent of the seed of a run, so they are the same in all runs."""
 
 
 def open_weights(
@@ -27,17 +27,17 @@ def open_weights(
     overrides: Mapping[str, object] | None = None,
     progress: Progress = silent,
 ) -> Weights:
-    """Weights and what they bring along, wherever they come from.
+    """Open weights and their settings.
 
     Args:
         spec: The architecture.
-        source: As `load_weights` takes it, or ``probe``; None: the model's default.
-        overrides: Preprocessing and classes that win over what the weights bring; None counts
-            as not given.
-        progress: Told while a file is downloaded or weights are made.
+        source: A source of `load_weights`, or ``probe``; None: the model's default.
+        overrides: Preprocessing and classes that take precedence over those of the weights; None
+            counts as unset.
+        progress: Progress callback of a download or of the computation of probe weights.
 
     Raises:
-        UserError: See `load_weights`; or preprocessing is given for ``probe``.
+        UserError: See `load_weights`; or preprocessing is set for ``probe``.
     """
     source = source or default_weights(spec.name)
     if source != PROBE:
@@ -52,54 +52,56 @@ def probe_weights(
     cache_dir: Path | None = None,
     progress: Progress = silent,
 ) -> Weights:
-    """Probe weights of an architecture, from the cache or made anew (a user's own always are).
+    """Compute probe weights of an architecture, or read them from the cache.
+
+    Those of custom models are always computed, because the code may have changed.
 
     Args:
         spec: The architecture.
-        overrides: Preprocessing and classes, which must not be given.
-        cache_dir: Where weights and images are kept; by default that of the user.
-        progress: Told while weights are made.
+        overrides: Preprocessing and classes, which must be unset.
+        cache_dir: Cache of weights and images; by default that of the user.
+        progress: Progress callback.
 
     Raises:
-        UserError: Preprocessing or classes are given, or the images cannot be made.
+        UserError: Preprocessing or classes are set, or the images cannot be rendered.
     """
-    given = [name for name, value in (overrides or {}).items() if value is not None]
+    names = [name for name, value in (overrides or {}).items() if value is not None]
     preprocessing = preprocessing_of(spec)
-    if given:
+    if names:
         raise UserError(
-            f"{' and '.join(given)} cannot be set for the weights `probe`: their head was solved "
+            f"{' and '.join(names)} cannot be set for the weights `probe`: their head was solved "
             f"for the sixteen fixture classes on images of {preprocessing.crop}×"
-            f"{preprocessing.crop} pixels. Leave {'it' if len(given) == 1 else 'them'} out, or "
-            "name other weights."
+            f"{preprocessing.crop} pixels. Remove {'it' if len(names) == 1 else 'them'}, or "
+            "use other weights."
         )
     directory = cache_dir or default_cache_dir()
     manifest = load_manifest()
-    # A user's own code may have changed since: its weights are made anew each time.
-    path = None if spec.origin else store.path_of(directory, spec, SEED, manifest)
-    found = store.restore(path, spec, len(CLASSES), SEED) if path else None
-    if found is None:
-        made = make(spec, SEED, cache_dir=directory, manifest=manifest, progress=progress)
-        found = made, store.state_hash(made.state)
-        with suppress(OSError):  # made once more the next time
+    path = None if spec.origin else probe_cache.path_of(directory, spec, SEED, manifest)
+    cached = probe_cache.restore(path, spec, len(CLASSES), SEED) if path else None
+    if cached is None:
+        probe = compute_probe(spec, SEED, cache_dir=directory, manifest=manifest, progress=progress)
+        sha256 = probe_cache.state_hash(probe.state)
+        with suppress(OSError):  # computed again the next time
             if path:
-                store.save(path, *found)
-    made, sha256 = found
+                probe_cache.save(path, probe, sha256)
+    else:
+        probe, sha256 = cached
     return Weights(
         PROBE,
-        made.state,
+        probe.state,
         preprocessing,
         CLASSES,
         len(CLASSES),
         sha256,
-        made=made.facts,
-        notes=(note(spec, made.facts),),
+        probe_facts=probe.facts,
+        notes=(note(spec, probe.facts),),
     )
 
 
 def note(spec: ModelSpec, facts: Mapping[str, int | float]) -> str:
-    """What whoever reads a result under probe weights must know."""
+    """Explain results under probe weights to their reader."""
     return (
         f"Weights probe of {spec.name}: random (seed {facts['probe_seed']}) with a head solved on "
-        f"{facts['probe_head_images']:,} fixture images, no trained classifier. They say how "
+        f"{facts['probe_head_images']:,} fixture images, not a trained classifier. They show how "
         f"quantization behaves, and nothing about a trained {spec.name}."
     )

@@ -1,4 +1,4 @@
-"""torchvision's own weights: their names, files, preprocessing, classes and accuracies."""
+"""torchvision's weights: their names, files, preprocessing, classes and accuracies."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _OTHERS = 8
 
 
 def choose(spec: ModelSpec, source: str) -> Any:
-    """The member of a torchvision weights enum that a source means.
+    """Choose the member of a torchvision weights enum that a source names.
 
     Args:
         spec: The architecture.
-        source: ``imagenet`` for what torchvision gives by default, or the name of a member,
-            also with its enum before it (``ResNet50_Weights.IMAGENET1K_V2``).
+        source: ``imagenet`` for torchvision's default, or the name of a member, optionally
+            with its enum (``ResNet50_Weights.IMAGENET1K_V2``).
 
     Raises:
         UserError: torchvision has no weights for the model, or none of that name.
@@ -48,18 +48,18 @@ def choose(spec: ModelSpec, source: str) -> Any:
 
 
 def names(spec: ModelSpec) -> list[str]:
-    """Names of the weights that torchvision has for a model; none for a model of a user's own."""
+    """Return the names of torchvision's weights for a model; none for a custom model."""
     return [*_classifiers(spec.name)]
 
 
 def settings_of(member: Any, spec: ModelSpec) -> WeightsSettings:
-    """Preprocessing and classes of a member, as torchvision's transforms and meta data say.
+    """Read preprocessing and classes from a member's transforms and metadata.
 
-    torchvision's presets work on Pillow images too, where ``antialias`` changes nothing: Pillow
-    always averages when it makes a picture smaller, and so does `Preprocessing`.
+    torchvision's presets accept Pillow images, for which ``antialias`` has no effect: Pillow
+    always averages when it shrinks a picture, and so does `Preprocessing`.
 
     Args:
-        member: Of a torchvision weights enum.
+        member: Member of a torchvision weights enum.
         spec: The architecture.
     """
     preset = member.transforms()
@@ -67,18 +67,18 @@ def settings_of(member: Any, spec: ModelSpec) -> WeightsSettings:
     preprocessing = Preprocessing(
         resize, crop, tuple(preset.mean), tuple(preset.std), preset.interpolation.value
     )
-    # torchvision turns it on for its own weights of the models that have it.
+    # torchvision enables it for its weights of the models that have the option.
     return WeightsSettings(
         preprocessing, tuple(member.meta["categories"]), bool(spec.training_only)
     )
 
 
 def published_with(spec: ModelSpec, member: Any) -> PublishedAccuracy | None:
-    """The accuracies that torchvision published for a member.
+    """Return the accuracies that torchvision published for a member.
 
     Args:
         spec: The architecture.
-        member: Of its torchvision weights enum.
+        member: Member of its torchvision weights enum.
     """
     known = published_accuracy(spec.name, member.name)
     if known is not None:
@@ -95,7 +95,7 @@ def _enum(name: str) -> Any:
 
 
 def _classifiers(name: str) -> dict[str, Any]:
-    """Members by name; those without a trained classifier are left out (VGG16's features)."""
+    """Members by name, without those that lack a trained classifier (VGG16's features)."""
     enum = _enum(name)
     return {member.name: member for member in enum or () if member.meta.get("categories")}
 

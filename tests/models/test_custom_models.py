@@ -291,7 +291,7 @@ def test_commands_know_models_of_ones_own(tmp_path, monkeypatch, capsys):
     assert main(["run", "my_net"]) == 2
     assert "is named as module:function" in capsys.readouterr().err
     assert main(["run", "nets:plain", "--weights", "fixture"]) == 2
-    assert "No weights ship for nets:plain, a model of your own (nets.py" in capsys.readouterr().err
+    assert "No weights ship for nets:plain, a custom model (nets.py" in capsys.readouterr().err
     assert main(["run", "registered", "--weights", "imagenet"]) == 2
     assert "has no ImageNet weights for registered" in capsys.readouterr().err
 

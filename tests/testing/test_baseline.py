@@ -16,7 +16,6 @@ from ptqbench.testing.baseline import (
     explain,
     read,
     unused_cases,
-    unused_files,
     updated,
     verdict,
     write,
@@ -100,4 +99,3 @@ def test_files_that_are_not_references_are_refused(tmp_path):
     path.write_text(path.read_text().replace('"schema_version": 1', '"schema_version": 9'))
     with pytest.raises(UserError, match="schema version 9"):
         read(path, "resnet18")
-    assert unused_files(tmp_path, ["other"]) == [path]

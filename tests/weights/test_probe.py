@@ -1,4 +1,4 @@
-"""Probe weights: drawn by name, settled exactly, a head that is the regression's solution."""
+"""Probe weights: drawn by name, scaled exactly, a head that is the regression's solution."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.quantizable import build_quantizable
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer
 
@@ -21,10 +22,16 @@ from ptqbench.measurement.macs import count_macs
 from ptqbench.models.catalog import MODELS, ModelSpec
 from ptqbench.models.meta_init import shapes_of, skeleton
 from ptqbench.weights import open_weights as opening
-from ptqbench.weights.load import Weights, build_model, build_quantizable
-from ptqbench.weights.probe import probe_cache as store
-from ptqbench.weights.probe.layer_scaling import features, head_of, settle
-from ptqbench.weights.probe.network import FEWEST_IMAGES, MOST_IMAGES, Made, head_images, make
+from ptqbench.weights.load import Weights, build_model
+from ptqbench.weights.probe import probe_cache
+from ptqbench.weights.probe.layer_scaling import features, head_of, scale_layers
+from ptqbench.weights.probe.network import (
+    FEWEST_IMAGES,
+    MOST_IMAGES,
+    ProbeWeights,
+    compute_probe,
+    head_images,
+)
 from ptqbench.weights.probe.random_init import SHIFT, initial_model
 from ptqbench.weights.probe.ridge_head import bias_above, solve_head
 
@@ -33,14 +40,14 @@ SMALL = "mnasnet0_5"
 
 
 @cache
-def made(model: str, most_images: int = 320) -> Made:
-    return make(MODELS.get(model), 0, most_images=most_images)
+def made(model: str, most_images: int = 320) -> ProbeWeights:
+    return compute_probe(MODELS.get(model), 0, most_images=most_images)
 
 
 def weights(model: str, most_images: int = 320) -> Weights:
     found = made(model, most_images)
     side = Preprocessing(64, 64)
-    return Weights("probe", found.state, side, None, CLASSES, store.state_hash(found.state))
+    return Weights("probe", found.state, side, None, CLASSES, probe_cache.state_hash(found.state))
 
 
 @cache
@@ -102,7 +109,7 @@ def test_the_head_is_the_layer_that_gives_the_classes(model: str) -> None:
     assert changed == {f"{path}.weight", f"{path}.bias"}
 
 
-# What is settled
+# What is scaled
 
 
 def inputs_of(model: nn.Module, kind: type[nn.Module], images: Tensor) -> dict[str, Tensor]:
@@ -126,7 +133,7 @@ def inputs_of(model: nn.Module, kind: type[nn.Module], images: Tensor) -> dict[s
 def test_batchnorm_gets_the_statistics_of_its_input() -> None:
     images = torch.randn(24, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     model = initial_model(MODELS.get("resnet18"), CLASSES, 0)
-    settle(model, images)
+    scale_layers(model, images)
     state = model.state_dict()
     seen = inputs_of(model, nn.BatchNorm2d, images)
     assert len(seen) == 20
@@ -140,7 +147,7 @@ def test_batchnorm_gets_the_statistics_of_its_input() -> None:
 def test_layers_with_a_bias_give_one_deviation_around_the_mean_of_activations() -> None:
     images = torch.randn(16, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     model = initial_model(MODELS.get("squeezenet1_0"), CLASSES, 0)
-    found = settle(model, images)
+    found = scale_layers(model, images)
     seen = inputs_of(model, nn.Conv2d, images)
     del seen[found.head]
     assert len(seen) == 25
@@ -158,7 +165,7 @@ def test_attention_and_embeddings_reach_the_head_of_a_transformer() -> None:
 
     images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     model = initial_model(ModelSpec("small", small), CLASSES, 0)
-    seen = settle(model, images).features
+    seen = scale_layers(model, images).features
     assert seen is not None and seen.shape == (16, 32)
     assert float(seen.std()) == pytest.approx(1, rel=0.3)
     assert float(seen.std(dim=0).mean()) > 0.2  # it differs from image to image
@@ -221,8 +228,8 @@ def test_dear_networks_see_fewer_images() -> None:
 
 def test_two_makes_give_the_same_bytes() -> None:
     torch.manual_seed(123)
-    again = make(MODELS.get(SMALL), 0, most_images=96)
-    assert store.state_hash(again.state) == store.state_hash(made(SMALL, 96).state)
+    again = compute_probe(MODELS.get(SMALL), 0, most_images=96)
+    assert probe_cache.state_hash(again.state) == probe_cache.state_hash(made(SMALL, 96).state)
     assert again.facts == made(SMALL, 96).facts
 
 
@@ -264,7 +271,7 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     images = default_cache_dir() / "fixture"
     images.mkdir(parents=True, exist_ok=True)
     (tmp_path / "fixture").symlink_to(images)
-    monkeypatch.setattr(opening, "make", partial(make, most_images=96))
+    monkeypatch.setattr(opening, "compute_probe", partial(compute_probe, most_images=96))
     return tmp_path
 
 
@@ -272,7 +279,7 @@ def forbid(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("made anew")
 
-    monkeypatch.setattr(opening, "make", refuse)
+    monkeypatch.setattr(opening, "compute_probe", refuse)
 
 
 def test_what_was_made_is_kept(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -284,7 +291,7 @@ def test_what_was_made_is_kept(directory: Path, monkeypatch: pytest.MonkeyPatch)
     assert file.stat().st_size < parameters / 4  # what can be drawn again is not in it
     forbid(monkeypatch)
     again = opening.probe_weights(spec, cache_dir=directory)
-    assert again.sha256 == first.sha256 == store.state_hash(again.state)
+    assert again.sha256 == first.sha256 == probe_cache.state_hash(again.state)
     assert all(torch.equal(first.state[key], again.state[key]) for key in first.state)
     assert again.facts == first.facts and first.facts["probe_head_images"] == 96
 
@@ -298,7 +305,7 @@ def test_a_damaged_file_is_noticed_and_made_anew(directory: Path) -> None:
     changed[-5] ^= 0x10
     for content in (whole[:-100], b"no tensors", bytes(changed)):
         file.write_bytes(content)
-        assert store.restore(file, spec, CLASSES, opening.SEED) is None
+        assert probe_cache.restore(file, spec, CLASSES, opening.SEED) is None
     assert opening.probe_weights(spec, cache_dir=directory).sha256 == first.sha256
     assert file.read_bytes() == whole
 
@@ -306,9 +313,9 @@ def test_a_damaged_file_is_noticed_and_made_anew(directory: Path) -> None:
 def test_the_file_of_another_seed_or_of_other_images_is_another() -> None:
     manifest = load_manifest()
     folder, spec = Path("cache"), MODELS.get(SMALL)
-    path = store.path_of(folder, spec, 0, manifest)
-    assert path == store.path_of(folder, spec, 0, manifest)
-    assert path != store.path_of(folder, spec, 1, manifest)
+    path = probe_cache.path_of(folder, spec, 0, manifest)
+    assert path == probe_cache.path_of(folder, spec, 0, manifest)
+    assert path != probe_cache.path_of(folder, spec, 1, manifest)
     splits = manifest.splits | {"train": manifest.splits["evaluation"]}
     other = type(manifest)(manifest.seed, splits)
-    assert path != store.path_of(folder, spec, 0, other)
+    assert path != probe_cache.path_of(folder, spec, 0, other)

@@ -14,8 +14,8 @@ from ptqbench.errors import UserError
 from ptqbench.models.catalog import ModelSpec
 from ptqbench.settings.weights_specifier import PROBE
 from ptqbench.weights.open_weights import probe_weights
-from ptqbench.weights.probe import probe_cache as store
-from ptqbench.weights.probe.network import make, preprocessing_of
+from ptqbench.weights.probe import probe_cache
+from ptqbench.weights.probe.network import compute_probe, preprocessing_of
 
 ORIGIN = "nets.py, line 3"
 
@@ -86,7 +86,7 @@ def head_of_patches(num_classes: int) -> nn.Module:
 
 @pytest.mark.parametrize("net", [Net, Scaled])
 def test_weights_that_can_be_made(net: type[nn.Module]) -> None:
-    made = make(own(net), 0, most_images=64)
+    made = compute_probe(own(net), 0, most_images=64)
     model = net(16)
     model.load_state_dict(made.state)
     assert model(torch.rand(2, 3, 64, 64)).isfinite().all()
@@ -96,7 +96,7 @@ def test_weights_that_can_be_made(net: type[nn.Module]) -> None:
 def test_pictures_have_the_size_that_the_network_is_registered_with() -> None:
     spec = own(Large, side=96)
     assert preprocessing_of(spec).crop == 96
-    assert make(spec, 0, most_images=64).state["head.weight"].shape == (16, 16 * 23 * 23)
+    assert compute_probe(spec, 0, most_images=64).state["head.weight"].shape == (16, 16 * 23 * 23)
 
 
 @pytest.mark.parametrize(
@@ -106,15 +106,15 @@ def test_pictures_have_the_size_that_the_network_is_registered_with() -> None:
         (lambda n: Net(1000), "head, gives 1000 numbers instead of one for each of the 16"),
         (Auxiliary, "its last layer, auxiliary, is not called"),
         (head_of_patches, "its last layer, 1, is a convolution of more than 1×1"),
-        (Tokens, "its last layer, head, is given N×225×16 values"),
+        (Tokens, "its last layer, head, receives N×225×16 values"),
         (Broken, f"RuntimeError: .* at {Path(__file__).name}, line "),
     ],
 )
 def test_networks_that_are_refused_by_name(net: Callable[[int], nn.Module], why: str) -> None:
     with pytest.raises(UserError) as caught:
-        make(own(net), 0, most_images=64)
+        compute_probe(own(net), 0, most_images=64)
     said = str(caught.value).replace(str(Path(__file__).parent) + "/", "")
-    assert said.startswith(f"Probe weights cannot be made for nets.py:net ({ORIGIN}): ")
+    assert said.startswith(f"Probe weights cannot be computed for nets.py:net ({ORIGIN}): ")
     assert said.endswith("with --weights, or set `weights` in its table of the settings.")
     assert re.search(why, said), said
 
@@ -125,8 +125,8 @@ def test_weights_of_code_that_may_change_are_made_anew(
     def never(*_: object) -> None:
         raise AssertionError("a user's own network was looked for in the cache")
 
-    monkeypatch.setattr(store, "save", never)
-    monkeypatch.setattr(store, "restore", never)
+    monkeypatch.setattr(probe_cache, "save", never)
+    monkeypatch.setattr(probe_cache, "restore", never)
     found = probe_weights(own(Net))
     assert found.source == PROBE
     assert found.state["head.weight"].shape == (16, 16)

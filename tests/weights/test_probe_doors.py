@@ -43,8 +43,8 @@ MODEL, SHIPPED = "mnasnet0_5", "resnet18"
 @pytest.fixture
 def few_images(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Heads of few images, and files of weights that go away."""
-    monkeypatch.setattr(opening, "make", partial(opening.make, most_images=96))
-    monkeypatch.setattr(opening.store, "path_of", lambda *_: tmp_path / "probe.safetensors")
+    monkeypatch.setattr(opening, "compute_probe", partial(opening.compute_probe, most_images=96))
+    monkeypatch.setattr(opening.probe_cache, "path_of", lambda *_: tmp_path / "probe.safetensors")
 
 
 @pytest.fixture
@@ -117,9 +117,9 @@ def test_fixture_weights_that_there_are_not_name_the_probe() -> None:
 
 def test_preprocessing_belongs_to_the_head() -> None:
     spec = MODELS.get(MODEL)
-    with pytest.raises(UserError, match=r"resize and crop cannot be set.*64×64.*Leave them out"):
+    with pytest.raises(UserError, match=r"resize and crop cannot be set.*64×64.*Remove them"):
         opening.open_weights(spec, "probe", {"resize": 32, "crop": 32, "mean": None})
-    with pytest.raises(UserError, match=r"classes cannot be set.*Leave it out"):
+    with pytest.raises(UserError, match=r"classes cannot be set.*Remove it"):
         opening.open_weights(spec, None, {"classes": ("a", "b")})
 
 
@@ -142,7 +142,7 @@ def test_every_report_says_what_they_are(few_images: None) -> None:
         "prediction": console.render(prediction_view(prediction, "a.png"), 100),
     }
     for door, text in texts.items():
-        assert "no trained classifier" in " ".join(text.split()), door
+        assert "not a trained classifier" in " ".join(text.split()), door
         assert "probe" in text, door
     content = json.loads(texts["json"])
     jsonschema.validate(content, schema())
@@ -195,7 +195,7 @@ def test_a_run_from_name_to_report(
     argv = ["run", MODEL, "--backend", "x86", "--limit", "96", "--input-size", "64"]
     main([*argv, "--threads", "1", "--threshold", "sqnr_db=5", "--json", "out.json"])
     (case,) = json.loads(Path("out.json").read_text("utf-8"))["cases"]
-    assert case["weights"] == "probe" and "no trained classifier" in str(case["facts"]["notes"])
+    assert case["weights"] == "probe" and "not a trained classifier" in str(case["facts"]["notes"])
     thresholds = {gate["name"]: gate["threshold"] for gate in case["gates"]}
     assert thresholds["agreement"] == 0.5
     assert case["metrics"]["float32_top1"] > 1 / 16

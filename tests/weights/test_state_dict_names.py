@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.quantizable import build_quantizable
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import MODELS
-from ptqbench.weights.load import build_model, build_quantizable, load_weights
+from ptqbench.weights.load import build_model, load_weights
 
 MODEL = "squeezenet1_1"
 CLASSES = 6

@@ -1,8 +1,8 @@
-"""One pass over images that sets the scale of every layer and the statistics of BatchNorm.
+"""Set the scale of every layer and the statistics of BatchNorm in one pass over images.
 
-Layers are settled in the order in which they run, each on what those before it give once
-they are settled (layer-sequential unit variance, Mishkin and Matas 2015, arXiv:1511.06422):
-one pass is enough, and its result is exact for these images.
+Layers are scaled in the order in which they run, each on the outputs of the scaled layers before
+it (layer-sequential unit variance, Mishkin and Matas 2015, arXiv:1511.06422): one pass is enough,
+and its result is exact for these images.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ Layer = nn.Conv2d | nn.Linear
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU)
 
 _FLAT = 1e-6
-"""Deviation below which an output carries nothing to be scaled."""
+"""Deviation below which an output is constant and not scaled."""
 
 _GATE = 0.1
-"""Deviation of what goes into the gates of squeeze-excitation: gates that swing from image to image
-multiply whatever the layers before them found by chance, and after a few blocks nothing is left."""
+"""Deviation of the inputs of squeeze-excitation's gates: gates that vary from image to image
+multiply random features by random factors, and after a few blocks no information is left."""
 
 
 @dataclass
-class Pass:
-    """What a pass of the images finds.
+class ScalingPass:
+    """Results of a pass over the images.
 
     Attributes:
         head: Path of the head, the last layer.
-        features: Its input for the images, ``N×D`` or ``N×D×H×W``.
+        features: Input of the head for the images, ``N×D`` or ``N×D×H×W``.
         macs: Multiply-adds of all layers for one image, without those between activations.
-        scales: What the weights of each layer were divided by, by the name of the parameter.
+        scales: Divisors of the layers' weights, by the name of the parameter.
     """
 
     head: str
@@ -50,90 +50,90 @@ class Pass:
 
 
 def layers_of(model: nn.Module) -> list[tuple[str, Layer]]:
-    """Paths and modules of all convolutions and linear layers, in the model's order."""
+    """Return paths and modules of all convolutions and linear layers, in the model's order."""
     return [(path, module) for path, module in model.named_modules() if isinstance(module, Layer)]
 
 
 def head_of(model: nn.Module) -> tuple[str, Layer]:
-    """Path and module of the last layer, which gives the logits (or what becomes them)."""
+    """Return path and module of the last layer, which computes the logits (perhaps unpooled)."""
     return layers_of(model)[-1]
 
 
-def settle(model: nn.Module, images: Tensor) -> Pass:
-    """Settle every layer below the head, in place.
+def scale_layers(model: nn.Module, images: Tensor) -> ScalingPass:
+    """Scale every layer below the head, in place.
 
-    A layer's weights are divided so that its output has deviation 1; where it has a bias, that
-    takes away the mean of each output channel, and gives all of them the same one (`SHIFT`) where
-    an activation follows. BatchNorm takes the mean and variance of its input as statistics.
+    A layer's weights are divided so that its output has deviation 1. Its bias, if it has one,
+    removes the mean of each output channel, and adds the same one (`SHIFT`) to all of them in
+    front of an activation. BatchNorm's statistics become the mean and variance of its input.
 
     Args:
         model: Evaluation mode.
         images: ``N×C×H×W`` float32; more of them give better statistics.
     """
     path, head = head_of(model)
-    found = Pass(path)
-    with _hooks(_Settler(model, head, found)), torch.no_grad(), suppress(_HeadReached):
+    result = ScalingPass(path)
+    with _hooks(_LayerScaler(model, head, result)), torch.no_grad(), suppress(_HeadReached):
         model(images)
-    return found
+    return result
 
 
 def features(model: nn.Module, images: Tensor) -> Tensor:
-    """What the head gets for images, ``N×D`` or ``N×D×H×W`` float32; the head itself not run."""
+    """Return the head's input, ``N×D`` or ``N×D×H×W`` float32, without running the head."""
     path, head = head_of(model)
-    found = Pass(path)
-    handle = head.register_forward_pre_hook(_stopping(found))
+    result = ScalingPass(path)
+    handle = head.register_forward_pre_hook(_stopping(result))
     try:
         with torch.no_grad(), suppress(_HeadReached):
             model(images)
     finally:
         handle.remove()
-    assert found.features is not None
-    return found.features
+    assert result.features is not None
+    return result.features
 
 
 class _HeadReached(Exception):
-    """Ends a pass: what the head would make of its input is of no interest."""
+    """Ends a pass: the head's output is not needed."""
 
 
-def _stopping(found: Pass) -> Any:
+def _stopping(result: ScalingPass) -> Any:
     def stop(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        found.features = args[0]
+        result.features = args[0]
         raise _HeadReached
 
     return stop
 
 
-class _Settler:
+class _LayerScaler:
     """The hooks of one pass."""
 
-    def __init__(self, model: nn.Module, head: Layer, found: Pass) -> None:
+    def __init__(self, model: nn.Module, head: Layer, result: ScalingPass) -> None:
         self.names = {module: path for path, module in model.named_modules()}
         self.head = head
-        self.found = found
+        self.result = result
         self.seen: set[nn.Module] = set()
         self.gates = {m.fc2 for m in model.modules() if isinstance(m, SqueezeExcitation)}
         self.last: tuple[Layer, Tensor] | None = None
 
     def layer(self, module: Layer, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
-        """Settle a layer that was called, and give what it gives now."""
+        """Scale a layer that was called, and return its output after that."""
         if module in self.seen:
             return output
         self.seen.add(module)
         positions = output.numel() // module.weight.shape[0] // len(args[0])
-        self.found.macs += positions * module.weight.numel()
+        self.result.macs += positions * module.weight.numel()
         output = self._scaled(module, output, channels=1 if isinstance(module, nn.Conv2d) else -1)
         self.last = (module, output)
         return output
 
     def activation(self, module: nn.Module, args: tuple[Tensor, ...]) -> Tensor | None:
-        """Shift what comes straight from a layer; behind BatchNorm, that has done it."""
+        """Shift the output of a layer; BatchNorm shifts its output itself."""
         if self.last is None or self.last[1] is not args[0] or self.last[0].bias is None:
             return None
         self.last[0].bias.add_(SHIFT)
         return args[0] + SHIFT
 
     def container(self, module: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
-        """Settle the last layer of a module that passes its layers' weights to a function."""
+        """Scale the last layer of a module that passes its layers' weights to a function."""
         uncalled = [
             child
             for child in module.children()
@@ -146,12 +146,12 @@ class _Settler:
         tokens = result.numel() // result.shape[-1] // len(args[0])
         weights = [child.weight for child in uncalled]
         weights += [p for p in module._parameters.values() if p is not None and p.ndim == 2]
-        self.found.macs += tokens * sum(weight.numel() for weight in weights)
+        self.result.macs += tokens * sum(weight.numel() for weight in weights)
         result = self._scaled(uncalled[-1], result, channels=-1)
         return (result, *output[1:]) if isinstance(output, tuple) else result
 
     def normalisation(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        """Set the statistics of BatchNorm to those of its input."""
+        """Set the statistics of BatchNorm to the mean and variance of its input."""
         if module in self.seen:
             return
         self.seen.add(module)
@@ -173,26 +173,26 @@ class _Settler:
         if module in self.gates:
             deviation /= _GATE
         module.weight.div_(deviation)
-        self.found.scales[f"{self.names[module]}.weight"] = deviation
+        self.result.scales[f"{self.names[module]}.weight"] = deviation
         if module.bias is not None:
             module.bias.div_(deviation)
         return output / deviation
 
 
 @contextmanager
-def _hooks(settler: _Settler) -> Iterator[None]:
+def _hooks(scaler: _LayerScaler) -> Iterator[None]:
     handles = []
-    for module in settler.names:
-        if module is settler.head:
-            handles.append(module.register_forward_pre_hook(_stopping(settler.found)))
+    for module in scaler.names:
+        if module is scaler.head:
+            handles.append(module.register_forward_pre_hook(_stopping(scaler.result)))
         elif isinstance(module, Layer):
-            handles.append(module.register_forward_hook(settler.layer))
+            handles.append(module.register_forward_hook(scaler.layer))
         elif isinstance(module, nn.BatchNorm2d):
-            handles.append(module.register_forward_pre_hook(settler.normalisation))
+            handles.append(module.register_forward_pre_hook(scaler.normalisation))
         elif isinstance(module, _ACTIVATIONS):
-            handles.append(module.register_forward_pre_hook(settler.activation))
+            handles.append(module.register_forward_pre_hook(scaler.activation))
         elif any(isinstance(child, nn.Linear) for child in module.children()):
-            handles.append(module.register_forward_hook(settler.container))
+            handles.append(module.register_forward_hook(scaler.container))
     try:
         yield
     finally:

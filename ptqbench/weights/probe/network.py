@@ -1,4 +1,4 @@
-"""Make probe weights: draw, settle, and solve for the head."""
+"""Compute probe weights: draw, scale, and solve for the head."""
 
 from __future__ import annotations
 
@@ -19,36 +19,42 @@ from ptqbench.data.fixture.shard_cache import ShardCache, default_cache_dir
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import ModelSpec
-from ptqbench.weights.probe.layer_scaling import Pass, features, head_of, layers_of, settle
+from ptqbench.weights.probe.layer_scaling import (
+    ScalingPass,
+    features,
+    head_of,
+    layers_of,
+    scale_layers,
+)
 from ptqbench.weights.probe.random_init import initial_model
 from ptqbench.weights.probe.ridge_head import bias_above, solve_head
 
 ALGORITHM = 5
-"""Raised whenever the same seed would give other weights than before."""
+"""Incremented whenever the same seed would give other weights than before."""
 
 MOST_IMAGES, FEWEST_IMAGES = 1_000, 96
-"""Training images that the head is solved on; cheap networks see the most."""
+"""Bounds of the number of training images for the head; cheap networks use the most."""
 
 BUDGET = 3e12
-"""Multiply-adds that the head's images may take together: about a minute on two cores."""
+"""Budget of multiply-adds for the head's images: about a minute on two cores."""
 
 _BATCH = 50
-_BITING = 0.001
-"""Share of a convolutional head's outputs that the ReLU behind it may cut off (SqueezeNet)."""
+_CUT_SHARE = 0.001
+"""Share of a convolutional head's outputs that the following ReLU may cut off (SqueezeNet)."""
 
 _SIDES = {"inception_v3": 96}
-"""Side of the images where a network takes none as small as the fixture images."""
+"""Side of the images for networks that accept none as small as the fixture images."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """Probe weights.
+class ProbeWeights:
+    """Computed probe weights.
 
     Attributes:
         state: State dict, float32.
-        scales: What drawn parameters were divided by, by name.
+        scales: Divisors of drawn parameters, by name.
         head: Path of the head.
-        facts: How they were made and how well the head does.
+        facts: How they were computed, and how well the head classifies.
     """
 
     state: Mapping[str, Tensor]
@@ -58,16 +64,16 @@ class Made:
 
 
 def preprocessing_of(spec: ModelSpec) -> Preprocessing:
-    """How images are prepared for probe weights: as they are, where the network takes that.
+    """Return the preprocessing for probe weights: none, if the network accepts the fixture images.
 
-    Of a user's own network nobody knows what it takes beside the input that it is registered with.
+    Custom models are only known to accept the input size that they are registered with.
     """
-    only = spec.fixed_input or spec.origin
-    side = spec.input_size[1] if only else _SIDES.get(spec.name, SIZE)
+    fixed = spec.fixed_input or spec.origin
+    side = spec.input_size[1] if fixed else _SIDES.get(spec.name, SIZE)
     return Preprocessing(side, side)
 
 
-def make(
+def compute_probe(
     spec: ModelSpec,
     seed: int,
     *,
@@ -75,33 +81,33 @@ def make(
     manifest: Manifest | None = None,
     most_images: int = MOST_IMAGES,
     progress: Progress = silent,
-) -> Made:
-    """Make the probe weights of an architecture from training images of the fixture set.
+) -> ProbeWeights:
+    """Compute the probe weights of an architecture from training images of the fixture set.
 
     Args:
         spec: The architecture.
-        seed: Of what is drawn.
-        cache_dir: Where the images are kept; by default that of the user.
-        manifest: What the images must be; by default what ships with the package.
-        most_images: Bound of the images that the head is solved on.
-        progress: Told how far the work is.
+        seed: Seed of the random parameters.
+        cache_dir: Cache of the images; by default that of the user.
+        manifest: Manifest of the images; by default the shipped one.
+        most_images: Upper bound of the number of images for the head.
+        progress: Progress callback.
 
     Raises:
-        UserError: Images have to be rendered and cannot be kept, or come out otherwise; or a
-            user's own network does not run, or has no head that can be solved for.
+        UserError: Images have to be rendered and cannot be saved, or render differently; or a
+            custom model does not run, or has no head that can be solved for.
     """
-    with _own_code(spec):
-        return _made(spec, seed, cache_dir, manifest, most_images, progress)
+    with _custom_code(spec):
+        return _compute(spec, seed, cache_dir, manifest, most_images, progress)
 
 
-def _made(
+def _compute(
     spec: ModelSpec,
     seed: int,
     cache_dir: Path | None,
     manifest: Manifest | None,
     most_images: int,
     progress: Progress,
-) -> Made:
+) -> ProbeWeights:
     preprocessing = preprocessing_of(spec)
     shards = ShardCache(
         manifest or load_manifest(), "train", cache_dir or default_cache_dir(), progress
@@ -109,30 +115,30 @@ def _made(
     images = FixtureImages(shards, preprocessing, most_images)
     model = initial_model(spec, len(images.classes), seed)
     _check_head(spec, model, len(images.classes))
-    settling = min(images.limit, 128 if preprocessing.crop < 128 else 16)
+    scaling_images = min(images.limit, 128 if preprocessing.crop < 128 else 16)
     what = f"probe weights of {spec.name}"
-    progress(f"{what}: settling layers", 0, 1)
-    found = settle(model, next(_batches(images, settling, settling))[0])
-    _check_features(spec, found)
-    count = min(images.limit, head_images(found.macs, most_images))
-    taken, labels = _features(model, images, count, progress, f"{what}: head")
-    pooled = taken.flatten(2).mean(dim=2) if taken.ndim == 4 else taken
+    progress(f"{what}: scaling layers", 0, 1)
+    scaling = scale_layers(model, next(_batches(images, scaling_images, scaling_images))[0])
+    _check_features(spec, scaling)
+    count = min(images.limit, head_images(scaling.macs, most_images))
+    inputs, labels = _features(model, images, count, progress, f"{what}: head")
+    pooled = inputs.flatten(2).mean(dim=2) if inputs.ndim == 4 else inputs
     with_bias = head_of(model)[1].bias is not None
     head = solve_head(pooled, labels, len(images.classes), with_bias=with_bias)
-    _fill(model, head.weight, head.bias, taken)
+    _fill(model, head.weight, head.bias, inputs)
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     facts = {
         "probe_seed": seed,
-        "probe_settling_images": settling,
+        "probe_settling_images": scaling_images,
         "probe_head_images": count,
         "probe_leave_one_out_top1": head.top1,
     }
-    return Made(state, found.scales, found.head, facts)
+    return ProbeWeights(state, scaling.scales, scaling.head, facts)
 
 
 @contextmanager
-def _own_code(spec: ModelSpec) -> Iterator[None]:
-    """What a user's own network raises is said in a sentence."""
+def _custom_code(spec: ModelSpec) -> Iterator[None]:
+    """Turn errors of a custom model into a sentence."""
     try:
         yield
     except (UserError, OSError):
@@ -144,7 +150,7 @@ def _own_code(spec: ModelSpec) -> Iterator[None]:
 
 
 def _check_head(spec: ModelSpec, model: nn.Module, classes: int) -> None:
-    """See that the last layer can be solved for."""
+    """Check that the last layer can be solved for."""
     if not layers_of(model):
         raise _refusal(spec, "it has no convolution or linear layer")
     path, layer = head_of(model)
@@ -158,27 +164,27 @@ def _check_head(spec: ModelSpec, model: nn.Module, classes: int) -> None:
         raise _refusal(spec, f"its last layer, {path}, is a convolution of more than 1×1")
 
 
-def _check_features(spec: ModelSpec, found: Pass) -> None:
-    """See that the last layer is called, and what it is given."""
-    if found.features is None:
+def _check_features(spec: ModelSpec, scaling: ScalingPass) -> None:
+    """Check that the last layer is called, and the shape of its input."""
+    if scaling.features is None:
         raise _refusal(
-            spec, f"its last layer, {found.head}, is not called on the way to the logits"
+            spec, f"its last layer, {scaling.head}, is not called on the way to the logits"
         )
-    if found.features.ndim not in (2, 4):
-        shape = "×".join(["N", *map(str, found.features.shape[1:])])
-        raise _refusal(spec, f"its last layer, {found.head}, is given {shape} values, not N×D")
+    if scaling.features.ndim not in (2, 4):
+        shape = "×".join(["N", *map(str, scaling.features.shape[1:])])
+        raise _refusal(spec, f"its last layer, {scaling.head}, receives {shape} values, not N×D")
 
 
 def _refusal(spec: ModelSpec, why: str) -> UserError:
     place = f" ({spec.origin})" if spec.origin else ""
     return UserError(
-        f"Probe weights cannot be made for {spec.name}{place}: {why}. Pass the file of its state "
-        "dict with --weights, or set `weights` in its table of the settings."
+        f"Probe weights cannot be computed for {spec.name}{place}: {why}. Pass the file of its "
+        "state dict with --weights, or set `weights` in its table of the settings."
     )
 
 
 def head_images(macs: int, most: int = MOST_IMAGES) -> int:
-    """How many images the head is solved on: whole rounds of the classes.
+    """Return the number of images for the head: whole rounds of the classes.
 
     Args:
         macs: Multiply-adds of one image.
@@ -206,14 +212,14 @@ def _features(
     return torch.cat(pieces), torch.cat(labels)
 
 
-def _fill(model: nn.Module, weight: Tensor, bias: Tensor, seen: Tensor) -> None:
-    """Put the solution into the head; behind a convolution follow a ReLU and the mean."""
+def _fill(model: nn.Module, weight: Tensor, bias: Tensor, inputs: Tensor) -> None:
+    """Put the solution into the head; a convolution is followed by a ReLU and the mean."""
     _, layer = head_of(model)
     if isinstance(layer, nn.Conv2d):
         # The mean of a ReLU is that of its input as long as the ReLU cuts nothing off: the
         # same number is added to every class, which changes no prediction.
-        places = torch.einsum("kd,ndhw->nkhw", weight.float(), seen) + bias.float()[:, None, None]
-        bias = bias + bias_above(places, _BITING)
+        places = torch.einsum("kd,ndhw->nkhw", weight.float(), inputs) + bias.float()[:, None, None]
+        bias = bias + bias_above(places, _CUT_SHARE)
     layer.weight.copy_(weight.reshape(layer.weight.shape))
     if layer.bias is not None:
         layer.bias.copy_(bias)

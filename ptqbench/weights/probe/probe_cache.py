@@ -1,4 +1,4 @@
-"""Probe weights on disk: only what cannot be drawn again, in a safetensors file."""
+"""Cache probe weights on disk: only what cannot be drawn again, in a safetensors file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch import Tensor
 from ptqbench.core.atomic import atomic_path
 from ptqbench.data.fixture.manifest import Manifest
 from ptqbench.models.catalog import ModelSpec
-from ptqbench.weights.probe.network import ALGORITHM, Made
+from ptqbench.weights.probe.network import ALGORITHM, ProbeWeights
 from ptqbench.weights.probe.random_init import initial_model, is_drawn
 
 _SCALE = "scale:"
@@ -25,13 +25,13 @@ _META = "ptqbench"
 
 
 def path_of(directory: Path, spec: ModelSpec, seed: int, manifest: Manifest) -> Path:
-    """The file of a model's probe weights; everything that they depend on is in its name.
+    """Return the file of a model's probe weights; its name covers all that they depend on.
 
     Args:
         directory: The cache directory.
         spec: The architecture.
-        seed: Of what is drawn.
-        manifest: Of the images.
+        seed: Seed of the random parameters.
+        manifest: Manifest of the images.
     """
     parts = [ALGORITHM, seed, torch.__version__, torchvision.__version__, np.__version__]
     parts += [manifest.seed, manifest.splits["train"].sha256]
@@ -40,7 +40,7 @@ def path_of(directory: Path, spec: ModelSpec, seed: int, manifest: Manifest) -> 
 
 
 def state_hash(state: Mapping[str, Tensor]) -> str:
-    """SHA-256 of a state dict: of every name, type, shape and value, in hexadecimal."""
+    """Return the SHA-256 of a state dict: of every name, type, shape and value."""
     digest = hashlib.sha256()
     for name in sorted(state):
         value = state[name]
@@ -49,52 +49,54 @@ def state_hash(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def save(path: Path, made: Made, sha256: str) -> None:
-    """Write what was found out about drawn parameters, and the others whole.
+def save(path: Path, probe: ProbeWeights, sha256: str) -> None:
+    """Write the scales of drawn parameters, and all other parameters.
 
     Args:
         path: The file.
-        made: The weights.
+        probe: The weights.
         sha256: Their :func:`state_hash`.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: The file cannot be written.
     """
     tensors = {
         name: value
-        for name, value in made.state.items()
-        if not is_drawn(value.shape) or name == f"{made.head}.weight"
+        for name, value in probe.state.items()
+        if not is_drawn(value.shape) or name == f"{probe.head}.weight"
     }
-    for name, scale in made.scales.items():
+    for name, scale in probe.scales.items():
         tensors[_SCALE + name] = torch.tensor(scale, dtype=torch.float64)
-    content = {"sha256": sha256, "head": made.head, "facts": dict(made.facts)}
+    content = {"sha256": sha256, "head": probe.head, "facts": dict(probe.facts)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
         save_file(tensors, temporary, metadata={_META: json.dumps(content)})
 
 
-def restore(path: Path, spec: ModelSpec, num_classes: int, seed: int) -> tuple[Made, str] | None:
-    """Draw again, scale, and put the rest in.
+def restore(
+    path: Path, spec: ModelSpec, num_classes: int, seed: int
+) -> tuple[ProbeWeights, str] | None:
+    """Restore probe weights: draw again, scale, and load the rest.
 
     Args:
         path: The file.
         spec: The architecture.
         num_classes: Number of outputs.
-        seed: Of what is drawn.
+        seed: Seed of the random parameters.
 
     Returns:
-        The weights and their hash; None if there is no such file, it is damaged, or what is
-        drawn here is not what was drawn when it was made.
+        The weights and their hash; None if there is no such file, it is damaged, or the drawn
+        parameters differ from those of the file.
     """
     try:
         with safe_open(path, framework="pt") as file:
             content = json.loads(file.metadata()[_META])
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        made = _restored(spec, num_classes, seed, stored, content)
+        probe = _restored(spec, num_classes, seed, stored, content)
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
         return None
-    sha256 = state_hash(made.state)
-    return (made, sha256) if sha256 == content["sha256"] else None
+    sha256 = state_hash(probe.state)
+    return (probe, sha256) if sha256 == content["sha256"] else None
 
 
 def _restored(
@@ -103,7 +105,7 @@ def _restored(
     seed: int,
     stored: Mapping[str, Tensor],
     content: Mapping[str, object],
-) -> Made:
+) -> ProbeWeights:
     state = initial_model(spec, num_classes, seed).state_dict()
     scales = {}
     for name, value in stored.items():
@@ -115,6 +117,6 @@ def _restored(
             state[name].copy_(value)
     facts = content["facts"]
     if not isinstance(facts, dict):
-        raise TypeError("no facts")
+        raise TypeError("facts is not a table")
     whole = {name: value.contiguous() for name, value in state.items()}
-    return Made(whole, scales, str(content["head"]), facts)
+    return ProbeWeights(whole, scales, str(content["head"]), facts)

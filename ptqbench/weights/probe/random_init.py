@@ -1,4 +1,4 @@
-"""Random parameters that depend on a seed and on their own name, and on nothing else."""
+"""Random parameters that depend on a seed and on their name, and on nothing else."""
 
 from __future__ import annotations
 
@@ -18,45 +18,45 @@ _BATCH_NORMS = (nn.modules.batchnorm._NormBase,)
 _NORMALS = (*_BATCH_NORMS, nn.LayerNorm, nn.GroupNorm)
 
 SHIFT = 1.5
-"""Mean that goes into an activation, in deviations.
+"""Mean of the input of an activation, in deviations.
 
-Behind centred inputs a ReLU forgets half of what it sees, and after dozens of random layers all
-pictures look alike. With a mean of some deviations it forgets little, and features of deep
+With centred inputs a ReLU discards half of the information, and after dozens of random layers all
+pictures look alike. With a mean of some deviations it discards little, and features of deep
 networks still tell pictures apart (the idea of deep kernel shaping, Martens et al. 2021,
-arXiv:2110.01765); int8 then sees its own errors grow less, too.
+arXiv:2110.01765); errors of int8 grow less, too.
 """
 
 _CENTRE = 1.0
-"""What the centre of depthwise filters has more: they are to smear pictures, not to scramble."""
+"""Added to the centre of depthwise filters, so that they blur pictures and do not scramble them."""
 
 _CONSTANT = {"logit_scale": math.log(10)}
-"""Parameters with a value that attention is made for (Swin V2), by the end of their names."""
+"""Parameters with a value that attention is designed for (Swin V2), by the end of their names."""
 
 _DEVIATION = {"pos_embedding": 0.5, "class_token": 1.0, "relative_position_bias_table": 1.0}
-"""Deviation of embeddings: beside tokens of deviation 1 they must not vanish."""
+"""Deviation of embeddings, which must not vanish next to tokens of deviation 1."""
 
 _UNIFORM = {"layer_scale": (0.3, 0.7)}
-"""Trained from 1e-6 on (ConvNeXt), with which a block would add nothing to the stream."""
+"""Range of parameters that start at 1e-6 (ConvNeXt), where a block would not change the stream."""
 
 _GAIN = (0.75, 1.25)
 _SPREAD = 0.1
-"""Scale and spread of shifts of normalisations: trained ones differ in every channel."""
+"""Scales and spread of shifts of normalisations: trained ones differ in every channel."""
 
 
 def initial_model(spec: ModelSpec, num_classes: int, seed: int) -> nn.Module:
-    """A model with random parameters, in evaluation mode.
+    """Build a model with random parameters, in evaluation mode.
 
-    Weights of convolutions and linear layers are normal with a deviation that keeps the variance
-    of what they multiply, biases are zero, normalisations scale and shift a little. The head
-    is drawn as well, and is to be replaced.
+    Weights of convolutions and linear layers are normal with a deviation that preserves the
+    variance of their input, biases are zero, normalisations scale and shift a little. The head is
+    drawn as well, to be replaced later.
 
     Args:
         spec: The architecture.
         num_classes: Number of outputs.
-        seed: Each tensor is drawn from it and from its own name.
+        seed: Seed; each tensor is drawn from it and the tensor's name.
     """
     model = _filled(skeleton(spec.factory, num_classes), seed)
-    if unfilled(model):  # it keeps tensors beside its parameters, which its constructor fills
+    if unfilled(model):  # tensors that are not parameters, which the constructor fills
         model = _filled(initialised(spec.factory, num_classes), seed)
     return model.eval().requires_grad_(False)
 
@@ -72,13 +72,13 @@ def _filled(model: nn.Module, seed: int) -> nn.Module:
                 state[full] = _drawn(full, value.shape, module, seed)
         if isinstance(module, _BATCH_NORMS):
             state.update(_statistics(path, module.num_features))
-    # Other buffers hold what a constructor computed, and keep it.
+    # Other buffers have values that the constructor computed.
     model.load_state_dict(state, strict=False, assign=True)
     return model
 
 
 def is_drawn(shape: torch.Size) -> bool:
-    """Whether a parameter of this shape is drawn and then only scaled; smaller ones are kept."""
+    """Whether a parameter of this shape is drawn and only scaled; smaller ones are stored."""
     return len(shape) >= 2
 
 
@@ -111,7 +111,7 @@ def _values(
     name: str, shape: torch.Size, seed: int, fill: Callable[[np.random.Generator, _Array], None]
 ) -> Tensor:
     key = hashlib.sha256(f"{seed}:{name}".encode()).digest()
-    # NumPy's bits, because torch's depend on the instruction set that it fills tensors with.
+    # NumPy's generator, because torch's results depend on the instruction set.
     rng = np.random.Generator(np.random.PCG64(int.from_bytes(key[:16], "little")))
     out = np.empty(tuple(shape), np.float32)
     fill(rng, out)

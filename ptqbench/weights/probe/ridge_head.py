@@ -1,4 +1,4 @@
-"""A linear classifier solved for in closed form: ridge regression on one-hot targets."""
+"""Solve for a linear classifier in closed form: ridge regression on one-hot targets."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ _PENALTIES = torch.logspace(-9, 0, 28, dtype=torch.float64)
 """Candidates, as shares of the largest eigenvalue of the features' scatter."""
 
 _SCALES = torch.logspace(-1, 2, 61, dtype=torch.float64)
-"""Candidates for what the regression's outputs are multiplied with."""
+"""Candidates for the factor of the regression's outputs."""
 
 _RANK = 1e-12
-"""Share of the largest eigenvalue below which a direction is rounding."""
+"""Share of the largest eigenvalue below which a direction is rounding noise."""
 
 
 @dataclass(frozen=True)
 class Head:
-    """A linear classifier ``features @ weight.T + bias``, and how well it does.
+    """A linear classifier ``features @ weight.T + bias``, and its accuracy.
 
     Attributes:
         weight: ``K×D`` float64.
         bias: ``K`` float64.
         penalty: The ridge penalty, added to the scatter of the centred features.
-        top1: Leave-one-out top-1: each image judged by the solution without it.
+        top1: Leave-one-out top-1: each image classified by the solution without it.
     """
 
     weight: Tensor
@@ -39,17 +39,16 @@ def solve_head(features: Tensor, labels: Tensor, classes: int, *, with_bias: boo
     """Solve for the head.
 
     The penalty is the one with the least squared leave-one-out error, which ridge regression has
-    in closed form: the residual over one less its leverage. The outputs are then
-    scaled by the number with the least leave-one-out cross-entropy, so that their softmax
-    is about as sure as it may be.
+    in closed form: the residual divided by one minus its leverage. The outputs are then scaled by
+    the factor with the least leave-one-out cross-entropy, which calibrates their softmax.
 
     Args:
         features: ``N×D``, any floating point type; computed in float64.
         labels: ``N`` int64.
         classes: Number of classes ``K``.
-        with_bias: Whether the head has a bias. Without one the features are not centred: as long
-            as all classes have as many images, their bias is then the same number, and leaving it
-            out changes no prediction.
+        with_bias: Whether the head has a bias. Without one the features are not centred: if all
+            classes have the same number of images, their biases are equal, and omitting them
+            changes no prediction.
     """
     mean = features.double().mean(dim=0) * with_bias
     centred = features.double() - mean
@@ -81,11 +80,11 @@ def _directions(centred: Tensor) -> tuple[Tensor, Tensor]:
     images, width = centred.shape
     if images <= width:
         values, vectors = torch.linalg.eigh(centred @ centred.T)
-        kept = values > _RANK * values.max()
-        return values[kept], vectors[:, kept] * values[kept].sqrt()
+        significant = values > _RANK * values.max()
+        return values[significant], vectors[:, significant] * values[significant].sqrt()
     values, vectors = torch.linalg.eigh(centred.T @ centred)
-    kept = values > _RANK * values.max()
-    return values[kept], centred @ vectors[:, kept]
+    significant = values > _RANK * values.max()
+    return values[significant], centred @ vectors[:, significant]
 
 
 def _temperature(outputs: Tensor, labels: Tensor) -> float:
@@ -96,7 +95,7 @@ def _temperature(outputs: Tensor, labels: Tensor) -> float:
 
 
 def bias_above(outputs: Tensor, share: float) -> float:
-    """What has to be added to outputs so that only a share of them stays below zero.
+    """Return the bias after which only a share of the outputs is below zero.
 
     Args:
         outputs: Any shape.
