@@ -1,5 +1,4 @@
 """From a float32 model and a recipe to an int8 module: fuse, observe, calibrate, convert.
 
-``torch.ao.quantization`` is deprecated; together with ``backends`` this is the only
-place that imports it.
+``torch.ao.quantization`` is deprecated; only this package and ``backends/torch_engines`` import it.
 """

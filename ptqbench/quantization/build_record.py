@@ -1,7 +1,7 @@
-"""What a build leaves no trace of in its file: fused modules, and what observers saw.
+"""Record what the file of a build does not show: fused modules, and the data of observers.
 
-Looked at after calibration and before conversion, on a copy, and recorded with the
-artifact, so that the gates that judge a file later need not believe anybody's memory.
+The prepared module is inspected after calibration and before conversion, on a copy, and the record
+is stored in the artifact, so that gates can judge the file later.
 """
 
 from __future__ import annotations
@@ -30,32 +30,32 @@ _BATCH_NORM_INSIDE = (
     *(intrinsic.ConvBn1d, intrinsic.ConvBn2d, intrinsic.ConvBn3d, intrinsic.LinearBn1d),
     *(intrinsic.ConvBnReLU1d, intrinsic.ConvBnReLU2d, intrinsic.ConvBnReLU3d),
 )
-"""BatchNorm beside the convolution, as in training; folded it would be gone."""
+"""Modules with a separate BatchNorm, as in training; a folded one does not exist any more."""
 _BATCH_NORM = nn.modules.batchnorm._BatchNorm
 
 
 @dataclass(frozen=True)
 class BuildRecord:
-    """What was seen of a model between calibration and conversion.
+    """Properties of a model between calibration and conversion.
 
     Attributes:
-        groups: How many fusion groups were declared.
+        groups: Number of declared fusion groups.
         unfused: Declared groups that are not one module, as ``conv1 + bn1 + relu``.
-        extra: Fused modules that no declared group asks for.
-        undeclared: Groups that the float model's graph shows and nobody declared.
-        wrong: Declared groups that the float model's graph does not show: a ReLU that
-            belongs to a sum, modules that do not follow one another.
-        left: Patterns that the fused model's graph still shows.
+        extra: Fused modules that are not in a declared group.
+        undeclared: Groups in the float model's graph that were not declared.
+        wrong: Declared groups that are not in the float model's graph: a ReLU that belongs to a
+            sum, modules that do not follow one another.
+        left: Patterns that are still in the fused model's graph.
         training_only: Paths of BatchNorm that could have been folded, and of active dropout,
             that still run.
         error: Largest difference of logits between the fused and the unfused float
             model, relative to the largest logit.
         images: Number of images that ``error`` was measured on.
-        observers: How many observers there are.
-        unseen: Observers on a reached path that saw no data.
-        unreached: Observers on paths that the model does not take.
+        observers: Number of observers.
+        unseen: Observers on an executed path that saw no data.
+        unreached: Observers on paths that are not executed.
         untraceable: Why the graphs could not be searched; empty if they were.
-        promised: How many groups the recipe promises; None: it does not say.
+        promised: Number of groups that the recipe promises; None if it does not.
     """
 
     groups: int
@@ -74,12 +74,12 @@ class BuildRecord:
     promised: int | None = None
 
     def to_dict(self) -> dict[str, object]:
-        """The record in types that JSON has."""
+        """Convert the record to JSON types."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> BuildRecord:
-        """The record from what JSON gave back."""
+        """Restore the record from JSON types."""
         values: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in record.items()
@@ -97,16 +97,16 @@ def inspect_build(
     promised: int | None = None,
     phases: Phases | None = None,
 ) -> BuildRecord:
-    """Look at a prepared and calibrated model beside its float original.
+    """Inspect a prepared and calibrated model and its float original.
 
     Args:
         model: Float32 original, evaluation mode; not changed.
         prepared: Fused, with observers, calibrated; not changed.
         groups: The declared fusion groups.
         images: A few real images, ``N×C×H×W`` float32, normalised.
-        unfused: The float model whose graph shows the groups, where that is another one than
-            ``model``: the quantizable variant of the eager flow.
-        promised: How many groups the recipe promises.
+        unfused: The float model whose graph shows the groups, if it is not ``model``: the
+            quantizable variant of the eager flow.
+        promised: Number of groups that the recipe promises.
         phases: Where the forward passes are counted.
     """
     declared = tuple(groups)
@@ -118,9 +118,9 @@ def inspect_build(
         expected, fused = model(images), probe(images)
     scale = float(expected.abs().max())
     error = float((expected - fused).abs().max()) / scale if scale else 0.0
-    found, left, untraceable = _search(model if unfused is None else unfused, prepared)
-    foldable = None if found is None else {name for p in found for name in p.modules}
-    undeclared, wrong = _compare(declared, found) if found is not None else ((), ())
+    patterns, left, untraceable = _search(model if unfused is None else unfused, prepared)
+    foldable = None if patterns is None else {name for p in patterns for name in p.modules}
+    undeclared, wrong = _compare(declared, patterns) if patterns is not None else ((), ())
     return BuildRecord(
         groups=len(declared),
         unfused=tuple(" + ".join(g) for g in declared if not _is_fused(prepared, g, reached)),
@@ -144,10 +144,10 @@ def inspect_build(
 
 
 def _is_training_only(name: str, module: nn.Module, foldable: set[str] | None) -> bool:
-    """BatchNorm that was not folded but could be, and dropout that is active.
+    """Whether a module is a BatchNorm that could have been folded, or an active dropout.
 
-    A BatchNorm in front of a convolution, or behind an addition or a concatenation, has no
-    layer to be folded into and is needed.
+    A BatchNorm in front of a convolution, or behind an addition or a concatenation, cannot be
+    folded into a layer and is needed.
 
     Args:
         name: Path of the module.
@@ -158,15 +158,15 @@ def _is_training_only(name: str, module: nn.Module, foldable: set[str] | None) -
         return module.training
     if isinstance(module, _BATCH_NORM_INSIDE):
         return True
-    # With its ReLU it is fused under its own name: norm1.0 is norm1.
-    own = {name, name.removesuffix(".0")}
-    return isinstance(module, _BATCH_NORM) and (foldable is None or not own.isdisjoint(foldable))
+    # Fused with a ReLU, it is part of a module of its original name: norm1.0 is norm1.
+    names = {name, name.removesuffix(".0")}
+    return isinstance(module, _BATCH_NORM) and (foldable is None or not names.isdisjoint(foldable))
 
 
 def _observers(prepared: nn.Module) -> list[tuple[str, nn.Module]]:
-    """Observers that need data; a fixed range needs none."""
+    """Observers that need data, that is, all without a fixed range."""
     without = (FixedQParamsObserver, PlaceholderObserver)
-    found = []
+    observers = []
     inside = set()
     for name, module in prepared.named_modules():
         observer = module
@@ -174,12 +174,12 @@ def _observers(prepared: nn.Module) -> list[tuple[str, nn.Module]]:
             observer = module.activation_post_process
             inside.add(f"{name}.activation_post_process")
         if isinstance(observer, ObserverBase) and not isinstance(observer, without):
-            found.append((name, module))
-    return [(name, module) for name, module in found if name not in inside]
+            observers.append((name, module))
+    return [(name, module) for name, module in observers if name not in inside]
 
 
 def _saw_data(observer: nn.Module) -> bool:
-    """Whether an observer has a range: it starts empty, or from infinity to its negative."""
+    """Whether an observer has a range; initially it is empty, or infinite and inverted."""
     inner = observer
     if isinstance(observer, FakeQuantizeBase):
         inner = observer.activation_post_process  # type: ignore[assignment]
@@ -190,14 +190,14 @@ def _saw_data(observer: nn.Module) -> bool:
 
 
 def _watch(module: nn.Module) -> set[str]:
-    """Collect the paths of the modules that a forward pass calls, from now on."""
+    """Collect the paths of modules called in later forward passes."""
     reached: set[str] = set()
 
     def watch(name: str, child: nn.Module) -> None:
         child.register_forward_pre_hook(lambda *_: reached.add(name))
 
     for name, child in module.named_modules():
-        if not isinstance(child, torch.jit.ScriptModule):  # it takes no hooks
+        if not isinstance(child, torch.jit.ScriptModule):  # these accept no hooks
             watch(name, child)
     return reached
 
@@ -219,7 +219,7 @@ def _is_fused(prepared: nn.Module, group: Group, reached: set[str]) -> bool:
             return False
         if isinstance(module, nn.ReLU | nn.ReLU6) and not isinstance(first, _RELU_INSIDE):
             return False
-    # A convolution that took up a BatchNorm has a bias from then on.
+    # A convolution with a folded BatchNorm has a bias.
     convolution = first[0] if isinstance(first, nn.Sequential) else first
     return convolution is not None and getattr(convolution, "bias", None) is not None
 
@@ -238,22 +238,22 @@ def _search(
     model: nn.Module, prepared: nn.Module
 ) -> tuple[tuple[Pattern, ...] | None, tuple[str, ...], str]:
     try:
-        found = fusable(model)
+        patterns = fusable(model)
         left = tuple(str(pattern) for pattern in fusable(prepared) if pattern.has_kernel)
     except Exception as error:  # FX raises whatever the traced code does with a proxy
         return None, (), f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    return found, left, ""
+    return patterns, left, ""
 
 
 def _compare(
-    declared: tuple[Group, ...], found: tuple[Pattern, ...]
+    declared: tuple[Group, ...], patterns: tuple[Pattern, ...]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Declared groups against those of the float graph, by the names of their modules."""
-    asked = {group[0]: group for group in declared}
-    shown = {pattern.modules[0]: pattern for pattern in found}
+    """Compare declared groups with those of the float graph, by the names of their modules."""
+    by_first = {group[0]: group for group in declared}
+    shown = {pattern.modules[0]: pattern for pattern in patterns}
     undeclared, wrong = [], []
     for first, pattern in shown.items():
-        group = asked.get(first)
+        group = by_first.get(first)
         if group is None:
             if pattern.has_kernel and len(pattern.modules) > 1 + (not pattern.is_nameable):
                 undeclared.append(str(pattern))
@@ -263,5 +263,5 @@ def _compare(
             undeclared.append(str(pattern))
         else:
             wrong.append(" + ".join(group))
-    wrong += [" + ".join(group) for first, group in asked.items() if first not in shown]
+    wrong += [" + ".join(group) for first, group in by_first.items() if first not in shown]
     return tuple(undeclared), tuple(wrong)

@@ -1,9 +1,9 @@
-"""Find in a model's graph what a recipe leaves open: fusion groups, counts, names.
+"""Complete recipes from a model's graph: fusion groups, counts, names.
 
-A recipe may leave out its fusion groups and the number of int8 layers, and name what stays
-float32 with wildcards. All three follow from the model. What is found here by following
-values through the graph (``patterns``) is fused by torch.ao's own patterns in the FX flow, and
-the gate ``fusion`` holds one against the other.
+A recipe need not declare its fusion groups and the number of int8 layers, and may use wildcards for
+what stays float32. All three follow from the model. The groups determined here by following values
+through the graph (``fusion_search``) are fused by torch.ao's patterns in the FX flow, and the gate
+``fusion`` compares the two.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def complete_recipe(
             f"{recipe.model} has QuantStubs and so is written for eager mode, but its recipe says "
             'flow = "fx". Set it to "eager", or take the stubs out of the model.'
         )
-    keep_float = resolved(keep_float, model)
+    keep_float = resolve_names(keep_float, model)
     groups, int8_modules = recipe.fusion, recipe.int8_modules
     if groups is None or int8_modules is None:
         traced = trace(unfused(model, recipe.model, flow, example), keep_float=keep_float)
@@ -117,10 +117,10 @@ def unfused(model: nn.Module, name: str, flow: Flow, example: Tensor) -> nn.Modu
     return eager.quantizable_copy(model, name, example) if flow == "eager" else model
 
 
-def resolved(names: tuple[str, ...], model: nn.Module) -> tuple[str, ...]:
-    """Names of modules, in the model's order, for names and shell wildcards; then functions.
+def resolve_names(names: tuple[str, ...], model: nn.Module) -> tuple[str, ...]:
+    """Resolve names and wildcards to modules, in the model's order, followed by functions.
 
-    A module within another one that is named too is left out.
+    A module below another one in the result is omitted.
 
     Raises:
         UserError: A name or pattern matches no module.
@@ -132,10 +132,10 @@ def resolved(names: tuple[str, ...], model: nn.Module) -> tuple[str, ...]:
     for name in functions:
         if name not in FUNCTIONS:
             raise UserError(
-                f"keep_float names the function {name!r}, of which ptqbench does not know that it "
-                f"could be int8. {nearest(name, list(FUNCTIONS))}"
+                f"keep_float names the function {name!r}, which ptqbench does not know as one "
+                f"that could be int8. {nearest(name, list(FUNCTIONS))}"
             )
-    wanted: set[str] = set()
+    selected: set[str] = set()
     for pattern in names:
         if pattern in functions:
             continue
@@ -145,51 +145,51 @@ def resolved(names: tuple[str, ...], model: nn.Module) -> tuple[str, ...]:
                 f"keep_float names {pattern!r}, but the model has no such module. "
                 f"{nearest(pattern, known)}"
             )
-        wanted.update(matched)
+        selected.update(matched)
     modules = (
         name
         for name in known
-        if name in wanted and not any(is_within(name, other) for other in wanted - {name})
+        if name in selected and not any(is_within(name, other) for other in selected - {name})
     )
     return (*modules, *dict.fromkeys(functions))
 
 
 def fusion_groups(traced: fx.GraphModule, *, functions: bool = True) -> tuple[Group, ...]:
-    """The fusion groups of a traced float model, in the order of its layers.
+    """Find the fusion groups of a traced float model, in the order of its layers.
 
-    A ReLU6 module is part of a group only if all its calls end one: within a group a ReLU
-    stands for it.
+    A ReLU6 module is part of a group only if all its calls end one, because a ReLU replaces it
+    there.
 
     Args:
         traced: Float32.
-        functions: Whether a function can take part, written ``<relu>``; eager mode only
+        functions: Whether a group may contain a function, written ``<relu>``; eager mode only
             fuses modules.
     """
     every = layer_calls(traced)
     _check_shared(every)
-    found = tuple(dict.fromkeys(pattern for pattern in every if len(pattern.modules) > 1))
+    patterns = tuple(dict.fromkeys(pattern for pattern in every if len(pattern.modules) > 1))
     calls = Counter(str(n.target) for n in traced.graph.nodes if n.op == "call_module")
-    endings = Counter(p.modules[-1] for p in found if p.activation == "relu6")
-    groups = (_group(pattern, calls, endings, functions) for pattern in found)
+    endings = Counter(p.modules[-1] for p in patterns if p.activation == "relu6")
+    groups = (_group(pattern, calls, endings, functions) for pattern in patterns)
     return tuple(dict.fromkeys(group for group in groups if len(group) > 1))
 
 
 def scripted(model: nn.Module) -> tuple[str, ...]:
-    """Paths of the scripted modules of a model, which torch.fx cannot look into."""
+    """Return the paths of a model's scripted modules, which torch.fx cannot trace into."""
     return tuple(n for n, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule))
 
 
 def _check_shared(calls: Iterable[Pattern]) -> None:
-    """Refuse a layer that is called several times with different things behind it.
+    """Refuse a layer that is called several times with different successors.
 
-    Fusing puts what follows one call into the layer itself, and so behind its other calls too.
+    Fusing moves the successor of one call into the layer itself, and so behind its other calls.
     """
     behind: dict[str, dict[tuple[str, ...], None]] = {}
     for pattern in calls:
         behind.setdefault(pattern.modules[0], {})[pattern.modules[1:]] = None
-    for name, found in behind.items():
-        if len(found) > 1:
-            texts = [" + ".join(modules) or "nothing to fuse" for modules in found]
+    for name, successors in behind.items():
+        if len(successors) > 1:
+            texts = [" + ".join(modules) or "nothing to fuse" for modules in successors]
             raise UserError(
                 f"The layer {name!r} is called several times, followed by "
                 f"{' and by '.join(texts)}: fusing one of them would change the other calls. Give "
@@ -208,20 +208,20 @@ def _group(pattern: Pattern, calls: Counter[str], endings: Counter[str], functio
 
 
 def int8_layers(traced: fx.GraphModule, keep_float: Iterable[str] = ()) -> tuple[str, ...]:
-    """Convolutions and linear layers of a traced model that become int8, once per call.
+    """List the convolutions and linear layers of a traced model that become int8, once per call.
 
     Args:
         traced: Float32.
         keep_float: Paths of modules that stay float32, with all below them.
     """
-    kept = tuple(keep_float)
+    float_paths = tuple(keep_float)
     modules = dict(traced.named_modules(remove_duplicate=False))
     layers = [_layer(node, modules) for node in traced.graph.nodes]
-    return tuple(name for name in layers if name and not within(name, kept))
+    return tuple(name for name in layers if name and not within(name, float_paths))
 
 
 def _layer(node: fx.Node, modules: dict[str, nn.Module]) -> str:
-    """Path of the module whose weights a node multiplies with; empty if it does not."""
+    """Path of the module whose weights a node multiplies with; empty if there is none."""
     if node.op == "call_module":
         # As torch.ao does: a subclass computes something else.
         kind = type(modules[str(node.target)])

@@ -1,4 +1,4 @@
-"""Eager mode: the quantizable variant, ``fuse_modules``, observers; then convert."""
+"""Eager mode: prepare the quantizable variant with ``fuse_modules`` and observers; convert."""
 
 from __future__ import annotations
 
@@ -23,10 +23,12 @@ from ptqbench.recipes import CompletedRecipe
 
 
 def quantizable_copy(model: nn.Module, name: str, example: Tensor) -> nn.Module:
-    """The model with stubs and ``FloatFunctional``: torchvision's quantizable variant.
+    """Build the variant with stubs and ``FloatFunctional``, such as torchvision's.
+
+    A model that has stubs itself is copied.
 
     Raises:
-        UserError: The architecture has no quantizable variant and no stubs of its own, or the
+        UserError: The architecture has no quantizable variant and no stubs, or the
             model is of another architecture.
     """
     if any(isinstance(module, QuantStub) for module in model.modules()):
@@ -57,7 +59,7 @@ def quantizable_copy(model: nn.Module, name: str, example: Tensor) -> nn.Module:
 def prepare(
     model: nn.Module, recipe: CompletedRecipe, example: Tensor, *, saturates: bool
 ) -> nn.Module:
-    """A fused quantizable copy of ``model`` with observers.
+    """Prepare a fused quantizable copy of ``model`` with observers.
 
     Args:
         model: Float32; plain torchvision, or with stubs.
@@ -69,8 +71,8 @@ def prepare(
         The prepared module, ready for calibration.
 
     Raises:
-        UserError: No quantizable variant, groups that the model does not have, layers to keep
-            in float, or one whose int8 kernel is wrong.
+        UserError: There is no quantizable variant, the model lacks a group, or a layer is to
+            stay float32 or has a wrong int8 kernel.
     """
     if recipe.keep_float:
         raise UserError(
@@ -105,7 +107,7 @@ def _check_prelu(model: nn.Module) -> None:
 
 
 def check_runs(converted: nn.Module, example: Tensor) -> None:
-    """Run an int8 module once: eager mode only shows there what its author has left out.
+    """Run an int8 module once, because only that shows whether stubs are missing.
 
     Args:
         converted: Int8.
@@ -121,19 +123,19 @@ def check_runs(converted: nn.Module, example: Tensor) -> None:
     except RuntimeError as error:  # NotImplementedError is one
         line = innermost_line(error, (Path(torch.__file__).parent,))
         place = f" at {line}" if line else ""
-        said = str(error).strip().split(" This could be")[0].rstrip(".")
+        reason = str(error).strip().split(" This could be")[0].rstrip(".")
         raise UserError(
-            f"The int8 model cannot run in the eager flow{place} ({said}). Sums, products and "
+            f"The int8 model cannot run in the eager flow{place} ({reason}). Sums, products and "
             "concatenations of int8 values need a FloatFunctional (self.sum.add(a, b)), the first "
             "int8 layer a QuantStub in front of it, and what has no int8 kernel a DeQuantStub."
         ) from None
 
 
 def leave_out_unreached(prepared: nn.Module) -> None:
-    """Keep additions that no image ever reached out of the conversion.
+    """Exclude additions that were never executed from the conversion.
 
-    torchvision's quantizable blocks all own a ``FloatFunctional``, used or not. One whose
-    observer saw nothing has no range, and is not part of the function either.
+    All of torchvision's quantizable blocks have a ``FloatFunctional``, used or not. An unused one
+    has an observer without a range.
     """
     for module in prepared.modules():
         if isinstance(module, FloatFunctional):
@@ -144,7 +146,7 @@ def leave_out_unreached(prepared: nn.Module) -> None:
 
 
 def convert(prepared: nn.Module) -> nn.Module:
-    """The int8 module, its weights packed for the engine that is set now."""
+    """Convert to the int8 module, its weights packed for the current engine."""
     leave_out_unreached(prepared)
     with known_deprecations_ignored():
         converted: nn.Module = convert_eager(prepared)

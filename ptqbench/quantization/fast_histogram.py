@@ -1,11 +1,10 @@
-"""torch's histogram observer, with the search for its range done in a fraction of the time.
+"""A faster search for the range of torch's histogram observer, with identical results.
 
-torch narrows a range step by step and asks after each what the quantization error would be;
-it reads the cumulative histogram one 0-dimensional tensor at a time and computes one error
-from two dozen small operators. Which steps are tried does not depend on the errors: only
-where the search ends does. So the steps are found in plain numbers, and the errors of many
-are computed together, by the same operators in the same order: the ranges are the same to
-the last bit.
+torch narrows a range step by step and computes the quantization error after each: it reads the
+cumulative histogram one 0-dimensional tensor at a time and needs two dozen small operators for an
+error. The sequence of steps does not depend on the errors, only its end does. So the steps are
+computed with plain numbers and the errors of many steps together, by the same operators in the
+same order: the ranges are bit-identical.
 """
 
 from __future__ import annotations
@@ -19,20 +18,20 @@ from torch import Tensor
 from torch.ao.quantization import HistogramObserver
 
 _STEP = 1e-5
-"""Share of the values that a step leaves out on one side."""
+"""Share of the values that a step excludes on one side."""
 _FIRST, _MOST = 8, 64
-"""Steps whose errors are computed together, at first and later."""
+"""Number of steps whose errors are computed together, initially and at most."""
 
 
 class QuickHistogramObserver(HistogramObserver):
-    """``HistogramObserver`` that finds the same ranges sooner."""
+    """``HistogramObserver`` that determines the same ranges faster."""
 
     def _non_linear_param_search(self) -> tuple[Tensor, Tensor]:
-        """The range with the least squared error, as torch searches for it."""
+        """Search for the range with the least squared error, as torch does."""
         width = (self.max_val.item() - self.min_val.item()) / self.bins
         if not width / self.dst_nbins > 0.0 or len(self.histogram) != self.bins:
-            found: tuple[Tensor, Tensor] = super()._non_linear_param_search()
-            return found
+            default: tuple[Tensor, Tensor] = super()._non_linear_param_search()
+            return default
         start, end = self._best(width)
         step = (self.max_val - self.min_val) / self.bins
         return self.min_val + step * start, self.min_val + step * (end + 1)
@@ -53,7 +52,7 @@ class QuickHistogramObserver(HistogramObserver):
 
 
 def steps_of(histogram: Tensor) -> Iterator[tuple[int, int]]:
-    """Ever narrower ranges: each leaves out more of the values on the side where that saves more.
+    """Yield ever narrower ranges, each shortened on the side where that removes more bins.
 
     Args:
         histogram: Counts of the bins, float32.
@@ -86,12 +85,12 @@ def steps_of(histogram: Tensor) -> Iterator[tuple[int, int]]:
 def quantization_errors(
     histogram: Tensor, width: float, ranges: Sequence[tuple[int, int]], levels: int
 ) -> list[float]:
-    """Squared errors that quantizing to ranges makes, by ``HistogramObserver``'s own formula.
+    """Compute the squared errors of quantizing to ranges with ``HistogramObserver``'s formula.
 
     Args:
         histogram: Counts of the bins, float32.
-        width: Of a bin.
-        ranges: First and last bin of each.
+        width: Width of a bin.
+        ranges: First and last bin of each range.
         levels: Number of quantized values.
     """
     bins = torch.arange(len(histogram))
@@ -107,7 +106,7 @@ def quantization_errors(
     errors = _between(begin - (level_of_begin + 0.5) * step, half, density)
     errors += (level_of_end - level_of_begin - 1) * _between(-half, half, density)
     errors += _between(-half, end - (level_of_end * step + half), density)
-    # One by one: sums of a whole block could be rounded otherwise.
+    # One by one, because sums of a whole block could be rounded differently.
     return [error.sum().item() for error in errors]
 
 

@@ -1,4 +1,4 @@
-"""Fusion groups by module name, and what ReLU6 needs to take part in them."""
+"""Fusion groups by module name, and the treatment of ReLU6 in them."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ FUNCTIONS: Mapping[str, tuple[Any, ...]] = {
     "<mul>": (operator.mul, operator.imul, torch.mul, "mul", "mul_"),
     "<cat>": (torch.cat,),
 }
-"""Functions that ``keep_float`` can name, as graphs have them: all their calls stay float32."""
+"""Functions that ``keep_float`` can name, as they occur in graphs: all their calls stay float32."""
 
 
 def is_function(name: str) -> bool:
-    """Whether a name in a recipe is that of a function, ``<relu>``, and not of a module."""
+    """Whether a name in a recipe is a function (``<relu>``) rather than a module."""
     return name.startswith("<")
 
 
 def check_groups(model: nn.Module, groups: Iterable[Group]) -> None:
-    """Make sure that every group names modules of the model.
+    """Check that every group names modules of the model.
 
     Raises:
         UserError: A name is not in the model.
@@ -46,16 +46,16 @@ def check_groups(model: nn.Module, groups: Iterable[Group]) -> None:
 def fusable_groups(
     model: nn.Module, recipe: CompletedRecipe, *, saturates: bool
 ) -> tuple[Group, ...]:
-    """The recipe's groups without the ReLU6 where a ReLU cannot stand for it.
+    """Return the recipe's groups, without the ReLU6 if a ReLU cannot replace it.
 
-    That takes an observer that caps at 6, which layers in float do not have, and a kernel
-    that clamps at the end of the observed range: it clamps at 255, so that 7-bit
-    activations would let values up to twice the range pass.
+    Replacing it needs an observer that caps at 6, which layers in float do not have, and a kernel
+    that clamps at the end of the observed range: it clamps at 255, so that 7-bit activations would
+    let values up to twice the range pass.
 
     Args:
         model: Float32.
         recipe: Its completed recipe.
-        saturates: Whether activations give up a bit, if it is theirs to give.
+        saturates: Whether activations give up a bit, if the recipe chooses them for that.
 
     Raises:
         UserError: A group names a module that the model lacks.
@@ -76,7 +76,7 @@ def within(name: str, parents: Iterable[str]) -> bool:
 
 
 def relu6_outputs(model: nn.Module, groups: Iterable[Group]) -> frozenset[str]:
-    """Names of the first modules of the groups that end in a ReLU6."""
+    """Return the names of the first modules of the groups that end in a ReLU6."""
     return frozenset(group[0] for group in groups if _ends_in_relu6(model, group))
 
 
@@ -85,9 +85,9 @@ def _ends_in_relu6(model: nn.Module, group: Group) -> bool:
 
 
 def replace_relu6(model: nn.Module, groups: Iterable[Group]) -> None:
-    """Put a ReLU in place of every ReLU6 that ends a group, in the model itself.
+    """Replace every ReLU6 that ends a group by a ReLU, in place.
 
-    Only the pair with an observer that caps at 6 keeps the function the same: see
+    Only together with an observer that caps at 6 the function stays the same: see
     :class:`ptqbench.quantization.qconfig.CappedHistogramObserver`.
     """
     for group in groups:

@@ -1,7 +1,7 @@
-"""Search a float model's graph for what could be fused, without asking who fused it.
+"""Search a float model's graph for what could be fused.
 
-Written apart from the fusion itself on purpose: it follows values through the traced
-graph (torch.fx) and knows nothing of recipes, fusion groups or torch.ao's patterns.
+Deliberately independent of the fusion itself: it follows values through the traced graph
+(torch.fx) and knows nothing of recipes, fusion groups or torch.ao's patterns.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _RELU6_FUNCTIONS = (F.relu6, F.hardtanh)
 
 @dataclass(frozen=True)
 class Pattern:
-    """Modules that one kernel could do.
+    """Modules that one kernel could execute.
 
     Attributes:
-        modules: Paths in order; a function in place of a module is ``<relu>``.
-        activation: ``relu``, ``relu6`` or none, in the end.
-        batch_norm: Whether there is a BatchNorm in it.
+        modules: Paths in order; a function instead of a module is ``<relu>``.
+        activation: Final activation: ``relu``, ``relu6`` or empty.
+        batch_norm: Whether it contains a BatchNorm.
     """
 
     modules: tuple[str, ...]
@@ -38,15 +38,15 @@ class Pattern:
 
     @property
     def has_kernel(self) -> bool:
-        """Whether torch's engines can fuse it: there is no kernel with a ReLU6."""
+        """Whether torch's engines can fuse it; they have no kernel with a ReLU6."""
         return self.batch_norm or self.activation == "relu"
 
     @property
     def allowed(self) -> tuple[tuple[str, ...], ...]:
-        """Groups that fuse all that they can.
+        """Groups that fuse as much as possible.
 
-        A ReLU6 may be taken for a capped ReLU or left alone, and a function cannot be
-        named in a group.
+        A ReLU6 may be replaced by a capped ReLU or left alone, and a function need not be named in
+        a group.
         """
         if self.activation == "relu6" or not self.is_nameable:
             return (self.modules, self.modules[:-1])
@@ -54,11 +54,11 @@ class Pattern:
 
     @property
     def is_nameable(self) -> bool:
-        """Whether all of it are modules; groups can name no functions."""
+        """Whether it consists of modules only."""
         return not self.modules[-1].startswith("<")
 
     def extends(self, group: tuple[str, ...]) -> bool:
-        """Whether ``group`` is a beginning of it."""
+        """Whether it begins with ``group``."""
         return self.modules[: len(group)] == group
 
     def __str__(self) -> str:
@@ -66,26 +66,26 @@ class Pattern:
 
 
 def fusable(model: nn.Module) -> tuple[Pattern, ...]:
-    """All convolutions and linear layers that something fusable directly follows.
+    """Find all convolutions and linear layers that are directly followed by something fusable.
 
     Args:
         model: Float32, plain, fused, or prepared with observers.
 
     Raises:
-        Exception: Whatever FX raises where a model cannot be traced.
+        Exception: Whatever FX raises if a model cannot be traced.
     """
-    found = (pattern for pattern in layer_calls(model) if len(pattern.modules) > 1)
-    return tuple(dict.fromkeys(found))
+    patterns = (pattern for pattern in layer_calls(model) if len(pattern.modules) > 1)
+    return tuple(dict.fromkeys(patterns))
 
 
 def layer_calls(model: nn.Module) -> tuple[Pattern, ...]:
-    """Every call of a convolution or linear layer, with what it could be fused with, if anything.
+    """Find every call of a convolution or linear layer, with what it could be fused with.
 
     Args:
         model: Float32, plain, fused, or prepared with observers.
 
     Raises:
-        Exception: Whatever FX raises where a model cannot be traced.
+        Exception: Whatever FX raises if a model cannot be traced.
     """
     graph = model.graph if isinstance(model, fx.GraphModule) else Tracer().trace(model)
     modules = dict(model.named_modules())
@@ -113,7 +113,7 @@ def _follow(node: fx.Node, layer: nn.Module, modules: dict[str, nn.Module]) -> P
 
 
 def _only_user(node: fx.Node, modules: dict[str, nn.Module]) -> fx.Node | None:
-    """The one node that reads a value; observers and ``Identity`` pass it on unchanged."""
+    """The only node that reads a value, skipping observers and ``Identity``."""
     users = list(node.users)
     if len(users) != 1:
         return None

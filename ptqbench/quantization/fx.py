@@ -1,4 +1,4 @@
-"""FX graph mode: trace, fuse, observe; after calibration, convert."""
+"""FX graph mode: prepare by tracing, fusing and observing; convert after calibration."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ from ptqbench.recipes import CompletedRecipe
 from ptqbench.recipes.recipe import Group
 
 _FLOAT: tuple[Any, ...] = (nn.LayerNorm, F.layer_norm, nn.PReLU)
-"""Run in float32 always: the int8 kernels of LayerNorm lose more than the conversions around them
-cost, and that of PReLU multiplies positive values too (torch 2.13)."""
+"""Always run in float32: LayerNorm in int8 loses more accuracy than the conversions around it cost
+time, and the int8 kernel of PReLU multiplies positive values too (torch 2.13)."""
 _LOWERED_ANYWAY = (
     *(nn.LayerNorm, nn.BatchNorm2d, nn.BatchNorm3d, nn.Hardswish, nn.LeakyReLU, nn.ELU, nn.PReLU),
     *(nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d),
 )
 """torch.ao's lowering makes these int8 wherever int8 values surround them, even if their qconfig
-says float32, and then hands int8 values to readers that want float32."""
+says float32, and then passes int8 values to readers that need float32."""
 _FLOAT_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
     kind: type(f"Float{kind.__name__}", (kind,), {"__doc__": f"{kind.__name__} in float32."})
     for kind in _LOWERED_ANYWAY
@@ -49,10 +49,10 @@ _FLOAT_CLASSES: dict[type[nn.Module], type[nn.Module]] = {
 def qconfig_mapping(
     recipe: CompletedRecipe, relu6: frozenset[str], *, saturates: bool
 ) -> QConfigMapping:
-    """Which qconfig each module gets.
+    """Map modules to their qconfigs.
 
-    Operators with a fixed output range (sigmoid, hard-sigmoid, …) and those that only
-    move data keep torch's own entries; everything else follows the recipe.
+    Operators with a fixed output range (sigmoid, hard-sigmoid, …) and those that only move data
+    have torch's default entries; everything else follows the recipe.
     """
     mapping = get_default_qconfig_mapping("x86")
     mapping.set_global(make_qconfig(recipe.recipe, saturates=saturates))
@@ -71,7 +71,7 @@ def qconfig_mapping(
 def prepare(
     model: nn.Module, recipe: CompletedRecipe, example: Tensor, *, saturates: bool
 ) -> nn.Module:
-    """A fused copy of ``model`` with observers.
+    """Prepare a fused copy of ``model`` with observers.
 
     Args:
         model: Float32, traceable by FX.
@@ -83,7 +83,7 @@ def prepare(
         The prepared module, ready for calibration.
 
     Raises:
-        UserError: Groups that the model does not have, or lists of tensors handed on whole.
+        UserError: The model lacks a group, or passes on lists of tensors as a whole.
     """
     groups = fusable_groups(model, recipe, saturates=saturates)
     relu6 = relu6_outputs(model, groups)
@@ -118,17 +118,17 @@ def _prepare(
 
 
 def fold_linear(model: nn.Module, groups: Iterable[Group], whole: Iterable[str]) -> nn.Module:
-    """The model with BatchNorms folded into linear layers that a ReLU is fused with too.
+    """Fold BatchNorms into linear layers that are also fused with a ReLU.
 
-    torch.ao fuses a linear layer with its BatchNorm or with its ReLU, not with both at once.
+    torch.ao fuses a linear layer with its BatchNorm or with its ReLU, not with both.
 
     Args:
         model: Float32, evaluation mode; its linear layers are replaced.
-        groups: What is to be fused.
+        groups: All fusion groups.
         whole: Paths of the modules that are not traced into.
 
     Returns:
-        The model itself where there is no such layer, else its graph without the BatchNorms.
+        The model itself if there is no such layer, else its graph without the BatchNorms.
     """
     modules = dict(model.named_modules())
     both = [g for g in groups if len(g) > 2 and isinstance(modules[g[0]], nn.Linear)]
@@ -149,7 +149,7 @@ def fold_linear(model: nn.Module, groups: Iterable[Group], whole: Iterable[str])
 
 
 def hide_float_modules(model: nn.Module, recipe: CompletedRecipe) -> tuple[str, ...]:
-    """Give modules that stay float32 a class that torch.ao does not know, in the model itself.
+    """Give modules that stay float32 a class that torch.ao does not know, in place.
 
     Returns:
         Their paths; they are not to be traced into.
@@ -158,8 +158,8 @@ def hide_float_modules(model: nn.Module, recipe: CompletedRecipe) -> tuple[str, 
     hidden = []
     for name, module in model.named_modules():
         kind = type(module)
-        kept = name not in fused and within(name, recipe.keep_float)
-        if kind in _FLOAT_CLASSES and (kept or kind in _FLOAT):
+        stays_float = name not in fused and within(name, recipe.keep_float)
+        if kind in _FLOAT_CLASSES and (stays_float or kind in _FLOAT):
             module.__class__ = _FLOAT_CLASSES[kind]
             hidden.append(name)
         elif isinstance(module, nn.LayerNorm | torch.jit.ScriptModule):
@@ -169,7 +169,7 @@ def hide_float_modules(model: nn.Module, recipe: CompletedRecipe) -> tuple[str, 
 
 @contextmanager
 def _no_stack_traces() -> Iterator[None]:
-    """Trace without a Python stack for each node: nobody reads them, and they cost seconds."""
+    """Trace without a Python stack for each node; these are unused and cost seconds."""
     config: Any = getattr(torch.fx, "config", None)
     if not hasattr(config, "do_not_emit_stack_traces"):  # before torch 2.9
         yield
@@ -183,7 +183,7 @@ def _no_stack_traces() -> Iterator[None]:
 
 
 def convert(prepared: nn.Module) -> nn.Module:
-    """The int8 module, its weights packed for the engine that is set now."""
+    """Convert to the int8 module, its weights packed for the current engine."""
     assert isinstance(prepared, GraphModule)
     with torch.no_grad(), known_deprecations_ignored():
         converted: nn.Module = convert_fx(prepared)

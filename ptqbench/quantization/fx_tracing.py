@@ -1,8 +1,8 @@
-"""Trace a model with torch.fx, or say which line of it cannot be traced and what to do.
+"""Trace a model with torch.fx, or explain which line cannot be traced and what to do.
 
-Symbolic tracing runs ``forward`` once on stand-ins. Python that asks a stand-in for its value
-(``if x.sum() > 0``, ``range(x.shape[0])``) cannot run; neither FX quantization nor the search
-for fusion groups works then.
+Symbolic tracing runs ``forward`` once on stand-ins. Python that needs the value of a stand-in
+(``if x.sum() > 0``, ``range(x.shape[0])``) cannot run; neither FX quantization nor the search for
+fusion groups works then.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _TORCH = Path(torch.__file__).parent
 
 
 class Tracer(fx.Tracer):
-    """Keeps torch's own modules, fused and scripted ones, stubs, observers and ``leaves`` whole.
+    """Does not trace into torch's modules, fused and scripted ones, stubs, observers, ``leaves``.
 
     Args:
         leaves: Paths of further modules that are not traced into.
 
     Attributes:
-        failed: Path of the innermost module in which tracing failed; None: it did not, or in
-            the model's own ``forward``.
+        failed: Path of the innermost module in which tracing failed; None: it did not fail, or
+            in the ``forward`` of the model itself.
     """
 
     def __init__(self, leaves: Iterable[str] = ()) -> None:
@@ -75,8 +75,8 @@ class Failure:
         module: Path of the module; empty: the model itself.
         kind: Name of its class.
         line: The line of code that failed; None if it is not in a file.
-        reason: What torch.fx, or the code itself, said.
-        decides: Whether Python asked a stand-in for its value.
+        reason: Error of torch.fx or of the code itself.
+        decides: Whether Python needed the value of a stand-in.
         stubs: Whether the model was written for eager mode.
     """
 
@@ -89,7 +89,7 @@ class Failure:
 
     @property
     def message(self) -> str:
-        """What is said to the model's author: what, where, why, and what to do."""
+        """Explanation for the model's author: what, where, why, and what to do."""
         where = f"the module {self.module!r} ({self.kind})" if self.module else f"{self.kind}"
         line = f" at {self.line}" if self.line else ""
         rewrite = (
@@ -98,23 +98,23 @@ class Failure:
             if self.decides
             else "Rewrite the line"
         )
-        found = f"The model cannot be traced: {where}{line} ({self.reason}). {rewrite}"
+        problem = f"The model cannot be traced: {where}{line} ({self.reason}). {rewrite}"
         if self.stubs:
             return (
-                f"{found}; or, because the model is written for eager mode, give it a recipe with "
-                'flow = "eager" that names all that tracing would find: fusion and int8_modules.'
+                f"{problem}; or, because the model is written for eager mode, give it a recipe "
+                'with flow = "eager" that names what tracing would find: fusion and int8_modules.'
             )
         keep = (
             "or leave the module whole and in float32, with "
             f'keep_float = ["{self.module}"] in its recipe '
             f"(`ptqbench recipe MODEL --keep-float {self.module}` prints one)"
             if self.module
-            else "or move it into a module of its own, to be left whole and in float32 with "
+            else "or move it into a separate module, to be left whole and in float32 with "
             "keep_float in its recipe"
         )
         return (
-            f"{found}; {keep}; or write the model for eager mode, with QuantStub, DeQuantStub and "
-            'FloatFunctional, and name its fusion groups in a recipe with flow = "eager".'
+            f"{problem}; {keep}; or write the model for eager mode, with QuantStub, DeQuantStub "
+            'and FloatFunctional, and name its fusion groups in a recipe with flow = "eager".'
         )
 
 
@@ -125,15 +125,15 @@ def trace(
 
     Args:
         model: Evaluation mode; it is not changed.
-        example: One input ``N×C×H×W`` float32 to try the model on first, so that what fails
-            for any input is told apart from what only tracing cannot do; None: it is not tried.
-        keep_float: Paths of modules that stay float32. One that cannot be traced is kept whole.
+        example: One input ``N×C×H×W`` float32 to try the model on first, to distinguish errors of
+            the model from errors of tracing; None: it is not tried.
+        keep_float: Paths of modules that stay float32. One that cannot be traced becomes a leaf.
 
     Returns:
-        The traced model; the modules that were kept whole are called in its graph.
+        The traced model, which calls its leaf modules.
 
     Raises:
-        UserError: It cannot be traced, and why not; or it gives several outputs.
+        UserError: The model cannot be traced, or has several outputs.
     """
     if example is not None:
         check_classifier(model, example)
@@ -144,16 +144,16 @@ def trace(
 
 
 def untraceable_leaves(model: nn.Module, keep_float: Iterable[str]) -> tuple[str, ...]:
-    """Which modules of ``keep_float`` have to be kept whole for the model to be traced.
+    """Return the modules of ``keep_float`` that must be leaves for the model to be traced.
 
     Raises:
-        UserError: It cannot be traced even so.
+        UserError: The model cannot be traced even then.
     """
     return _trace(model, keep_float)[1]
 
 
 def _trace(model: nn.Module, keep_float: Iterable[str]) -> tuple[fx.GraphModule, tuple[str, ...]]:
-    kept = tuple(keep_float)
+    candidates = tuple(keep_float)
     leaves: list[str] = []
     while True:
         tracer = Tracer(leaves)
@@ -161,18 +161,17 @@ def _trace(model: nn.Module, keep_float: Iterable[str]) -> tuple[fx.GraphModule,
             return fx.GraphModule(model, tracer.trace(model)), tuple(leaves)
         except Exception as error:  # FX raises whatever the traced code does with a stand-in
             failed = tracer.failed or ""
-            whole = next((k for k in kept if is_within(failed, k)), None)
-            if whole is None or whole in leaves:
-                raise UserError(failure(error, model, failed).message) from None
-            leaves.append(whole)
+            leaf = next((path for path in candidates if is_within(failed, path)), None)
+            if leaf is None or leaf in leaves:
+                raise UserError(tracing_failure(error, model, failed).message) from None
+            leaves.append(leaf)
 
 
 def check_decisions(model: nn.Module, example: Tensor, traced: fx.GraphModule) -> None:
-    """See that what was kept whole does not decide by value, if there is such a module.
+    """Check that leaf modules have no data-dependent control flow.
 
-    TorchScript records the way that one input takes. A module that was kept whole because
-    torch.fx cannot trace it may take another way for the next image; where it only looks at
-    shapes, or is scripted, it does not.
+    TorchScript records the branches of one input. A leaf module that torch.fx cannot trace may take
+    other branches for the next image, unless these depend on shapes only or it is scripted.
 
     Args:
         model: Float32, evaluation mode.
@@ -180,14 +179,14 @@ def check_decisions(model: nn.Module, example: Tensor, traced: fx.GraphModule) -
         traced: The model, traced by :func:`trace`.
 
     Raises:
-        UserError: Other inputs make the lowered model give something else than the model.
+        UserError: The lowered model differs from the model on other inputs.
     """
-    whole = [
+    leaves = [
         str(node.target)
         for node in traced.graph.nodes
         if node.op == "call_module" and not _is_torchs(traced.get_submodule(str(node.target)))
     ]
-    if not whole:
+    if not leaves:
         return
     generator = torch.Generator().manual_seed(0)
     shape = (3, *example.shape[1:])
@@ -201,9 +200,9 @@ def check_decisions(model: nn.Module, example: Tensor, traced: fx.GraphModule) -
             same = False
     if not same:
         raise UserError(
-            f"{' or '.join(whole)} decides by value what it computes, and TorchScript would keep "
-            "the decision that one image led to for all of them. Keep the decision with "
-            f"torch.jit.script: self.{whole[0]} = torch.jit.script({whole[0]}) in __init__."
+            f"{' or '.join(leaves)} has data-dependent control flow; tracing would freeze the "
+            "branch taken for the example input. Script it with torch.jit.script: "
+            f"self.{leaves[0]} = torch.jit.script({leaves[0]}) in __init__."
         )
 
 
@@ -211,12 +210,12 @@ def _is_torchs(module: nn.Module) -> bool:
     return type(module).__module__.startswith("torch.") and not isinstance(module, nn.Sequential)
 
 
-def failure(error: Exception, model: nn.Module, module: str = "") -> Failure:
-    """Where in the user's code an error of tracing comes from.
+def tracing_failure(error: Exception, model: nn.Module, module: str = "") -> Failure:
+    """Locate an error of tracing in the user's code.
 
     Args:
-        error: As raised, with its traceback.
-        model: That was traced.
+        error: The exception with its traceback.
+        model: The model that was traced.
         module: Path of the innermost module that was being traced.
     """
     line = innermost_line(error, (_TORCH,))
@@ -227,41 +226,40 @@ def failure(error: Exception, model: nn.Module, module: str = "") -> Failure:
         if stand_in
         else f"{type(error).__name__}: {text.splitlines()[0].rstrip('.')}"
     )
-    found = model.get_submodule(module) if module else model
-    kind = type(found).__name__
+    kind = type(model.get_submodule(module) if module else model).__name__
     return Failure(module, kind, line, reason, stand_in, stubs=has_stubs(model))
 
 
 def check_classifier(model: nn.Module, example: Tensor) -> None:
-    """See that a model can be run and gives a row of logits per image.
+    """Check that a model runs and returns a row of logits per image.
 
     Args:
         model: Evaluation mode.
         example: One input ``N×C×H×W`` float32.
 
     Raises:
-        UserError: It cannot, or gives something else.
+        UserError: It does not run, or returns something else.
     """
     check_output(_run(model, example), type(model).__name__)
 
 
 def check_output(output: object, kind: str) -> None:
-    """See that a model gives one tensor, a row of logits per image.
+    """Check that a model returns one tensor, a row of logits per image.
 
     Args:
-        output: What it gives, for real or in a graph.
-        kind: What to call the model.
+        output: Its output, or the node of the output in a graph.
+        kind: Name of the model, for messages.
 
     Raises:
-        UserError: It gives something else.
+        UserError: It returns something else.
     """
     if isinstance(output, Tensor | fx.Node):
         if isinstance(output, Tensor) and output.dim() != 2:
             shape = "×".join(map(str, output.shape))
             raise UserError(
-                f"{kind} gives outputs of shape {shape} for a batch of {output.shape[0]}. ptqbench "
-                "judges classifiers, which give a row of logits per image, N×K: wrap the model in "
-                "a module that gives these."
+                f"{kind} returns outputs of shape {shape} for a batch of {output.shape[0]}. "
+                "ptqbench judges classifiers, which return a row of logits per image, N×K: wrap "
+                "the model in a module that returns these."
             )
         return
     if isinstance(output, Mapping):
@@ -276,8 +274,8 @@ def check_output(output: object, kind: str) -> None:
     else:
         wrong, pick = f"a {type(output).__name__}", "the tensor of logits"
     raise UserError(
-        f"{kind} gives {wrong} instead of one tensor. ptqbench judges classifiers, which give a "
-        "row of logits per image, N×K: wrap the model in a module whose forward returns the "
+        f"{kind} returns {wrong} instead of one tensor. ptqbench judges classifiers, which return "
+        "a row of logits per image, N×K: wrap the model in a module whose forward returns the "
         f"logits alone, for example `return {pick}`."
     )
 

@@ -1,4 +1,4 @@
-"""Observers and qconfigs: how ranges of weights and activations are found."""
+"""Observers and qconfigs, which determine the ranges of weights and activations."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _SEVEN_BITS: dict[str, Any] = {"quant_min": -64, "quant_max": 63}
 
 
 class CappedHistogramObserver(QuickHistogramObserver):
-    """Histogram observer after a ReLU that stands for a ReLU6.
+    """Histogram observer after a ReLU that replaces a ReLU6.
 
-    The fused kernels know ReLU only. Values are capped at 6 before they are counted and
-    passed on, so that calibration computes ReLU6 exactly; a range that ends at 6 at most
-    makes the int8 kernel's own clamp do the same.
+    The fused kernels support ReLU only. Values are capped at 6 before they are counted and passed
+    on, so that calibration computes ReLU6 exactly; with a range that ends at 6 at most, the int8
+    kernel's clamp does the same.
     """
 
     def forward(self, x_orig: Tensor) -> Tensor:
@@ -36,7 +36,7 @@ class CappedHistogramObserver(QuickHistogramObserver):
 
 
 class CappedMinMaxObserver(MinMaxObserver):
-    """Min-max observer after a ReLU that stands for a ReLU6, capped at 6."""
+    """Min-max observer after a ReLU that replaces a ReLU6, capped at 6."""
 
     def forward(self, x_orig: Tensor) -> Tensor:
         """Count and return ``x_orig`` (any shape, float32) capped at 6."""
@@ -45,12 +45,12 @@ class CappedMinMaxObserver(MinMaxObserver):
 
 
 def make_qconfig(recipe: Recipe, *, saturates: bool, relu6: bool = False) -> QConfig:
-    """The qconfig of a recipe.
+    """Create the qconfig of a recipe.
 
     Args:
-        recipe: Names observer, per-channel weights and the side that gives up a bit.
+        recipe: Sets observer, per-channel weights and the side that gives up a bit.
         saturates: Whether the kernels that will run it add u8×s8 products in 16 bits.
-        relu6: Whether the output is a ReLU standing for a ReLU6.
+        relu6: Whether the output is a ReLU that replaces a ReLU6.
 
     Returns:
         Unsigned 8-bit activations (7 bits if these give up the bit) and signed 8-bit

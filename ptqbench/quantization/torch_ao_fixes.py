@@ -1,4 +1,4 @@
-"""What torch.ao gets wrong in a graph with observers: refused, or put right."""
+"""Fix or refuse what torch.ao gets wrong in a graph with observers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ptqbench.errors import UserError
 
 _LISTS = frozenset({"chunk", "split", "split_with_sizes", "tensor_split", "unbind"})
-"""Functions that give several tensors."""
+"""Functions that return several tensors."""
 
 
 def _float_cat(*args: Any, **kwargs: Any) -> Tensor:
@@ -26,28 +26,28 @@ def _float_layer_norm(*args: Any, **kwargs: Any) -> Tensor:
 
 
 def check_lists(prepared: GraphModule, name: str) -> None:
-    """Refuse lists of tensors that are handed on whole: an observer looks at one tensor.
+    """Refuse lists of tensors that are passed on as a whole, because observers see one tensor.
 
     Args:
-        prepared: With observers.
-        name: Of the model.
+        prepared: Module with observers.
+        name: Name of the model.
 
     Raises:
-        UserError: There is one.
+        UserError: There is such a list.
     """
     observed = (n.all_input_nodes[0] for n in prepared.graph.nodes if _observer(prepared, n))
     source = next(filter(None, map(_list_source, observed)), None)
     if source is not None:
         raise UserError(
-            f"{name} hands on what {source}() gives as a whole, and FX quantization looks at "
-            "single tensors. Take the parts one by one (first, second = x.chunk(2, dim=1)), or "
-            "move the lines into a module of their own, to be left in float32 with keep_float in "
-            "its recipe."
+            f"{name} passes on the result of {source}() as a whole, but FX quantization handles "
+            "single tensors. Use the parts one by one (first, second = x.chunk(2, dim=1)), or "
+            "move the lines into a separate module, to be left in float32 with keep_float in its "
+            "recipe."
         )
 
 
 def _list_source(node: Node) -> str | None:
-    """Name of the function whose list, or part of a list, a node is; None: it is no list."""
+    """Name of the function whose list, or part of a list, a node is; None if it is not a list."""
     if node.target is operator.getitem and isinstance(node.args[1], slice):
         return _list_source(node.all_input_nodes[0])
     name = node.target if isinstance(node.target, str) else getattr(node.target, "__name__", "")
@@ -55,10 +55,10 @@ def _list_source(node: Node) -> str | None:
 
 
 def clips(prepared: GraphModule) -> bool:
-    """Whether a concatenation would force a fixed range on inputs of another one.
+    """Whether a concatenation would clip inputs to the fixed range of its first one.
 
-    All inputs share the first one's observer, and that of a sigmoid or tanh is 0 to 1 or -1 to 1,
-    whatever the others hold.
+    All inputs share the first one's observer, and the range of a sigmoid or tanh is 0 to 1 or
+    -1 to 1.
     """
     return any(
         node.target is torch.cat
@@ -68,11 +68,11 @@ def clips(prepared: GraphModule) -> bool:
 
 
 def hide_float_functions(prepared: GraphModule) -> None:
-    """Call functions that stay float32 by names that torch.ao does not know, in the graph itself.
+    """Replace functions that stay float32 by ones that torch.ao does not know, in place.
 
-    Its lowering makes them int8 wherever int8 values surround them. A concatenation takes its
-    first input's scale for all then, and so it may only become int8 where one observer gives all
-    inputs and the output the same.
+    Its lowering makes them int8 wherever int8 values surround them. A concatenation then uses the
+    scale of its first input for all, so it may only become int8 if one observer determines the
+    scale of all inputs and the output.
     """
     for node in prepared.graph.nodes:
         if node.target is F.layer_norm:
@@ -83,9 +83,9 @@ def hide_float_functions(prepared: GraphModule) -> None:
 
 
 def _observers(prepared: GraphModule, node: Node) -> set[nn.Module]:
-    """Those that look at the inputs and the output of a node."""
-    found = {_observer(prepared, each) for each in (*node.all_input_nodes, *node.users)}
-    return {module for module in found if module is not None}
+    """Observers of the inputs and the output of a node."""
+    observers = {_observer(prepared, each) for each in (*node.all_input_nodes, *node.users)}
+    return {module for module in observers if module is not None}
 
 
 def _observer(prepared: GraphModule, node: Node) -> nn.Module | None:

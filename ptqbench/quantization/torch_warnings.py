@@ -1,7 +1,7 @@
-"""torch's farewells to eager and FX quantization and to TorchScript, kept off the screen.
+"""Ignore torch's deprecation warnings about eager and FX quantization and TorchScript.
 
-ptqbench is about exactly these APIs, and a user can do nothing about the warnings. Only
-the known messages are ignored, and only while ptqbench itself makes the calls.
+ptqbench is about exactly these APIs, and users cannot act on the warnings. Only the known messages
+are ignored, and only while ptqbench itself makes the calls.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _KNOWN = (
 
 @contextmanager
 def known_deprecations_ignored() -> Iterator[None]:
-    """Ignore torch's announcements about the APIs that ptqbench is built on."""
+    """Ignore torch's deprecation warnings about the APIs that ptqbench is built on."""
     with warnings.catch_warnings():
         for message, category in _KNOWN:
             warnings.filterwarnings("ignore", message=message, category=category)

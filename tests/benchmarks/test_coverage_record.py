@@ -11,10 +11,10 @@ import pytest
 from helpers.sweep_results import VGG, Script, case, result
 
 from ptqbench.backends.registry import BACKENDS
+from ptqbench.evaluation.inventory import inventory
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES
 from ptqbench.recipes.family import FAMILIES, family
-from ptqbench.reporting.inventory import inventory
 from ptqbench.settings.thresholds import Thresholds
 
 ROOT = Path(__file__).parents[2]

@@ -194,7 +194,7 @@ def test_eager_layers_cannot_stay_float(tmp_path):
          '`ptqbench recipe MODEL --keep-float block`'),
         ("ShapesInside", "the module 'block' (LooksAtShapes)", None, 'keep_float = ["block"]'),
         ("DecidesOutside", "DecidesOutside", "for _ in range(int(x.max() * 2)):",
-         "move it into a module of its own"),
+         "move it into a separate module"),
     ],
 )  # fmt: skip
 def test_a_line_that_cannot_be_traced_is_named(name, where, line, todo):
@@ -211,13 +211,13 @@ def test_a_list_that_is_handed_on_whole_is_refused(tmp_path):
     model = seeded(odd_nets.HandsOnLists).eval()
     build = BACKENDS.get(ANY).build
     said = error_of(build, model, found("HandsOnLists"), [images()], tmp_path / "x.pt")
-    assert said.startswith("HandsOnLists hands on what chunk() gives as a whole")
+    assert said.startswith("HandsOnLists passes on the result of chunk() as a whole")
     check_artifact(model, found("HandsOnLists", "block"), tmp_path)
 
 
 def test_a_module_that_decides_by_value_is_not_kept_whole():
     said = error_of(found, "DecidesInside", "block")
-    assert said.startswith("block decides by value what it computes")
+    assert said.startswith("block has data-dependent control flow")
     assert "self.block = torch.jit.script(block) in __init__" in said
 
 
@@ -228,12 +228,12 @@ def test_a_module_that_decides_by_value_is_not_kept_whole():
         ("Listing", "a list of 1 output", "`return self.model(x)[0]`"),
         ("Named", "a dictionary of 'out', 'aux'", "`return self.model(x)['out']`"),
         ("Nothing", "a NoneType", "the tensor of logits"),
-        ("Maps", "outputs of shape 1×8×16×16", "a module that gives these"),
+        ("Maps", "outputs of shape 1×8×16×16", "a module that returns these"),
     ],
 )
 def test_what_gives_no_logits_is_refused(name, words, todo):
     said = error_of(found, name)
-    assert said.startswith(f"{name} gives {words}")
+    assert said.startswith(f"{name} returns {words}")
     assert "a row of logits per image, N×K" in said
     assert todo in said
     for call in (
@@ -241,7 +241,7 @@ def test_what_gives_no_logits_is_refused(name, words, todo):
         lambda: ptqbench.quantize(seeded(getattr(odd_nets, name)), [images()]),
     ):
         if name not in ("Nothing", "Maps"):
-            assert f"gives {words}" in error_of(call)
+            assert f"returns {words}" in error_of(call)
 
 
 def test_a_model_without_layers_has_nothing_to_quantize():
