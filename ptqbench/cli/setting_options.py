@@ -72,12 +72,12 @@ def load_settings(args: argparse.Namespace, models: Sequence[str] = ()) -> Setti
         models: Names or wildcards on the command line.
 
     Raises:
-        UserError: The file with the settings is wrong, weights or data do not exist, or a
-            module with models cannot be imported.
+        UserError: The file with the settings is wrong or belongs to another user, weights or
+            data do not exist, or a module with models cannot be imported.
     """
     from ptqbench.models.custom.importing import prepare
     from ptqbench.recipes.recipe_catalog import CATALOG
-    from ptqbench.settings.discovery import check_paths, load
+    from ptqbench.settings.discovery import check_owner, check_paths, load
     from ptqbench.settings.layers import COMMAND_LINE, Layer
 
     values: dict[str, object] = {}
@@ -103,6 +103,8 @@ def load_settings(args: argparse.Namespace, models: Sequence[str] = ()) -> Setti
         os.environ["PTQBENCH_CACHE"] = args.cache_dir
     file = None if args.config is None else user_path(args.config)
     settings = load(Path.cwd(), CATALOG, Layer(COMMAND_LINE, values, origins), file=file)
+    if file is None:
+        check_owner(settings)
     check_paths(settings)
     prepare(settings)
     return settings

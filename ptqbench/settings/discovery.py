@@ -29,11 +29,10 @@ def load(
     *,
     file: Path | None = None,
     file_option: str = "--config",
-    trusted: Path | None = None,
 ) -> Settings:
     """Read the settings that apply in a folder.
 
-    Whether the paths in them exist is left to `check_paths`.
+    Whether they may run code is left to `check_owner`, whether paths exist to `check_paths`.
 
     Args:
         start: The folder; the nearest file in it or above it counts.
@@ -41,21 +40,17 @@ def load(
         command_line: Settings of the command line.
         file: The file to read instead of the nearest.
         file_option: The option that names the file, for messages.
-        trusted: A folder whose file may run code, no matter who owns it.
 
     Raises:
-        UserError: A file cannot be read, two files compete, a key is unknown, a value is
-            wrong, or a file of another user names code to run.
+        UserError: A file cannot be read, two files compete, a key is unknown or a value is
+            wrong.
     """
     command_line = command_line or Layer(COMMAND_LINE)
     location = find(start) if file is None else (file, _table(file, file_option))
     if location is None:
         return Settings(catalog, command_line)
     path, table = location
-    settings = _from_table(path, table, catalog, command_line)
-    if file is None and path.parent != trusted:
-        _check_owner(path, settings, file_option)
-    return settings
+    return _from_table(path, table, catalog, command_line)
 
 
 def _from_table(
@@ -122,13 +117,20 @@ def _folders(start: Path) -> Iterator[Path]:
             return
 
 
-def _check_owner(path: Path, settings: Settings, file_option: str) -> None:
+def check_owner(settings: Settings, file_option: str = "--config") -> None:
     """Check that settings that can run code or write files belong to the user, or to root.
+
+    A file that the user has named need not be checked.
+
+    Args:
+        settings: From a file that was searched for.
+        file_option: The option that names a file, for the message.
 
     Raises:
         UserError: They belong to somebody else.
     """
-    if (owner := _foreign_owner(path)) is None:
+    path = settings.file
+    if path is None or (owner := _foreign_owner(path)) is None:
         return
     layers = [layer for _, layer in settings.models] + [settings.general]
     keys = [key for layer in layers for key in layer.values if SETTINGS[key].needs_trust]

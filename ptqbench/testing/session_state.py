@@ -22,7 +22,7 @@ from ptqbench.errors import UserError
 from ptqbench.models.custom.importing import prepare
 from ptqbench.recipes.recipe import MEASURED
 from ptqbench.recipes.recipe_catalog import CATALOG
-from ptqbench.settings.discovery import check_paths, load
+from ptqbench.settings.discovery import check_owner, check_paths, load
 from ptqbench.settings.layers import Layer, Settings, marker_layer, merged
 from ptqbench.settings.requests import CaseRequest, chosen_backends
 from ptqbench.settings.schema import REPORTS
@@ -75,8 +75,6 @@ class State:
             command_line(self.config),
             file=self.config.invocation_params.dir / user_path(file) if file else None,
             file_option=CONFIG_OPTION,
-            # pytest itself runs what is in this folder.
-            trusted=self.config.rootpath,
         )
 
     def check_options(self) -> None:
@@ -97,11 +95,17 @@ class State:
             )
 
     def _check_file(self) -> None:
-        """Check the paths that the file with the settings names.
+        """Check the owner of the file with the settings, and the paths that it names.
 
         Raises:
-            UserError: One does not exist, or cannot be written.
+            UserError: A path does not exist or cannot be written, or the file belongs to another
+                user and names code to run.
         """
+        file = self.settings.file
+        # pytest itself runs what is in the root folder.
+        inside = file is not None and file.parent == self.config.rootpath
+        if not inside and not self.config.getoption("ptqbench_config"):
+            check_owner(self.settings, CONFIG_OPTION)
         check_paths(self.settings)
         for kind in REPORTS:
             if (path := self.settings.value(f"report.{kind}").value) is not None:

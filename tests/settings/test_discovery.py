@@ -11,7 +11,7 @@ from ptqbench.cli import main
 from ptqbench.errors import UserError
 from ptqbench.recipes.recipe_catalog import CATALOG
 from ptqbench.settings import discovery
-from ptqbench.settings.discovery import load
+from ptqbench.settings.discovery import check_owner, load
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="files have owners on POSIX only")
 
@@ -120,17 +120,23 @@ def test_a_file_of_another_user_may_set_what_runs_nothing(
 ) -> None:
     (tmp_path / "ptqbench.toml").write_text("seed = 9\n", "utf-8")
     assert seed(inner) == 9
+    check_owner(load(inner, CATALOG))
 
 
-def test_files_of_root_and_of_a_trusted_folder_are_used(
+def test_files_of_the_user_are_used(
     inner: Path, tmp_path: Path, foreign: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "ptqbench.toml").write_text('plugins = ["mine"]\n', "utf-8")
+    settings = load(inner, CATALOG)
     with pytest.raises(UserError, match="belong to another user"):
-        load(inner, CATALOG)
-    assert load(inner, CATALOG, trusted=tmp_path).value("plugins").value == ("mine",)
+        check_owner(settings)
+    monkeypatch.setattr(discovery.os, "geteuid", lambda: 0)
+    with pytest.raises(UserError, match="belong to another user"):
+        check_owner(settings)
+    monkeypatch.setenv("SUDO_UID", str(foreign))
+    check_owner(settings)
     monkeypatch.setattr(discovery.os, "geteuid", lambda: foreign)
-    assert load(inner, CATALOG).value("plugins").value == ("mine",)
+    check_owner(settings)
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root gives files away")
@@ -139,7 +145,7 @@ def test_a_file_that_was_given_away_is_refused(inner: Path, tmp_path: Path) -> N
     file.write_text('plugins = ["evil"]\n', "utf-8")
     os.chown(file, 4321, 4321)
     with pytest.raises(UserError, match=r"another user \(number 4321\)"):
-        load(inner, CATALOG)
+        check_owner(load(inner, CATALOG))
 
 
 def test_the_named_file_replaces_the_nearest(

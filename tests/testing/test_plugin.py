@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from importlib import metadata
 from xml.etree import ElementTree
 
@@ -284,6 +285,22 @@ def test_paths_of_the_file_matter_only_to_a_session_with_a_case(pytester, suite,
     assert refused.ret == pytest.ExitCode.INTERRUPTED
     refused.stdout.fnmatch_lines([said])
     assert "Traceback" not in refused.stdout.str() + refused.stderr.str()
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_of_another_user_matters_only_to_a_session_with_a_case(pytester, suite):
+    file = pytester.path / "ptqbench.toml"
+    file.write_text('models = ["resnet18"]\nplugins = ["evil"]\n')
+    os.chown(file, 4321, 4321)
+    inner = pytester.mkdir("inner")
+    (inner / "pytest.ini").write_text("[pytest]\n")
+    (inner / "conftest.py").write_text(CONFTEST)
+    (inner / "test_unit.py").write_text("def test_unit(): pass\n")
+    (inner / "test_gates.py").write_text("from ptqbench.suite import *\n")
+    assert suite("inner/test_unit.py").ret == 0
+    refused = suite("inner/test_gates.py")
+    assert refused.ret == pytest.ExitCode.INTERRUPTED
+    refused.stdout.fnmatch_lines(["*belong to another user*plugins*--ptqbench-config*"])
 
 
 def test_a_wrong_path_in_an_option_is_refused_at_once(pytester, suite):
