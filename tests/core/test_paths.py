@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+import ptqbench
 from ptqbench.core.paths import is_dir, is_file, user_path
 from ptqbench.errors import UserError
 
@@ -35,3 +36,10 @@ def test_files_and_folders_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     assert is_file(tmp_path / "file") and not is_dir(tmp_path / "file")
     assert is_dir(str(tmp_path)) and not is_file(str(tmp_path))
+
+
+def test_no_other_module_expands_home_folders() -> None:
+    """Only `user_path` turns an unknown home folder into a sentence."""
+    package = Path(ptqbench.__file__).parent
+    files = {file for file in package.rglob("*.py") if "expanduser(" in file.read_text("utf-8")}
+    assert files == {package / "core" / "paths.py"}
