@@ -31,9 +31,14 @@ from ptqbench.evaluation.result import CaseResult, Report
 from ptqbench.evaluation.subject import Subject, open_subject, shown_settings
 from ptqbench.measurement.artifact_inspection import INSPECTIONS, ArtifactProvenance
 from ptqbench.measurement.conversion import Promise
-from ptqbench.measurement.cross_engine import measure_engines
+from ptqbench.measurement.cross_engine import backends_that_run, measure_engines
 from ptqbench.measurement.fidelity import Fidelity
-from ptqbench.measurement.replay import FileKillsProcessError, NotStartedError, ReplayProcess
+from ptqbench.measurement.replay import (
+    FileHangsError,
+    FileKillsProcessError,
+    NotStartedError,
+    ReplayProcess,
+)
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization.build_record import BuildRecord
 from ptqbench.recipes import RECIPES, Recipe
@@ -273,11 +278,8 @@ def _not_running(
     """The evaluation of a file that cannot be loaded, or runs on no image."""
     backend = provenance.backend
     images = subject.inspection_images()
-    runs = [
-        other
-        for other in _others(backend)
-        if process.replay(other, provenance.path, images[:1]).logits is not None
-    ]
+    others = [] if isinstance(problem, FileHangsError) else _others(backend)
+    runs = backends_that_run(provenance.path, images[:1], others, process)
     loads = isinstance(problem, NotRunningError) and problem.loads
     reason = f"The file does not run under {backend.engine}: see the gate fidelity."
     unmeasurable = dict.fromkeys(_EXECUTED, reason)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ptqbench.backends.backend import Backend, Model
 from ptqbench.backends.foreign_artifact import ForeignArtifact
-from ptqbench.measurement.replay import NotStartedError, ReplayProcess
+from ptqbench.measurement.replay import NotStartedError, Replayed, ReplayProcess
 from ptqbench.measurement.sqnr import LogitNoise, decibels
 
 BETTER_DB = 3.0
@@ -60,18 +61,45 @@ def measure_engines(
         original = float32(images)
         expected = artifact.load()(images)
     results = [_under(backend.engine, original, expected, expected)]
-    for other in others:
-        try:
-            replayed = process.replay(other, artifact.path, images)
-        except NotStartedError as error:
-            results.append(UnderEngine(other.engine, False, None, str(error)))
-            continue
+    for other, replayed in _replays(process, artifact.path, images, others):
         if replayed.logits is None:
             results.append(UnderEngine(other.engine, False, None, replayed.error))
             continue
         logits = torch.from_numpy(replayed.logits)
         results.append(_under(other.engine, original, expected, logits))
     return tuple(results)
+
+
+def backends_that_run(
+    path: Path, image: Tensor, others: Iterable[Backend], process: ReplayProcess
+) -> list[Backend]:
+    """The backends on which another process gets logits from a file.
+
+    Args:
+        path: The file.
+        image: One, ``1×C×H×W`` float32.
+        others: The backends to try, until the file hangs on one.
+        process: Another process.
+    """
+    replays = _replays(process, path, image, others)
+    return [other for other, replayed in replays if replayed.logits is not None]
+
+
+def _replays(
+    process: ReplayProcess, path: Path, images: Tensor, others: Iterable[Backend]
+) -> Iterator[tuple[Backend, Replayed]]:
+    """What a file does on other backends; after one that it hangs on no more are tried."""
+    hung = ""
+    for other in others:
+        if hung:
+            yield other, Replayed(None, error=f"it was not tried, because it hangs under {hung}")
+            continue
+        try:
+            replayed = process.replay(other, path, images)
+        except NotStartedError as error:
+            replayed = Replayed(None, error=str(error))
+        hung = other.engine if replayed.hung else ""
+        yield other, replayed
 
 
 def better_elsewhere(results: Sequence[UnderEngine]) -> UnderEngine | None:

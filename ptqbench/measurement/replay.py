@@ -40,6 +40,10 @@ class FileKillsProcessError(Exception):
     """The process that ran a file died or hung, which loading the file here would repeat."""
 
 
+class FileHangsError(FileKillsProcessError):
+    """The process that ran a file did not finish, and was killed."""
+
+
 @dataclass(frozen=True)
 class Job:
     """What the other process shall do.
@@ -72,11 +76,13 @@ class Replayed:
         logits: ``N×K`` float32; None if the file did not run.
         engine: Engine that computed them; empty if the file did not run.
         error: Why the file did not run; empty if it did.
+        hung: Whether it did not finish.
     """
 
     logits: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None
     engine: str = ""
     error: str = ""
+    hung: bool = False
 
 
 class ReplayProcess:
@@ -143,7 +149,8 @@ class ReplayProcess:
         try:
             answer = self._answer()
         except FileKillsProcessError as error:
-            return Replayed(None, error=str(error))
+            hung = isinstance(error, FileHangsError)
+            return Replayed(None, error=str(error), hung=hung)
         if "error" in answer:
             return Replayed(None, error=str(answer["error"]))
         return Replayed(np.load(self._file("logits")), str(answer["engine"]))
@@ -234,7 +241,7 @@ class ReplayProcess:
         """A line that the process writes; empty if it ends instead.
 
         Raises:
-            FileKillsProcessError: It did not write one in time, and was killed.
+            FileHangsError: It did not write one in time, and was killed.
         """
         assert self._process is not None and self._process.stdout is not None
         timer = Timer(timeout, self._process.kill)
@@ -245,7 +252,7 @@ class ReplayProcess:
             in_time = timer.is_alive()
             timer.cancel()
         if not line and not in_time:
-            raise FileKillsProcessError(f"it did not finish within {timeout:g} s")
+            raise FileHangsError(f"it did not finish within {timeout:g} s")
         return line
 
     def _ending(self) -> str:

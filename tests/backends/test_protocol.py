@@ -127,7 +127,7 @@ def inspected(npz: ModuleType, path: Path) -> dict[str, Any]:
     reference = read_float_graph(float32, images(1))
     inspection = ArtifactInspection(provenance, npz.NPZ.load(path), reference, images(4))
     result = inspection.measure(["fusion", "conversion", "saturation"])
-    evidence = Evidence(Thresholds(), "avx2", missing=result.missing, **result.measurements)
+    evidence = Evidence(Thresholds(), "avx2", {**result.measurements}, missing=result.missing)
     return {name: GATES.get(name)(evidence) for name in result.measurements}
 
 

@@ -8,18 +8,27 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 from helpers.small_artifacts import Built, build, small
 from torch import Tensor
 
+from ptqbench.backends.backend import Backend
 from ptqbench.backends.foreign_artifact import Behaviour, NotRunningError
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.gates import GATES, Evidence, Verdict
 from ptqbench.measurement import replay
 from ptqbench.measurement.artifact_inspection import ArtifactInspection, ArtifactProvenance
 from ptqbench.measurement.conversion import Promise
-from ptqbench.measurement.replay import FileKillsProcessError, NotStartedError, ReplayProcess
+from ptqbench.measurement.cross_engine import backends_that_run
+from ptqbench.measurement.replay import (
+    FileKillsProcessError,
+    NotStartedError,
+    Replayed,
+    ReplayProcess,
+)
 from ptqbench.settings.thresholds import Thresholds
 
 
@@ -50,7 +59,8 @@ def test_a_file_that_kills_or_hangs_its_process(
         # The next job gets another process.
         process.start(deadly.HANGING, path, images)
         monkeypatch.setattr(replay, "TIMEOUT_S", 0.5)
-        assert process.result().error == "it did not finish within 0.5 s"
+        replayed = process.result()
+        assert replayed.hung and replayed.error == "it did not finish within 0.5 s"
         monkeypatch.undo()
         behaviour = process.try_out(built.backend, path, images, example(), 10)
         assert behaviour == Behaviour(one_at_a_time=False, probabilities=False)
@@ -107,3 +117,17 @@ def test_what_is_printed_meanwhile_does_not_disturb(
     with ReplayProcess() as process:
         replayed = process.replay(built.backend, built.artifact.path, built.images[:1])
     assert replayed.error == "" and replayed.logits is not None
+
+
+def test_after_a_hang_no_other_backend_is_tried(built: Built) -> None:
+    tried: list[str] = []
+
+    class Hangs:
+        def replay(self, backend: Backend, path: Path, images: Tensor) -> Replayed:
+            tried.append(backend.name)
+            return Replayed(None, error="it did not finish", hung=True)
+
+    process: Any = Hangs()
+    others = list(BACKENDS)
+    assert backends_that_run(built.artifact.path, built.images[:1], others, process) == []
+    assert tried == [others[0].name]
