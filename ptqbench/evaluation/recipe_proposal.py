@@ -29,7 +29,7 @@ from ptqbench.measurement.speed import Speed, measure_speed
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.meta_init import initialised
 from ptqbench.quantization.calibration import CalibrationCache
-from ptqbench.quantization.fx_tracing import check_classifier
+from ptqbench.quantization.classifier_check import check_classifier
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.recipe import MEASURED
 from ptqbench.recipes.toml_format import to_toml

@@ -22,8 +22,8 @@ from ptqbench.data.open import open_source
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import MODELS
+from ptqbench.quantization.classifier_check import check_classifier
 from ptqbench.quantization.completion import check_count, complete_recipe
-from ptqbench.quantization.fx_tracing import check_classifier
 from ptqbench.recipes import CompletedRecipe, Recipe
 from ptqbench.settings.run_settings import RunSettings
 from ptqbench.settings.thresholds import Thresholds

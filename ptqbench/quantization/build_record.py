@@ -241,7 +241,7 @@ def _search(
         patterns = fusable(model)
         left = tuple(str(pattern) for pattern in fusable(prepared) if pattern.has_kernel)
     except Exception as error:  # FX raises whatever the traced code does with a proxy
-        return None, (), f"{type(error).__name__}: {str(error).splitlines()[0]}"
+        return None, (), ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
     return patterns, left, ""
 
 

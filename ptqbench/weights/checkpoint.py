@@ -184,7 +184,7 @@ def _plain(path: Path, tensors: Mapping[str, object]) -> dict[str, Tensor]:
         try:
             state[str(key)] = _float32(path, str(key), value.detach())
         except RuntimeError as error:  # a data type that torch cannot convert, too little memory
-            reason = str(error).splitlines()[0]
+            reason = (str(error) or type(error).__name__).splitlines()[0]
             raise UserError(
                 f"The tensor {key!r} of the weights {path}, of type {value.dtype}, cannot be read: "
                 f"{reason}. ptqbench starts from the float32 model: save its state_dict()."

@@ -20,8 +20,8 @@ from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.custom.registration import open_recipe
 from ptqbench.models.custom.spec import CUSTOM_MODELS
+from ptqbench.quantization.classifier_check import check_classifier
 from ptqbench.quantization.completion import complete_recipe
-from ptqbench.quantization.fx_tracing import check_classifier
 from ptqbench.recipes import RECIPES, Recipe
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own_model.py"

@@ -17,6 +17,7 @@ import ptqbench
 from ptqbench.backends.registry import BACKENDS
 from ptqbench.errors import UserError
 from ptqbench.models.custom.registration import open_recipe
+from ptqbench.quantization.classifier_check import check_classifier
 from ptqbench.quantization.completion import complete_recipe
 from ptqbench.recipes import Recipe
 from ptqbench.settings.thresholds import Thresholds
@@ -254,7 +255,16 @@ def test_a_model_that_takes_another_size_says_so():
     said = error_of(found, "Wide", side=20)
     assert "Wide cannot run on an input of 1×3×20×20 at " in said
     assert at("return self.head(x.flatten(1))") in said
-    assert "Register it with the input_size that it takes" in said
+    assert "Register it with the input_size that it accepts" in said
+
+
+def test_an_error_without_a_message_is_named_by_its_type():
+    class Silent(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            raise NotImplementedError
+
+    said = error_of(check_classifier, Silent(), images()[:1])
+    assert "(NotImplementedError). Register it" in said
 
 
 # From Python
