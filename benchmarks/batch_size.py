@@ -16,8 +16,8 @@ import torch
 
 from benchmarks.blocks import ROOT, rewrite, table
 from ptqbench.backends.backend import Model
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import cpu_name, instruction_set
-from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.phases import Phases
 from ptqbench.data.fixture.images import open_fixture

@@ -22,8 +22,8 @@ from torch import Tensor
 
 from benchmarks.blocks import ROOT, rewrite, table
 from ptqbench.backends.backend import Model
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import cpu_name, instruction_set
-from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.data.decode import load_image
 from ptqbench.data.file_source import FileSource

@@ -27,8 +27,8 @@ from benchmarks.coverage.child import Side, compared, float_side, smaller
 from benchmarks.coverage.journal import give_back_memory
 from benchmarks.coverage.plan import MOST_IMAGES
 from benchmarks.coverage.records import accuracy_of
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import cpu_name, instruction_set
-from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.atomic import atomic_path
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import silent

@@ -16,8 +16,8 @@ import torch
 
 from benchmarks.blocks import ROOT, rewrite, table
 from fixtures.discriminate import compare, open_subject
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import cpu_name, instruction_set
-from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES, Recipe

@@ -5,12 +5,11 @@ python -m benchmarks.reference
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Iterable
 
 from benchmarks.blocks import ROOT, rewrite, table
 from ptqbench.cli.exit_codes import EXIT_CODES
-from ptqbench.gates import GATES
+from ptqbench.gates import gates_in_order
 from ptqbench.settings.schema import SETTINGS
 from ptqbench.settings.setting import Setting
 from ptqbench.testing.options import options_table
@@ -33,7 +32,7 @@ def blocks() -> dict[str, str]:
         "pytest": table(
             ("option", "meaning"), ((f"`{name}`", _cell(text)) for name, text in options_table())
         ),
-        "gates": table(("gate", "question"), _gate_rows()),
+        "gates": table(("gate", "question", "thresholds"), _gate_rows()),
         "exit-codes": table(
             ("code", "meaning"), ((str(code), text) for code, text in EXIT_CODES.items())
         ),
@@ -52,11 +51,10 @@ def _setting_row(setting: Setting) -> tuple[str, ...]:
     )
 
 
-def _gate_rows() -> Iterable[tuple[str, str]]:
-    for gate in GATES:
-        module = importlib.import_module(gate.__module__)
-        question = str(module.__doc__).splitlines()[0].partition(": ")[2]
-        yield f"`{gate.__module__.rpartition('.')[2]}`", _cell(question[0].upper() + question[1:])
+def _gate_rows() -> Iterable[tuple[str, str, str]]:
+    for gate in gates_in_order():
+        thresholds = ", ".join(f"`{name}`" for name in gate.thresholds)
+        yield f"`{gate.name}`", _cell(gate.summary), thresholds or "–"
 
 
 def _cell(text: str) -> str:

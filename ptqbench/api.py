@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend import Backend
+from ptqbench.backends.backend_registry import BACKENDS, recommended
 from ptqbench.backends.process_state import process_unchanged
-from ptqbench.backends.registry import BACKENDS, recommended
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.names import nearest, safe_file_name
 from ptqbench.core.paths import is_file

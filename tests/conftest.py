@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ptqbench.backends.artifact import Artifact
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.torch_engines import lowering
 from ptqbench.data.fixture.scenes import SIZE, render
 from ptqbench.data.fixture.shapes import CLASSES

@@ -27,10 +27,10 @@ from benchmarks.coverage.records import encode, encode_speed
 from benchmarks.coverage.remembered import Remembered
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend import Backend
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.float_reference import read_float_graph
 from ptqbench.backends.graph import Graph
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.traced_model import read_float_graph
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import silent

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from benchmarks.blocks import ROOT
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.recipes import Recipe
 from ptqbench.settings.thresholds import Thresholds

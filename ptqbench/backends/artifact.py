@@ -73,7 +73,7 @@ class Artifact:
         Raises:
             UserError: The file no longer exists or cannot be loaded there.
         """
-        from ptqbench.backends.registry import BACKENDS
+        from ptqbench.backends.backend_registry import BACKENDS
 
         backend = BACKENDS.get(self.info.backend)
         try:
@@ -90,7 +90,7 @@ class Artifact:
         Raises:
             UserError: The file is damaged, of no known kind, or was not built by ptqbench.
         """
-        from ptqbench.backends.registry import recognize
+        from ptqbench.backends.backend_registry import recognize
 
         path = Path(path)
         info = recognize(path)

@@ -1,7 +1,7 @@
 """The protocol that every runtime is used through.
 
 Whatever executes an artifact (an engine of torch, ONNX Runtime, OpenVINO, …) is an object with
-these methods, registered in ``backends.registry``. Nothing outside ``backends/`` asks which
+these methods, registered in ``backends.backend_registry``. Nothing outside ``backends/`` asks which
 runtime it is talking to.
 """
 

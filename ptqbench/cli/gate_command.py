@@ -31,7 +31,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _gate(args: argparse.Namespace) -> int:
-    from ptqbench.backends.registry import recognize
+    from ptqbench.backends.backend_registry import recognize
     from ptqbench.settings.requests import one_backend
 
     artifact = user_path(args.artifact)

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
+from ptqbench.backends.backend_registry import recognize
 from ptqbench.backends.foreign_artifact import Behaviour
-from ptqbench.backends.registry import recognize
 from ptqbench.errors import UserError
 from ptqbench.evaluation.result import CaseResult
 from ptqbench.measurement.cross_engine import UnderEngine, better_elsewhere

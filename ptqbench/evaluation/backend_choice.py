@@ -11,8 +11,8 @@ import torch
 
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend import Backend
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.phases import Phases
 from ptqbench.errors import UserError
 from ptqbench.evaluation.case import build_int8

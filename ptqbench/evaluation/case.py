@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend import Backend, Model
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
 from ptqbench.core.registry import Registry

@@ -7,8 +7,8 @@ from functools import cached_property
 
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend import Backend, Model
-from ptqbench.backends.float_reference import TracedModel
 from ptqbench.backends.graph import Graph
+from ptqbench.backends.traced_model import TracedModel
 from ptqbench.core.names import safe_file_name
 from ptqbench.core.phases import Phases
 from ptqbench.evaluation.subject import Subject

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
 from ptqbench.backends.backend import Backend
+from ptqbench.backends.backend_registry import BACKENDS, recommended
 from ptqbench.backends.foreign_artifact import ForeignArtifact, NotRunningError
 from ptqbench.backends.graph import Graph
 from ptqbench.backends.process_state import process_unchanged
-from ptqbench.backends.registry import BACKENDS, recommended
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.names import is_within, nearest
 from ptqbench.core.phases import Phases

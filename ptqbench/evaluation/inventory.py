@@ -243,8 +243,8 @@ def _recipe(recipe: Recipe) -> RecipeEntry:
 
 def inventory() -> Inventory:
     """Return what is registered in this installation, on this CPU."""
+    from ptqbench.backends.backend_registry import BACKENDS
     from ptqbench.backends.cpu import instruction_set
-    from ptqbench.backends.registry import BACKENDS
     from ptqbench.core.package_data import fixtures_dir
     from ptqbench.evaluation.coverage_record import measured_cases
     from ptqbench.models.catalog import MODELS

@@ -6,8 +6,8 @@ import platform
 
 import torch
 
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import cpu_flags, cpu_name, instruction_set
-from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.cpu_count import cpu_quota, physical_cores
 
 _INT8_FLAGS = (

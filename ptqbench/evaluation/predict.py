@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ptqbench.backends.backend import Backend
+from ptqbench.backends.backend_registry import BACKENDS, recommended
 from ptqbench.backends.process_state import process_unchanged
-from ptqbench.backends.registry import BACKENDS, recommended
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
 from ptqbench.data.decode import load_image

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import torch
 
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.process_state import process_unchanged
-from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent

@@ -8,8 +8,8 @@ from contextlib import ExitStack
 import torch
 
 from ptqbench.backends.backend import Backend
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.process_state import process_unchanged
-from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.core.phases import Phases

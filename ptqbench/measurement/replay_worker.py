@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from ptqbench.backends import foreign_artifact
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.errors import UserError
 from ptqbench.measurement.replay import READY, Job
 

@@ -179,7 +179,7 @@ class State:
         chosen = self.settings.value("backends", model)
         if MEASURED in chosen.value:
             # Measuring takes longer than collecting tests may.
-            from ptqbench.backends.registry import default_backend
+            from ptqbench.backends.backend_registry import default_backend
 
             return [default_backend()]
         return chosen_backends(chosen.value, chosen.origin, self.runner.backends())

@@ -13,8 +13,8 @@ import torch
 
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend import Backend, Model
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.process_state import process_unchanged
-from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.names import nearest, safe_file_name
 from ptqbench.core.phases import Phases

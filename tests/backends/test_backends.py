@@ -14,7 +14,7 @@ from torch import nn
 
 from ptqbench.backends import cpu as isa
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.torch_engines.saturation_probe import probe_engine
 from ptqbench.backends.torch_engines.torchscript import (
     engine_set,

@@ -20,8 +20,8 @@ import ptqbench
 from ptqbench import RunSettings, UserError, Verdict, validate
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend import Backend
-from ptqbench.backends.float_reference import read_float_graph
-from ptqbench.backends.registry import BACKENDS, recognize
+from ptqbench.backends.backend_registry import BACKENDS, recognize
+from ptqbench.backends.traced_model import read_float_graph
 from ptqbench.data.image_set import Data
 from ptqbench.gates import GATES, Evidence
 from ptqbench.measurement.artifact_inspection import ArtifactInspection, ArtifactProvenance

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from helpers.sweep_results import VGG, Script, case, result
 
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.evaluation.inventory import inventory
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES

@@ -17,8 +17,8 @@ import torch
 from PIL import Image
 
 import ptqbench
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.registry import BACKENDS
 from ptqbench.cli import main
 from ptqbench.data.fixture.scenes import render
 from ptqbench.data.fixture.shapes import CLASSES

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import ptqbench
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.registry import BACKENDS
 from ptqbench.backends.torch_engines.archive_check import check_torchscript
 from ptqbench.cli import main
 from ptqbench.data.fixture.shapes import CLASSES

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ptqbench import RunSettings, UserError, quantize, validate
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.cli import main
 from ptqbench.measurement.artifact_inspection import ArtifactInspection
 from ptqbench.measurement.fidelity import Fidelity

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ptqbench import Report, RunSettings, Verdict, validate
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.cli import main
 from ptqbench.data.fixture.scenes import render
 from ptqbench.measurement.artifact_inspection import ArtifactInspection

@@ -9,8 +9,8 @@ import pytest
 from helpers import odd_networks as odd_nets
 from helpers.custom_models import seeded
 
+from ptqbench.backends.backend_registry import BACKENDS, default_backend, recommended
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.registry import BACKENDS, default_backend, recommended
 from ptqbench.backends.torch_engines.engine import TorchBackend
 from ptqbench.core.phases import Phases
 from ptqbench.data.image_set import Data

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from helpers.custom_models import EXAMPLE, example, write_photos
 
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.gates import gates_in_order
 from ptqbench.recipes.toml_format import from_toml
 

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.ao.quantization import convert, fuse_modules, get_default_qconfig, prepare
 
 from ptqbench import Artifact, RunSettings, UserError, Verdict, validate
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.data.folder import open_folder
 from ptqbench.data.image_set import Data

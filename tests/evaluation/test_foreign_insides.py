@@ -17,9 +17,9 @@ from torch.ao.quantization import (
 )
 
 from ptqbench import Verdict
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import instruction_set, multiplies_into_16_bits
 from ptqbench.backends.graph import IntegerWeights
-from ptqbench.backends.registry import BACKENDS
 from ptqbench.backends.torch_engines.torchscript import reason_of
 from ptqbench.measurement.bn_folding import steps_off
 

@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ptqbench.backends.artifact import Artifact
-from ptqbench.backends.float_reference import read_float_graph
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.torch_engines.engine import TorchBackend
+from ptqbench.backends.traced_model import read_float_graph
 from ptqbench.core.phases import Phases
 from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.data.image_set import Data

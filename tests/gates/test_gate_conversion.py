@@ -22,8 +22,8 @@ from helpers.small_artifacts import (
 )
 from torch import nn
 
-from ptqbench.backends.float_reference import read_float_graph
 from ptqbench.backends.torch_engines.script_graph import read_script
+from ptqbench.backends.traced_model import read_float_graph
 from ptqbench.gates import GateResult, Verdict
 from ptqbench.measurement.conversion import Promise, measure_conversion
 from ptqbench.measurement.layer_matching import match_graphs

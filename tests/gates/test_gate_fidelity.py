@@ -9,7 +9,7 @@ import pytest
 from helpers.small_artifacts import CLEAN, Built, build, judge, shipped, small
 
 from ptqbench.backends.backend import Model
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.gates import GateResult, Verdict
 from ptqbench.measurement.fidelity import measure_fidelity
 from ptqbench.measurement.replay import ReplayProcess

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ptqbench.backends.backend import Model
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.gates import Evidence, GateResult, Verdict, evaluate
 from ptqbench.measurement.accuracy import measure_accuracy
 from ptqbench.measurement.size import measure_size

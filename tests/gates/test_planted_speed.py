@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ptqbench.backends.backend import Model
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.gates import Evidence, GateResult, Verdict, evaluate
 from ptqbench.measurement.speed import measure_speed
 from ptqbench.settings.thresholds import Thresholds

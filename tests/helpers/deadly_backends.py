@@ -16,7 +16,7 @@ from pathlib import Path
 from helpers.tiny_networks import ANY
 
 from ptqbench.backends.backend import Model
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.torch_engines.engine import TorchBackend
 
 

@@ -28,9 +28,9 @@ from torch.ao.quantization.quantize_fx import convert_fx, prepare_fx
 
 import ptqbench
 from ptqbench import RunSettings, Verdict
-from ptqbench.backends.float_reference import read_float_graph
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.graph import Graph
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.traced_model import read_float_graph
 from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.gates import GATES, Evidence, GateResult
 from ptqbench.measurement.artifact_inspection import (

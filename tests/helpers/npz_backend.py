@@ -22,9 +22,9 @@ from torch import Tensor, nn
 
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
 from ptqbench.backends.backend import Model
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.graph import Graph, IntegerWeights, Operator, Role
 from ptqbench.backends.integer_reference import ExactRun, LayerTraffic, QuantizedTensor
-from ptqbench.backends.registry import BACKENDS
 from ptqbench.core.phases import Phases
 from ptqbench.errors import UserError
 from ptqbench.recipes import CompletedRecipe, Recipe

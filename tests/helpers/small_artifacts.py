@@ -16,14 +16,14 @@ from torch.ao.quantization import DeQuantStub, QuantStub
 
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
 from ptqbench.backends.backend import Backend
-from ptqbench.backends.float_reference import read_float_graph
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.graph import Graph
-from ptqbench.backends.registry import BACKENDS
 from ptqbench.backends.torch_engines.torchscript import (
     engine_set,
     save_script,
     trace_and_freeze,
 )
+from ptqbench.backends.traced_model import read_float_graph
 from ptqbench.data.fixture.scenes import render
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.torch_engines.torchscript import engine_set
 from ptqbench.core.phases import Phases
 from ptqbench.quantization import fx

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
-from ptqbench.backends.float_reference import read_float_graph
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.traced_model import read_float_graph
 from ptqbench.measurement.layer_matching import match_graphs
 from ptqbench.measurement.macs import CountedModel, Macs, count_macs
 from ptqbench.measurement.speed import pick_fastest

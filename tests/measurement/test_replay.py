@@ -16,8 +16,8 @@ from helpers.small_artifacts import Built, build, small
 from torch import Tensor
 
 from ptqbench.backends.backend import Backend
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.foreign_artifact import Behaviour, NotRunningError
-from ptqbench.backends.registry import BACKENDS
 from ptqbench.gates import GATES, Evidence, Verdict
 from ptqbench.measurement import replay
 from ptqbench.measurement.artifact_inspection import ArtifactInspection, ArtifactProvenance

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.quantization.calibration import CalibrationCache
 
 if TYPE_CHECKING:

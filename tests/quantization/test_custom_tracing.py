@@ -14,7 +14,7 @@ from helpers.odd_networks import Loops, Net
 from torch import Tensor, nn
 
 import ptqbench
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.errors import UserError
 from ptqbench.models.custom.registration import open_recipe
 from ptqbench.quantization.classifier_check import check_classifier

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.ao.nn.intrinsic import quantized as intrinsic
 from torch.ao.nn.quantized import Conv2d, Linear
 
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.torch_engines.torchscript import engine_set
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.core.phases import Phases

@@ -11,7 +11,7 @@ import torch
 from torch import fx, nn
 from torch.ao.quantization.quantize_fx import fuse_fx
 
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES, CompletedRecipe, Recipe

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.gates import gates_in_order
 
 if TYPE_CHECKING:

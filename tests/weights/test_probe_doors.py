@@ -13,7 +13,7 @@ import pytest
 from helpers.reports import MACHINE
 
 from ptqbench import api
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.cli import main
 from ptqbench.cli.parser import build_parser
 from ptqbench.cli.setting_options import load_settings
