@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ptqbench.core.names import nearest
+from ptqbench.core.paths import is_file
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
 
@@ -92,7 +93,7 @@ def override_settings(
 
 def _sidecar(weights: Path) -> tuple[Path | None, dict[str, Any]]:
     for path in (weights.with_name(weights.name + ".json"), weights.with_suffix(".json")):
-        if path != weights and path.is_file():
+        if path != weights and is_file(path):
             return path, _read(path)
     return None, {}
 

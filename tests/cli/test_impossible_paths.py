@@ -8,7 +8,9 @@ import pytest
 
 import ptqbench
 from ptqbench.cli import main
+from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
+from ptqbench.weights.sidecar import WeightsSettings, read_settings
 
 LONG = "cat dog " * 60
 HOME = "home folder"
@@ -100,3 +102,10 @@ def test_a_cache_that_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
     assert "name too long" in refused(
         capsys, "run", "squeezenet1_1", "--limit", "20", "--cache-dir", LONG
     )
+
+
+def test_a_name_that_leaves_no_room_for_a_sidecar(tmp_path: Path) -> None:
+    weights = tmp_path / f"{'w' * 243}.safetensors"
+    weights.touch()
+    default = WeightsSettings(Preprocessing())
+    assert read_settings(weights, {}, default) == default

@@ -7,7 +7,7 @@ from ptqbench.gates.gate import GateResult
 from ptqbench.gates.verdict import Verdict
 from ptqbench.reporting.markdown import SIGNS, escaped, to_markdown
 from ptqbench.reporting.report_files import write_reports
-from ptqbench.testing.records import from_dict, merge
+from ptqbench.testing.records import merge
 
 
 def case(model, *verdicts, **metrics):
@@ -62,8 +62,8 @@ def test_records_merge_to_cases_with_the_worst_verdict():
 
 
 def test_a_record_survives_the_way_from_a_worker():
-    assert from_dict(GOOD.to_dict()) == GOOD
-    assert from_dict(BAD.to_dict()) == BAD
+    assert CaseResult.from_dict(GOOD.to_dict()) == GOOD
+    assert CaseResult.from_dict(BAD.to_dict()) == BAD
 
 
 def test_a_container_s_quota_is_named():
