@@ -36,7 +36,7 @@ def _table(title: str, values: dict[str, Value]) -> Table:
     table.add_column("value", overflow="fold", min_width=16)
     table.add_column("origin", overflow="fold")
     for name, value in values.items():
-        # Thresholds for other instruction sets that nobody has set say nothing.
+        # Unset thresholds of other instruction sets are left out.
         if value.value is None and name.count(".") > 1:
             continue
         by_default = value.origin in (DEFAULT, RECIPE, RECIPE_PROBE)

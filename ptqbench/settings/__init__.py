@@ -1,1 +1,1 @@
-"""Settings: what can be set, what a value must look like, and who set it. No torch."""
+"""Settings: the table of what can be set, values and their origins, and requests. No torch."""

@@ -70,7 +70,7 @@ class Setting:
         key: Dotted name, as in a file.
         type: Type of its value.
         help: What it means, without the default.
-        default: Value if nobody sets it.
+        default: Value if it is not set.
         unset: What None, the default, stands for.
         per_model: Whether a model's table may set it too.
         needs_trust: Whether it can run code or write files, so that a file of somebody else

@@ -78,7 +78,7 @@ def command_line(config: pytest.Config) -> Layer:
     for setting in SETTINGS.values():
         option = setting.pytest
         text = None if option is None else get(option.dest)
-        if option is None or not text:
+        if option is None or text is None:
             continue
         value = text if option.listed else setting.type.from_text(text)
         if option.listed:

@@ -108,6 +108,8 @@ def test_a_row_becomes_an_option_of_pytest(with_row: None) -> None:
     assert value is not None and (value.value, value.origin) == (4, "--ptqbench-dither")
     with pytest.raises(UserError, match="--ptqbench-dither: expected a whole number"):
         command_line(Config(ptqbench_dither="x"))  # type: ignore[arg-type]
+    with pytest.raises(UserError, match="Wrong value for 'weights' in --ptqbench-weights"):
+        command_line(Config(ptqbench_weights=""))  # type: ignore[arg-type]
 
 
 def test_a_row_is_in_the_json_schema(with_row: None) -> None:
