@@ -89,7 +89,7 @@ class Backend(Protocol):
         """Save the float32 model in the same container.
 
         Args:
-            model: Float32, evaluation mode, or the module of a ``float_reference.TracedModel``.
+            model: Float32, evaluation mode, or the module of a ``traced_model.TracedModel``.
             name: Architecture.
             example: One input, ``N×C×H×W`` float32.
             path: The file to write.
