@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import copy
+import shutil
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import nn
 
 import ptqbench
-from ptqbench import RunSettings, UserError, Verdict, quantize, validate
+from ptqbench import RunSettings, UserError, Verdict, api, quantize, validate
 from ptqbench.backends.artifact import Artifact
-from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.backend import Backend
+from ptqbench.backends.registry import BACKENDS
 from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.data.folder import open_folder
 from ptqbench.data.image_set import Data
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.data.split import DataOptions
+from ptqbench.evaluation.case import unavailable_case
+from ptqbench.evaluation.foreign import gate
+from ptqbench.evaluation.result import CaseResult
+from ptqbench.evaluation.subject import Subject
 from ptqbench.gates import gates_in_order
 from ptqbench.recipes import RECIPES
 
@@ -116,7 +123,7 @@ def test_a_module_and_the_path_of_an_artifact(
     model = copy.deepcopy(workshop.model(MODEL)).train()
     report = validate(model, str(artifact.path), photos, recipe=MODEL, settings=FAST)
     check(report, AVAILABLE[0])
-    assert report.cases[0].weights == "given"
+    assert report.cases[0].weights == "module"
     assert model.training
 
 
@@ -175,7 +182,7 @@ def test_what_cannot_be_judged_is_refused(
     garbage.write_bytes(b"garbage")
     with pytest.raises(UserError, match="cannot be loaded as TorchScript"):
         validate(MODEL, garbage, photos)
-    with pytest.raises(UserError, match="was made from squeezenet1_1, but the model is resnet18"):
+    with pytest.raises(UserError, match="was built from squeezenet1_1, but the model is resnet18"):
         validate("resnet18", artifact, photos)
     backend = BACKENDS.get(AVAILABLE[0])
     path = tmp_path / "float32.pt"
@@ -190,3 +197,125 @@ def test_calibrating_on_the_evaluation_images_is_refused(
     same = Data("photos", photos.evaluation, photos.evaluation)
     with pytest.raises(UserError, match="evaluation images of photos are calibration images too"):
         validate(workshop.model(MODEL), artifact, same, recipe=MODEL, settings=FAST)
+
+
+# What was asked for is what is measured, or refused
+
+
+@pytest.fixture
+def subjects(monkeypatch: pytest.MonkeyPatch) -> list[Subject]:
+    """The subjects that are evaluated; nothing is measured."""
+    opened: list[Subject] = []
+
+    def evaluated(subject: Subject, backend: Backend, *_: object) -> CaseResult:
+        opened.append(subject)
+        return unavailable_case(subject.recipe, backend, "not measured", subject.settings)
+
+    monkeypatch.setattr(api, "_evaluated", evaluated)
+    return opened
+
+
+def test_the_settings_name_weights_and_images(user_case: UserCase, subjects: list[Subject]) -> None:
+    weights, data = str(user_case.weights), str(user_case.data)
+    settings = RunSettings(weights=weights, data=data, input_size=64, threads=1)
+    report = validate(MODEL, AVAILABLE[0], settings=settings)
+    assert (subjects[0].weights, subjects[0].data.name) == (weights, data)
+    assert (report.settings["weights"], report.settings["data"]) == (weights, data)
+    assert (report.cases[0].weights, report.cases[0].data) == (weights, data)
+
+
+def test_arguments_take_precedence_and_the_report_shows_what_was_used(
+    user_case: UserCase, photos: Data, workshop: Workshop, subjects: list[Subject]
+) -> None:
+    weights, data = str(user_case.weights), str(user_case.data)
+    settings = RunSettings(weights="nowhere.pt", data="nowhere", input_size=64, threads=1)
+    report = validate(MODEL, AVAILABLE[0], data, weights=weights, settings=settings)
+    assert (report.settings["weights"], report.settings["data"]) == (weights, data)
+    report = validate(workshop.model(MODEL), AVAILABLE[0], photos, recipe=MODEL, settings=FAST)
+    assert (report.settings["weights"], report.settings["data"]) == ("module", photos.name)
+    assert [subject.weights for subject in subjects] == [weights, "module"]
+
+
+@pytest.mark.parametrize(
+    ("model", "artifact_kind", "options", "words"),
+    [
+        ("name", "backend", {"preprocessing": Preprocessing(64, 64)}, "preprocessing applies to a"),
+        ("name", "backend", {"classes": ["a"]}, "classes applies to a module, but the model is"),
+        ("module", "backend", {"weights": "fixture"}, "weights applies to a named model"),
+        (
+            "module", "backend", {"settings": RunSettings(weights="fixture")},
+            "weights applies to a named model",
+        ),
+        (
+            "module", "backend", {"settings": RunSettings(overrides={"crop": 64})},
+            "settings.overrides applies to a named model",
+        ),
+        ("name", "backend", {"keep_float": ["layer1"]}, "keep_float applies to a file"),
+        ("module", "backend", {"settings": RunSettings(limit=5)}, "settings.limit does not apply"),
+        ("module", "backend", {"settings": RunSettings(data="x")}, "settings.data does not apply"),
+        ("name", "file", {"backend": "x68"}, "Unknown backend 'x68'"),
+        ("name", "other", {"backend": "x86"}, "backend='x86' another"),
+    ],
+)  # fmt: skip
+def test_what_does_not_apply_is_refused_by_name(
+    workshop: Workshop,
+    photos: Data,
+    artifact: Artifact,
+    model: str,
+    artifact_kind: str,
+    options: dict[str, Any],
+    words: str,
+) -> None:
+    subject = MODEL if model == "name" else workshop.model(MODEL)
+    files = {"backend": AVAILABLE[0], "file": artifact.path, "other": "qnnpack"}
+    with pytest.raises(UserError) as caught:
+        validate(subject, files[artifact_kind], photos, **options)
+    assert words in str(caught.value)
+
+
+def test_weights_are_not_for_a_module_to_quantize(workshop: Workshop) -> None:
+    with pytest.raises(UserError, match="weights applies to a named model"):
+        quantize(workshop.model(MODEL), workshop.batches(), weights="fixture")
+
+
+def test_a_size_that_a_model_cannot_take_is_refused(workshop: Workshop) -> None:
+    module = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 16)).eval()
+    settings = RunSettings(input_size=48, threads=1)
+    preprocessing = Preprocessing(32, 32)
+    with pytest.raises(UserError, match="48"):
+        validate(module, AVAILABLE[0], preprocessing=preprocessing, settings=settings)
+
+
+def test_the_input_size_is_that_of_the_first_picture_that_can_be_decoded(
+    workshop: Workshop, user_case: UserCase, tmp_path: Path, subjects: list[Subject]
+) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(user_case.data, folder)
+    for split in ("train", "val"):
+        sorted((folder / split).glob("*/*"))[0].write_bytes(b"no picture")
+    options = DataOptions(
+        PREPROCESSING, CLASSES, len(CLASSES), reading=RunSettings(broken_share=0.1)
+    )
+    opened = open_folder(folder, options)
+    module = nn.Sequential(workshop.model(MODEL))
+    validate(module, AVAILABLE[0], opened, settings=RunSettings(threads=1))
+    assert subjects[0].latency.shape == (1, 3, 64, 64)
+
+
+@pytest.mark.slow
+def test_a_file_is_judged_the_same_through_every_door(
+    workshop: Workshop, user_case: UserCase, tmp_path: Path
+) -> None:
+    recipe = workshop.recipe(MODEL, observer="minmax")
+    path = tmp_path / "minmax.pt"
+    artifact = quantize(
+        workshop.model(MODEL), workshop.batches(), backend="onednn", recipe=recipe, path=path
+    )
+    settings = replace(FAST, weights=str(user_case.weights), data=str(user_case.data))
+    (ours,) = validate(MODEL, artifact, settings=settings).cases
+    (theirs,) = gate(MODEL, path, settings=settings).cases
+    # The recipe of today did not build it.
+    assert ours.recipe == theirs.recipe == recipe.hash != RECIPES.get(MODEL).hash
+    for name in ("fusion", "conversion", "accuracy", "agreement", "size", "fidelity"):
+        first, second = ({g.name: g for g in case.gates}[name] for case in (ours, theirs))
+        assert first == second

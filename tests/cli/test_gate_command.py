@@ -264,7 +264,7 @@ def test_mistakes_in_the_arguments(
         "--model", "resnet18", *file, "--keep-float", ","
     )
     unknown = refused("--model", "resnet18", *file, "--keep-float", "layer9", "--backend", engine)
-    assert "'layer9' is to stay float32, but is no convolution or linear layer" in unknown
+    assert "keep_float: 'layer9' is not, and does not contain, a convolution" in unknown
 
 
 def test_a_file_is_judged_for_one_backend(

@@ -44,6 +44,7 @@ from ptqbench.reporting.json_report import schema
 from ptqbench.settings.requests import CaseRequest
 from ptqbench.settings.run_settings import RunSettings
 from ptqbench.weights.load import load_weights
+from ptqbench.weights.open_weights import open_weights
 
 if TYPE_CHECKING:
     from conftest import UserCase, Workshop
@@ -363,6 +364,33 @@ def test_predict_says_what_is_wrong(
     monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["none"])
     with pytest.raises(UserError, match="backend qnnpack cannot be used here"):
         predict(picture, CaseRequest("resnet18", ("qnnpack",), "--backend"))
+
+
+def test_predict_loads_the_weights_once(
+    user_case: UserCase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads: list[str] = []
+    monkeypatch.setattr(
+        subject_module,
+        "open_weights",
+        lambda *args: loads.append(args[1]) or open_weights(*args),  # type: ignore[func-returns-value]
+    )
+    weights, data = str(user_case.weights), str(user_case.data)
+    settings = RunSettings(weights=weights, data=data)
+    picture = next((user_case.data / "val").glob("*/*.png"))
+    predict(picture, CaseRequest(user_case.model, (AVAILABLE[0],), "--backend", settings))
+    assert loads == [weights]
+
+
+def test_an_unavailable_case_has_the_thresholds_that_are_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["none"])
+    settings = RunSettings(thresholds={"agreement": 0.5, "speedup": {"avx2": 9.0}})
+    (case,) = run_requests([CaseRequest("resnet18", ("x86",), "a test", settings)]).cases
+    assert case.evidence is not None
+    assert case.evidence.thresholds.agreement == 0.5
+    assert case.evidence.thresholds.speedup["avx2"] == 9.0
 
 
 def test_of_several_backends_predict_takes_the_recommended_or_the_first_that_runs(

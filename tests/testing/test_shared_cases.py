@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from ptqbench.backends import cpu as isa
 from ptqbench.backends.torch_engines.engine import TorchBackend
 from ptqbench.backends.torch_engines.torchscript import engine_set
 from ptqbench.errors import UserError
+from ptqbench.evaluation import case as evaluation
 from ptqbench.evaluation.case import MEASUREMENTS
 from ptqbench.gates import gates_in_order
 from ptqbench.gates.verdict import Verdict
@@ -192,3 +194,24 @@ def test_the_process_is_left_as_it_was(tmp_path, case):
         runner.judge(case, "agreement")
         assert torch.backends.quantized.engine == others[0]
     assert (torch.get_num_threads(), torch.backends.quantized.engine) == (threads, engine)
+
+
+def test_the_threads_of_the_settings_hold_for_every_measurement(tmp_path, case, monkeypatch):
+    runner = SharedRunner(tmp_path, workers=1)
+    if reason := runner.backends()["onednn"]:
+        pytest.skip(reason)
+    seen = []
+    measure = evaluation.measure_accuracy
+
+    def spy(*args, **options):
+        seen.append(torch.get_num_threads())
+        return measure(*args, **options)
+
+    monkeypatch.setattr(evaluation, "measure_accuracy", spy)
+    monkeypatch.setattr(cases, "physical_cores", lambda: 8)
+    for threads, expected in ((1, 1), (3, 3)):
+        runner.judge(replace(case, settings=replace(case.settings, threads=threads)), "agreement")
+        assert seen.pop() == expected
+    crowded = SharedRunner(tmp_path / "crowded", workers=4)
+    crowded.judge(replace(case, settings=replace(case.settings, threads=3)), "agreement")
+    assert seen == [2]  # eight cores for four workers
