@@ -16,7 +16,7 @@ import ptqbench
 from ptqbench import RunSettings, UserError, Verdict, api, quantize, validate
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend import Backend
-from ptqbench.backends.registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.data.folder import open_folder
 from ptqbench.data.image_set import Data
