@@ -45,23 +45,28 @@ def _observers(conversion: Conversion) -> str:
     return "; every observer saw data."
 
 
-def _problems(found: Conversion) -> Iterator[str]:
+def _problems(conversion: Conversion) -> Iterator[str]:
     texts = (
-        (found.missing, "not int8: {} (look at qconfig and keep_float)"),
-        (found.stray, "float layers left: {} (look for missing stubs or qconfig)"),
-        (found.not_kept, "int8 although keep_float names them: {}"),
-        (found.foreign, "weights of no layer of the float model: {} (other weights or model?)"),
-        (found.batch_norms, "BatchNorm left: {} (look at the fusion groups)"),
-        (found.observers, "observers left: {} (the model was prepared, but not converted)"),
-        (found.unseen or (), "observers that saw no data: {} (calibrate before converting)"),
-        (found.defaults, "default scale 1 and zero point 0: {} (never calibrated)"),
-        (found.per_tensor, "one weight scale for all channels: {} (per-channel is promised)"),
+        (conversion.missing, "not int8: {} (look at qconfig and keep_float)"),
+        (conversion.stray, "float layers left: {} (look for missing stubs or qconfig)"),
+        (conversion.not_kept, "int8 although keep_float names them: {}"),
+        (
+            conversion.foreign,
+            "weights of no layer of the float model: {} (other weights or model?)",
+        ),
+        (conversion.batch_norms, "BatchNorm left: {} (look at the fusion groups)"),
+        (conversion.observers, "observers left: {} (the model was prepared, but not converted)"),
+        (conversion.unseen or (), "observers that saw no data: {} (calibrate before converting)"),
+        (conversion.defaults, "default scale 1 and zero point 0: {} (never calibrated)"),
+        (conversion.per_tensor, "one weight scale for all channels: {} (per-channel is promised)"),
     )
     for names, text in texts:
         if names:
             yield text.format(first_few(names))
-    if len(found.int8) != found.promised and not (found.missing or found.not_kept):
+    if len(conversion.int8) != conversion.promised and not (
+        conversion.missing or conversion.not_kept
+    ):
         yield (
-            f"the float model's graph has {len(found.int8)} such layers: the count that the "
+            f"the float model's graph has {len(conversion.int8)} such layers: the count that the "
             "recipe promises belongs to another architecture"
         )

@@ -34,36 +34,36 @@ def fidelity_gate(evidence: Evidence, fidelity: Fidelity) -> GateResult:
     return GateResult(NAME, verdict, share, 1.0, None, fidelity.images, detail)
 
 
-def _problem(found: Fidelity) -> str:
-    if found.error:
+def _problem(fidelity: Fidelity) -> str:
+    if fidelity.error:
         return (
             f"A fresh process cannot run the file under "
-            f"{found.recorded_engine or found.measured_engine}: {found.error}. Look at the "
-            "engine that it was saved for and at the torch version."
+            f"{fidelity.recorded_engine or fidelity.measured_engine}: {fidelity.error}. Look at "
+            "the engine that it was saved for and at the version of the runtime."
         )
-    if found.recorded_engine and found.recorded_engine != found.measured_engine:
+    if fidelity.recorded_engine and fidelity.recorded_engine != fidelity.measured_engine:
         return (
-            f"It was measured under {found.measured_engine}, but the file records "
-            f"{found.recorded_engine}, under which {_difference(found)}. Load it under the "
+            f"It was measured under {fidelity.measured_engine}, but the file records "
+            f"{fidelity.recorded_engine}, under which {_difference(fidelity)}. Load it under the "
             "recorded engine."
         )
-    if found.fresh_engine != (found.recorded_engine or found.measured_engine):
+    if fidelity.fresh_engine != (fidelity.recorded_engine or fidelity.measured_engine):
         return (
-            f"The fresh process ran under {found.fresh_engine} instead of "
-            f"{found.recorded_engine or found.measured_engine}."
+            f"The fresh process ran under {fidelity.fresh_engine} instead of "
+            f"{fidelity.recorded_engine or fidelity.measured_engine}."
         )
-    if found.identical < found.images:
+    if fidelity.identical < fidelity.images:
         return (
-            f"A fresh process gives other logits: {_difference(found)}. What was measured is "
+            f"A fresh process gives other logits: {_difference(fidelity)}. What was measured is "
             "not what the file holds: look at state that is not saved, and at the engine that "
             "was set while loading."
         )
     return ""
 
 
-def _difference(found: Fidelity) -> str:
-    different = found.images - found.identical
+def _difference(fidelity: Fidelity) -> str:
+    different = fidelity.images - fidelity.identical
     if not different:
         return "the logits happen to be the same"
-    largest = "" if found.difference is None else f", by {found.difference:.3g} at most"
-    return f"the logits of {different} of {found.images} images differ{largest}"
+    largest = "" if fidelity.difference is None else f", by {fidelity.difference:.3g} at most"
+    return f"the logits of {different} of {fidelity.images} images differ{largest}"

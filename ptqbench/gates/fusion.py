@@ -54,7 +54,7 @@ def _numbers(fusion: Fusion) -> str:
     if fusion.folding is not None:
         return _weights(fusion.folding)
     if fusion.error is None:
-        return " (the file brings no record of its build, so only its graph was looked at)"
+        return " (the file has no record of its build, so only its graph was looked at)"
     text = (
         f"; the fused float model differs from the unfused one by {fusion.error:.1e} of the "
         f"largest logit on {fusion.images} images"
@@ -64,15 +64,15 @@ def _numbers(fusion: Fusion) -> str:
     return text
 
 
-def _weights(found: Folding) -> str:
-    if not found.off:
+def _weights(folding: Folding) -> str:
+    if not folding.off:
         return (
-            f"; in {found.layers} layers the int8 weights are the float weights with their "
-            "BatchNorms folded in, to half a step (the file brings no record of its build)"
+            f"; in {folding.layers} layers the int8 weights are the float weights with their "
+            "BatchNorms folded in, to half a step (the file has no record of its build)"
         )
     return (
-        f"; but the numbers cannot be verified: in {len(found.off)} of {found.layers} layers the "
-        "int8 weights are not the float weights with their BatchNorms folded in: "
-        f"{first_few(found.off)}. Either they come from other float weights, or were equalised, "
+        f"; but the numbers cannot be verified: in {len(folding.off)} of {folding.layers} layers "
+        "the int8 weights are not the float weights with their BatchNorms folded in: "
+        f"{first_few(folding.off)}. Either they come from other float weights, or were equalised, "
         "corrected or trained on, or fusing was wrong (in training mode): accuracy decides"
     )

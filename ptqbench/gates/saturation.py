@@ -32,40 +32,40 @@ def saturation_gate(evidence: Evidence, saturation: Saturation) -> GateResult:
     )
 
 
-def _decide(found: Saturation) -> tuple[Verdict, str]:
-    broken = sorted((x for x in found.layers if x.wrong), key=lambda x: -x.wrong / x.outputs)
-    risky = [x.name for x in found.layers if x.by_weights]
+def _decide(saturation: Saturation) -> tuple[Verdict, str]:
+    broken = sorted((x for x in saturation.layers if x.wrong), key=lambda x: -x.wrong / x.outputs)
+    risky = [x.name for x in saturation.layers if x.by_weights]
     if broken:
         worst = [f"{x.name} ({x.wrong / x.outputs:.1%}, {x.worst:.0f} steps)" for x in broken]
         return Verdict.FAIL, (
-            f"{len(broken)} of {len(found.layers)} int8 layers differ from exact integer "
-            f"arithmetic under {found.engine}: {first_few(worst)}. {_WAYS_OUT}"
+            f"{len(broken)} of {len(saturation.layers)} int8 layers differ from exact integer "
+            f"arithmetic under {saturation.engine}: {first_few(worst)}. {_WAYS_OUT}"
         )
-    unchecked = [x.name for x in found.layers if not x.outputs]
-    if not found.layers:
+    unchecked = [x.name for x in saturation.layers if not x.outputs]
+    if not saturation.layers:
         return Verdict.UNVERIFIED, "There is no int8 layer in the artifact."
-    exact_engine = bool(found.probe) and all(share == 1 for share in found.probe.values())
-    unproven = [x.name for x in found.layers if not x.outputs and x.by_weights]
+    exact_engine = bool(saturation.probe) and all(share == 1 for share in saturation.probe.values())
+    unproven = [x.name for x in saturation.layers if not x.outputs and x.by_weights]
     if unproven and not exact_engine:
-        reason = f" ({found.error})" if found.error else ""
+        reason = f" ({saturation.error})" if saturation.error else ""
         return Verdict.UNVERIFIED, (
             f"{len(unproven)} int8 layers could not be run apart{reason} and have weights that "
             f"can saturate: {first_few(unproven)}. {_WAYS_OUT}"
         )
-    text = f"{len(found.layers) - len(unchecked)} int8 layers equal exact integer arithmetic"
-    text += f" on {found.images} images."
+    text = f"{len(saturation.layers) - len(unchecked)} int8 layers equal exact integer arithmetic"
+    text += f" on {saturation.images} images."
     if unchecked:
         text += f" {len(unchecked)} were judged by their weights or the engine's probe alone."
-    return Verdict.PASS, text + _elsewhere(found, risky)
+    return Verdict.PASS, text + _elsewhere(saturation, risky)
 
 
-def _elsewhere(found: Saturation, risky: list[str]) -> str:
+def _elsewhere(saturation: Saturation, risky: list[str]) -> str:
     """What a CPU without VNNI would make of it."""
-    if not found.saturates_elsewhere:
+    if not saturation.saturates_elsewhere:
         return ""
     if not risky:
         return " No layer can saturate on a CPU without VNNI either."
-    likely = [x.name for x in found.layers if x.by_images]
+    likely = [x.name for x in saturation.layers if x.by_images]
     if likely:
         return (
             f" On a CPU without VNNI {len(likely)} layers would saturate with inputs as large as "
@@ -77,8 +77,10 @@ def _elsewhere(found: Saturation, risky: list[str]) -> str:
     )
 
 
-def _probe(found: Saturation) -> str:
-    if not found.probe:
-        return f"{found.engine} cannot execute a single layer, so full-range ones were not tried."
-    shares = ", ".join(f"{kind} {share:.2f}" for kind, share in found.probe.items())
-    return f"Full-range layers under {found.engine} on this CPU come out at: {shares}."
+def _probe(saturation: Saturation) -> str:
+    if not saturation.probe:
+        return (
+            f"{saturation.engine} cannot execute a single layer, so full-range ones were not tried."
+        )
+    shares = ", ".join(f"{kind} {share:.2f}" for kind, share in saturation.probe.items())
+    return f"Full-range layers under {saturation.engine} on this CPU come out at: {shares}."
