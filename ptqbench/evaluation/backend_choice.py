@@ -17,7 +17,7 @@ from ptqbench.core.phases import Phases
 from ptqbench.errors import UserError
 from ptqbench.evaluation.case import build_int8
 from ptqbench.evaluation.subject import Subject
-from ptqbench.measurement.speed import pick_fastest
+from ptqbench.measurement.fastest import pick_fastest
 from ptqbench.quantization.calibration import CalibrationCache
 
 ROUNDS = 15

@@ -12,8 +12,8 @@ from ptqbench.backends.traced_model import TracedModel
 from ptqbench.core.names import safe_file_name
 from ptqbench.core.phases import Phases
 from ptqbench.evaluation.subject import Subject
+from ptqbench.measurement.fastest import pick_fastest, runnable
 from ptqbench.measurement.macs import CountedModel, Macs
-from ptqbench.measurement.speed import pick_fastest, that_run
 
 
 class FloatReference:
@@ -64,7 +64,7 @@ class FloatReference:
         example = latency.example()
         lowerings = self._lowerings
         with self._phases.measure("choose the float32 lowering", forward=True):
-            candidates = that_run(lowerings, example)
+            candidates = runnable(lowerings, example)
             candidates["eager"] = self._counted
             _, times = pick_fastest(candidates, example, threads=latency.threads, rounds=5)
         return times
@@ -94,5 +94,5 @@ class FloatReference:
     def predictor(self) -> Model:
         """The fastest lowering that can run the images, whose size is not that of the latency."""
         image = self._subject.inspection_images()[:1]
-        runnable = that_run({self.lowering: self.fastest}, image)
-        return runnable.get(self.lowering, next(iter(self._lowerings.values())))
+        models = runnable({self.lowering: self.fastest}, image)
+        return models.get(self.lowering, next(iter(self._lowerings.values())))

@@ -12,9 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.traced_model import read_float_graph
+from ptqbench.measurement.fastest import pick_fastest
 from ptqbench.measurement.layer_matching import match_graphs
 from ptqbench.measurement.macs import CountedModel, Macs, count_macs
-from ptqbench.measurement.speed import pick_fastest
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.import_torchvision import import_torchvision
 

@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from ptqbench.errors import UserError
+from ptqbench.measurement.fastest import pick_fastest
 from ptqbench.measurement.intervals import ratio_interval
-from ptqbench.measurement.speed import measure_speed, pick_fastest, repeats_for
+from ptqbench.measurement.speed import measure_speed
+from ptqbench.measurement.timed_model import repeats_for
 
 EXAMPLE = torch.zeros(1, 3, 8, 8)
 WARM_UP = 6
