@@ -73,7 +73,7 @@ class ModelSpec:
         """
         if self.at is None:
             return self
-        side = _picture_side(state)
+        side = _picture_side(state, patch=_patch_side(self.name))
         return self if side in (None, self.input_size[1]) else self.at(side)
 
     def check_side(self, side: int, what: str) -> None:
@@ -97,13 +97,21 @@ class ModelSpec:
 MODELS: Registry[ModelSpec] = Registry("model")
 
 
-def _picture_side(state: Mapping[str, Tensor]) -> int | None:
-    position, patch = state.get("encoder.pos_embedding"), state.get("conv_proj.weight")
-    if position is None or patch is None or position.ndim != 3 or patch.ndim != 4:
+def _patch_side(name: str) -> int:
+    """Side of the patches of a vision transformer, which ends its name: ``vit_b_16``."""
+    return int(name.rpartition("_")[2])
+
+
+def _picture_side(state: Mapping[str, Tensor], *, patch: int) -> int | None:
+    """Side of the pictures of a vision transformer; None if the shapes do not determine it."""
+    position, projection = state.get("encoder.pos_embedding"), state.get("conv_proj.weight")
+    if position is None or projection is None or position.ndim != 3 or projection.ndim != 4:
+        return None
+    if projection.shape[2:] != (patch, patch):  # of another architecture
         return None
     patches = position.shape[1] - 1  # one position belongs to the class token
     row = math.isqrt(max(patches, 0))
-    return row * patch.shape[-1] if row and row * row == patches else None
+    return row * patch if row and row * row == patches else None
 
 
 def _spec(name: str, quantizable: bool, side: int, **options: Any) -> ModelSpec:

@@ -12,7 +12,7 @@ from safetensors.torch import save
 from torch import nn
 
 from ptqbench.errors import UserError
-from ptqbench.models.catalog import ModelSpec
+from ptqbench.models.catalog import MODELS, ModelSpec
 from ptqbench.weights.checkpoint import read_state
 from ptqbench.weights.load import load_weights
 from ptqbench.weights.sidecar import WeightsSettings, read_settings
@@ -126,6 +126,18 @@ def test_packed_four_bit_floats_in_a_pickle_are_refused(tmp_path: Path) -> None:
     torch.save({"fc.weight": packed}, path)
     message = refused(path)
     assert "'fc.weight'" in message and "float4_e2m1fn_x2" in message
+
+
+def test_a_vision_transformer_with_other_patches_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "vit.safetensors"
+    state = {
+        "encoder.pos_embedding": torch.zeros(1, 1 + 37 * 37, 768),
+        "conv_proj.weight": torch.zeros(768, 3, 14, 14),
+    }
+    path.write_bytes(save(state))
+    with pytest.raises(UserError, match="are not those of vit_b_16") as caught:
+        load_weights(MODELS.get("vit_b_16"), str(path))
+    assert "conv_proj.weight (768×3×14×14 instead of 768×3×16×16)" in str(caught.value)
 
 
 def net(num_classes: int) -> nn.Module:
