@@ -14,6 +14,7 @@ from ptqbench.cli.startup import STARTED  # isort: skip  (first: it reads the cl
 from ptqbench.cli.command import Command
 from ptqbench.cli.exit_codes import INTERRUPTED, USAGE_ERROR
 from ptqbench.cli.parser import build_parser
+from ptqbench.cli.report_output import print_error
 from ptqbench.errors import UserError
 
 __all__ = ["STARTED", "main"]
@@ -51,5 +52,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _refuse(sentence: str) -> int:
-    print(f"ptqbench: error: {sentence}", file=sys.stderr)
+    print_error(sentence)
     return USAGE_ERROR

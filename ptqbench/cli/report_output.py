@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ptqbench.core.atomic import check_writable
+from ptqbench.core.names import printable
 from ptqbench.core.paths import user_path
 
 if TYPE_CHECKING:
@@ -71,6 +72,11 @@ def present(report: Report, outputs: Mapping[str, Path | None], *, timings: bool
     return failures + write_reports(report, files)
 
 
+def print_error(sentence: str) -> None:
+    """Print an error message on standard error, names that are not UTF-8 escaped."""
+    print(f"ptqbench: error: {printable(sentence)}", file=sys.stderr)
+
+
 def conclude(
     report: Report, outputs: Mapping[str, Path | None], *, timings: bool, strict: bool
 ) -> int:
@@ -81,5 +87,5 @@ def conclude(
     """
     failures = present(report, outputs, timings=timings)
     for sentence in failures:
-        print(f"ptqbench: error: {sentence}", file=sys.stderr)
+        print_error(sentence)
     return 2 if failures else report.exit_code(strict)

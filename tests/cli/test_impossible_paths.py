@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -102,6 +103,11 @@ def test_a_cache_that_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
     assert "name too long" in refused(
         capsys, "run", "squeezenet1_1", "--limit", "20", "--cache-dir", LONG
     )
+
+
+def test_a_name_that_is_not_utf_8_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    name = os.fsdecode(b"caf\xe9")
+    assert r"There are no images at caf\xe9:" in refused(capsys, "run", "--data", name)
 
 
 def test_a_name_that_leaves_no_room_for_a_sidecar(tmp_path: Path) -> None:

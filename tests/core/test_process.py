@@ -123,6 +123,7 @@ def test_a_signal_that_is_ignored_stays_ignored() -> None:
     subprocess.run([sys.executable, "-c", textwrap.dedent(code)], check=True, env=ENVIRONMENT)
 
 
+@pytest.mark.slow
 def test_a_library_leaves_modules_signals_and_collector_alone() -> None:
     done = subprocess.run(
         [sys.executable, "-c", LIBRARY], capture_output=True, text=True, env=ENVIRONMENT
