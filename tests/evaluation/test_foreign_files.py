@@ -225,7 +225,7 @@ def test_one_image_at_a_time_and_probabilities(
         validate("resnet18", path, photos, backend=engine, settings=batches)
     report = validate("resnet18", path, photos, backend=engine, settings=FAST)
     notes = " ".join(report.cases[0].facts["notes"])
-    assert "only takes one image at a time" in notes
+    assert "takes one image at a time only" in notes
     assert "gives probabilities and the float32 model logits" in notes
     assert verdicts(report)["fidelity"] is Verdict.PASS
     assert report.cases[0].facts["evaluation_images"] == 96
