@@ -303,8 +303,8 @@ def _check_applicable(
 
 def _not_for_a_module(argument: str) -> UserError:
     return UserError(
-        f"{argument} applies to a named model, but a module was passed, which has its own. Load "
-        "them into the module, or pass the name of a registered model."
+        f"{argument} applies to a named model, but a module was passed, which already has them. "
+        "Load them into the module, or pass the name of a registered model."
     )
 
 

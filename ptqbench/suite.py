@@ -1,6 +1,6 @@
 """The release gates as tests: one per gate, run for every case.
 
-Either ``pytest --pyargs ptqbench.suite``, or in a test file of one's own::
+Either ``pytest --pyargs ptqbench.suite``, or in a test file::
 
     from ptqbench.suite import *
 

@@ -47,21 +47,21 @@ class CaseEvaluation:
     """All measurements of one int8 artifact against its float32 reference.
 
     Every door judges a case through this object, so that they cannot disagree. A measurement
-    is made once, when a gate needs it; one that cannot be made has a reason instead.
+    is taken once, when a gate needs it; one that cannot be taken has a reason instead.
 
     Args:
         subject: The float32 model.
         backend: What executes the artifact.
         artifact: The int8 artifact; measurements load its file.
         reference: The float32 side of the subject.
-        provenance: What is known about the artifact; by default what ptqbench knows of its own.
+        provenance: What is known about the artifact; by default the record of its build.
         process: A process for the fidelity that was started before.
         images: What the artifact is inspected with; by default the subject's.
         predictors: What predicts the evaluation images; by default both loaded here.
-        measurements: Those that are made already, by name.
-        unmeasurable: Why a measurement must not be made here, by its name.
+        measurements: Those already taken, by name.
+        unmeasurable: Why a measurement must not be taken here, by its name.
         tolerant: Whether an error while inspecting is a reason why a measurement is missing.
-            Foreign files may contain anything; in an artifact of ptqbench's own it is a defect.
+            Foreign files may contain anything; in an artifact that ptqbench built it is a defect.
         progress: Progress callback.
         phases: Where time is counted.
     """
@@ -118,11 +118,11 @@ class CaseEvaluation:
         )
 
     def measurement(self, name: str) -> Any:
-        """Return a measurement, made now if it is not made yet; None if it cannot be made."""
+        """Return a measurement, taken now if necessary; None if it cannot be taken."""
         return self.evidence([name]).measurements.get(name)
 
     def evidence(self, names: Iterable[str]) -> Evidence:
-        """Return what gates judge, with these measurements as far as they can be made.
+        """Return what gates judge, with these measurements as far as they can be taken.
 
         Args:
             names: Of measurements.
@@ -204,7 +204,7 @@ NOTHING_INT8 = "The file has no int8 layer, so nothing can be fused in int8."
 Measure = Callable[[CaseEvaluation], object]
 
 MEASUREMENTS: Registry[Measure] = Registry("measurement")
-"""How each measurement that does not look inside the artifact is made, in that order."""
+"""Functions that take the measurements which do not look inside the artifact, in that order."""
 
 
 def measure_predictions(case: CaseEvaluation) -> Accuracy:

@@ -1,4 +1,4 @@
-"""Evidence as plain JSON values, and back: gates can be asked again without measuring anew."""
+"""Evidence as plain JSON values, and back: gates can judge again without new measurements."""
 
 from __future__ import annotations
 

@@ -17,27 +17,27 @@ _BROKEN_NAMED = 20
 def metrics_of(*measured: object) -> dict[str, float | None]:
     """Metrics of measurements; those that have none are passed over."""
     metrics: dict[str, float | None] = {}
-    for found in measured:
-        if isinstance(found, Accuracy):
+    for measurement in measured:
+        if isinstance(measurement, Accuracy):
             metrics |= {
-                "float32_top1": found.float32_top1,
-                "int8_top1": found.int8_top1,
-                "float32_top5": found.float32_top5,
-                "int8_top5": found.int8_top5,
-                "agreement": found.agreement.value,
-                "sqnr_db": found.sqnr_db,
+                "float32_top1": measurement.float32_top1,
+                "int8_top1": measurement.int8_top1,
+                "float32_top5": measurement.float32_top5,
+                "int8_top5": measurement.int8_top5,
+                "agreement": measurement.agreement.value,
+                "sqnr_db": measurement.sqnr_db,
             }
-        elif isinstance(found, Size):
+        elif isinstance(measurement, Size):
             metrics |= {
-                "float32_bytes": found.float32_bytes,
-                "int8_bytes": found.int8_bytes,
-                "size_ratio": found.ratio,
+                "float32_bytes": measurement.float32_bytes,
+                "int8_bytes": measurement.int8_bytes,
+                "size_ratio": measurement.ratio,
             }
-        elif isinstance(found, Speed):
+        elif isinstance(measurement, Speed):
             metrics |= {
-                "float32_latency_ms": found.float32_ms,
-                "int8_latency_ms": found.int8_ms,
-                "speedup": found.speedup.value,
+                "float32_latency_ms": measurement.float32_ms,
+                "int8_latency_ms": measurement.int8_ms,
+                "speedup": measurement.speedup.value,
             }
     return metrics
 
@@ -45,23 +45,23 @@ def metrics_of(*measured: object) -> dict[str, float | None]:
 def facts_of(*measured: object) -> dict[str, object]:
     """Circumstances of measurements: sample sizes, intervals, threads."""
     facts: dict[str, object] = {}
-    for found in measured:
-        if isinstance(found, Accuracy):
+    for measurement in measured:
+        if isinstance(measurement, Accuracy):
             facts |= {
-                "evaluation_images": found.n,
-                **broken_facts("evaluation", found.broken),
-                "labelled": found.labelled,
-                "agreement_interval": (found.agreement.low, found.agreement.high),
-                "sqnr_interval": (found.sqnr.low, found.sqnr.high),
+                "evaluation_images": measurement.n,
+                **broken_facts("evaluation", measurement.broken),
+                "labelled": measurement.labelled,
+                "agreement_interval": (measurement.agreement.low, measurement.agreement.high),
+                "sqnr_interval": (measurement.sqnr.low, measurement.sqnr.high),
             }
-        elif isinstance(found, Speed):
+        elif isinstance(measurement, Speed):
             facts |= {
-                "threads": found.threads,
-                "input_shape": found.input_shape,
-                "pairs": found.pairs,
-                "speedup_interval": (found.speedup.low, found.speedup.high),
-                "noise_interval": (found.noise.low, found.noise.high),
-                "float32_plain_ms": found.float32_plain_ms,
+                "threads": measurement.threads,
+                "input_shape": measurement.input_shape,
+                "pairs": measurement.pairs,
+                "speedup_interval": (measurement.speedup.low, measurement.speedup.high),
+                "noise_interval": (measurement.noise.low, measurement.noise.high),
+                "float32_plain_ms": measurement.float32_plain_ms,
             }
     return facts
 

@@ -151,12 +151,12 @@ class CaseResult:
 
 @dataclass(frozen=True)
 class Report:
-    """What a run found out.
+    """The result of a run.
 
     Attributes:
         machine: Facts: ``cpu``, ``instruction_set``, ``physical_cores``, ``python``, ``torch``, ...
         cases: One record per case, in the order in which they were measured.
-        settings: What was asked for: seed, threads, sizes, ...
+        settings: The settings it was measured with: seed, threads, sizes, …
         phases: Where the time of the run went.
         wall_seconds: Time of the whole process in s, None if it is not known.
         notes: What a reader must know beside the cases: what was left out and why.

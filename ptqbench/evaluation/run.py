@@ -112,25 +112,25 @@ def run_requests(
 
 
 def _planned(request: CaseRequest, known: Mapping[str, str | None]) -> list[Backend]:
-    """The backends that are asked for; none: the fastest is to be found by measuring."""
+    """Backends of the request; none if the fastest is to be determined by measuring."""
     if MEASURED in request.backends:
         return []
     return [BACKENDS.get(n) for n in chosen_backends(request.backends, request.origin, known)]
 
 
 def _together(settings: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
-    """Settings of several models: what they share, and what each has of its own."""
+    """Settings of several models: what they share, and what differs by model."""
     first = next(iter(settings.values()), {})
     shared = {
         name: value
         for name, value in first.items()
         if all(each[name] == value for each in settings.values())
     }
-    own = {
+    per_model = {
         model: {name: value for name, value in each.items() if name not in shared}
         for model, each in settings.items()
     }
-    return {**shared, "models": own} if any(own.values()) else shared
+    return {**shared, "models": per_model} if any(per_model.values()) else shared
 
 
 def _run_model(

@@ -156,12 +156,12 @@ def open_subject(
     Args:
         recipe: Its recipe.
         settings: Weights, images, input, thresholds and the folder of artifacts.
-        stack: Removes the temporary folder of artifacts that are not kept.
+        stack: Removes the temporary folder of artifacts at the end.
         progress: Progress callback for downloads and rendering.
         phases: Where time is counted.
         data: Opened images, instead of those that the settings name.
         complete: Whether what the recipe leaves open is derived from the model, as building
-            an artifact and judging one of ptqbench's own need it.
+            an artifact and judging one that ptqbench built need it.
 
     Raises:
         UserError: Weights or images cannot be read or do not fit, or the model cannot be
@@ -204,7 +204,7 @@ def open_module_subject(
         module: Float32 classifier.
         recipe: Its recipe.
         settings: Images, input, thresholds and the folder of artifacts.
-        stack: Removes the temporary folder of artifacts that are not kept.
+        stack: Removes the temporary folder of artifacts at the end.
         progress: Progress callback for rendering.
         phases: Where time is counted.
         preprocessing: What is done to its images; by default ImageNet's.

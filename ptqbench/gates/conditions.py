@@ -40,7 +40,7 @@ def worst(conditions: Sequence[Condition]) -> Condition:
 
 
 def judged_by(name: str, conditions: Sequence[Condition], detail: str) -> GateResult:
-    """Make the result of a gate whose conditions must all hold, with the deciding one's numbers.
+    """Build the result of a gate whose conditions must all hold, with the deciding one's numbers.
 
     Args:
         name: Name of the gate.

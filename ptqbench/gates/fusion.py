@@ -26,7 +26,7 @@ fusing in training mode or in front of a residual addition more than 1e-2."""
     units={"fusion": "count"},
 )
 def fusion_gate(evidence: Evidence, fusion: Fusion) -> GateResult:
-    """Judge how many groups of the float model are one operator, and rightly so."""
+    """Judge how many groups of the float model are one operator, and correctly."""
     problems = list(fusion.problems)
     if fusion.error is not None and not fusion.error <= TOLERANCE:
         problems.append(

@@ -153,7 +153,7 @@ def evaluate(evidence: Evidence, names: Iterable[str] | None = None) -> tuple[Ga
 
     Args:
         evidence: What was measured.
-        names: Gates by name, in the order of the results; by default all, in their own.
+        names: Names of gates, in the order of the results; by default all, in the order of reports.
 
     Raises:
         UnknownNameError: There is no gate of such a name.

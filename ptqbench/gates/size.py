@@ -29,12 +29,12 @@ def size_gate(evidence: Evidence, size: Size) -> GateResult:
 
     The numbers of the result are those of the condition that fails, the ratio's if both do.
     """
-    asked, budget = evidence.thresholds.size_ratio, evidence.thresholds.max_bytes
-    small = size.ratio >= asked
+    required, budget = evidence.thresholds.size_ratio, evidence.thresholds.max_bytes
+    small = size.ratio >= required
     fits = budget is None or size.int8_bytes <= budget
     detail = (
         f"float32 takes {size.float32_bytes:,} bytes and int8 {size.int8_bytes:,}, "
-        f"{size.ratio:.2f} times smaller; {asked:.2f} times are asked for"
+        f"{size.ratio:.2f} times smaller; required: {required:.2f} times"
     )
     if budget is not None:
         detail += f", and {_against(size.int8_bytes, budget)}"
@@ -42,12 +42,12 @@ def size_gate(evidence: Evidence, size: Size) -> GateResult:
     if not small:
         detail += " Look for layers that stayed in float32 and for weights that were saved twice."
     elif not fits:
-        detail += " The ratio is as asked for: look for a smaller architecture, or fewer classes."
+        detail += " The ratio is as required: look for a smaller architecture, or fewer classes."
     if small and not fits:
         assert budget is not None
         observed, threshold, criterion = float(size.int8_bytes), float(budget), "max_bytes"
     else:
-        observed, threshold, criterion = size.ratio, asked, "size_ratio"
+        observed, threshold, criterion = size.ratio, required, "size_ratio"
     verdict = Verdict.PASS if small and fits else Verdict.FAIL
     return GateResult(NAME, verdict, observed, threshold, None, None, detail, criterion)
 

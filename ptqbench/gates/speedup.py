@@ -47,7 +47,7 @@ def speedup_gate(evidence: Evidence, speed: Speed) -> GateResult:
         return unverified(
             NAME,
             f"Machine too noisy: {_noise(speed)}, which could explain the speedup of "
-            f"{ratio.value:.2f}. {_times(speed)} Repeat it with less running beside it.",
+            f"{ratio.value:.2f}. {_times(speed)} Rerun on an idle machine.",
             ratio,
             threshold,
         )
@@ -97,5 +97,5 @@ def _advice(verdict: Verdict) -> str:
             "layers that stayed in float32 and for operators that the engine runs slowly."
         )
     if verdict is Verdict.INCONCLUSIVE:
-        return " The interval still reaches the threshold after all pairs: it is that close."
+        return " The interval still contains the threshold after the maximum number of pairs."
     return ""

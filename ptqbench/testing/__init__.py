@@ -1,1 +1,1 @@
-"""What stands behind the pytest plugin: cases made once, verdicts as test outcomes, latency."""
+"""Implementation of the pytest plugin: shared cases, verdicts as test outcomes, latency."""

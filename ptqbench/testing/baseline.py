@@ -29,7 +29,7 @@ class Tolerance:
     """How far a number may be from its reference, and in which direction it is better.
 
     Attributes:
-        absolute: In the number's own unit.
+        absolute: In the unit of the number.
         relative: As a fraction of the reference.
         better: 1 if more is better, -1 if less is, 0 if it should just stay.
     """
@@ -97,7 +97,7 @@ class Difference:
 def compare(
     reference: CaseReference | None, recipe: str, numbers: Mapping[str, float | None]
 ) -> list[Difference]:
-    """What differs between a case and its reference; nothing if all is as it was.
+    """List the differences between a case and its reference.
 
     Args:
         reference: Committed, or None if there is none.
@@ -106,20 +106,20 @@ def compare(
     """
     if reference is None:
         return [Difference("new", "the case")]
-    found = []
+    differences = []
     if reference.recipe != recipe:
-        found.append(Difference("changed", "recipe", reference.recipe, recipe))
+        differences.append(Difference("changed", "recipe", reference.recipe, recipe))
     for name, observed in numbers.items():
         if name not in reference.numbers:
-            found.append(Difference("new", name, None, observed))
+            differences.append(Difference("new", name, None, observed))
         elif (kind := _kind(name, reference.numbers[name], observed)) is not None:
-            found.append(Difference(kind, name, reference.numbers[name], observed))
-    found += [
+            differences.append(Difference(kind, name, reference.numbers[name], observed))
+    differences += [
         Difference("missing", name, expected)
         for name, expected in reference.numbers.items()
         if name not in numbers
     ]
-    return found
+    return differences
 
 
 def _kind(name: str, expected: float | None, observed: float | None) -> Kind | None:
@@ -163,7 +163,7 @@ def verdict(differences: Sequence[Difference]) -> Verdict:
 
 
 def explain(model: str, key: str, differences: Sequence[Difference]) -> str:
-    """What differs, and what to do, in a few lines."""
+    """Say in a few lines what differs and what to do."""
     lines = [f"reference of {model} on {key}:"]
     for difference in differences:
         line = f"  {difference.kind}: {difference.name}"
@@ -179,7 +179,7 @@ def explain(model: str, key: str, differences: Sequence[Difference]) -> str:
     if any(difference.kind == "worse" for difference in differences):
         lines.append("  Something became worse. If that is meant, run with --ptqbench-update.")
     else:
-        lines.append("  Run with --ptqbench-update and commit the file, so that this is kept.")
+        lines.append("  Run with --ptqbench-update and commit the file, to record this.")
     return "\n".join(lines)
 
 
@@ -190,9 +190,9 @@ def _number(value: float | str | None) -> str:
 def updated(
     reference: ModelReference, key: str, recipe: str, numbers: Mapping[str, float | None]
 ) -> ModelReference:
-    """The references of a model with one case replaced; the others stay."""
-    kept = {name: _rounded(value) for name, value in numbers.items()}
-    cases = {**reference.cases, key: CaseReference(recipe, kept)}
+    """Return the references of a model with one case replaced."""
+    rounded = {name: _rounded(value) for name, value in numbers.items()}
+    cases = {**reference.cases, key: CaseReference(recipe, rounded)}
     return ModelReference(reference.model, dict(sorted(cases.items())))
 
 

@@ -60,8 +60,8 @@ def problem(
         names: Full names of the benchmarks that are about to run.
         machine: Our facts about this machine.
         baselines: What they would be compared with.
-        compare: Whether ``--benchmark-compare`` is given.
-        compare_fail: Whether ``--benchmark-compare-fail`` is given.
+        compare: Whether ``--benchmark-compare`` is set.
+        compare_fail: Whether ``--benchmark-compare-fail`` is set.
         measuring: Whether benchmarks are measured, and neither disabled nor skipped.
     """
     if not compare:
@@ -105,7 +105,7 @@ def problem(
 def pytest_benchmark_compare_machine_info(
     config: pytest.Config, compared_benchmark: dict[str, Any]
 ) -> None:
-    """Keep what is compared with; our facts are taken out, because now they are not known yet."""
+    """Save what is compared with, without the facts on the machine, which are not known yet."""
     state = config.stash.get(STATE, None)
     if state is not None:
         machine = compared_benchmark["machine_info"].pop(FACTS, {})
@@ -124,25 +124,25 @@ def pytest_benchmark_update_machine_info(
 
 
 def machine_facts(state: State) -> dict[str, object]:
-    """Our facts about this machine, with the threads that models run on."""
+    """Describe this machine, with the threads that models run on."""
     facts = dict(state.runner.machine())
     settings = state.settings
-    wanted = {settings.value("threads", model).value for model, _ in state.cases.values()}
-    threads = {facts.get("physical_cores") if n is None else n for n in wanted}
+    requested = {settings.value("threads", model).value for model, _ in state.cases.values()}
+    threads = {facts.get("physical_cores") if n is None else n for n in requested}
     return {**facts, "threads": sorted(threads, key=str)}
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Refuse comparisons that would be green whatever was measured."""
+    """Refuse comparisons that would pass whatever was measured."""
     names = [item.nodeid for item in items if FIXTURE in getattr(item, "fixturenames", ())]
     if not names:
         return
     state = state_of(config)
     state.tracks_latency = True
     if state.worker_input is not None or config.getoption("collectonly"):
-        return  # In a worker each test says for itself that it is not measured.
-    found = problem(
+        return  # In a worker each test reports that it is not measured.
+    reason = problem(
         names,
         machine_facts(state),
         state.baselines,
@@ -152,8 +152,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             config.getoption(f"benchmark_{how}", None) for how in ("disable", "skip")
         ),
     )
-    if found is not None:
-        raise pytest.UsageError(f"ptqbench: {found}")
+    if reason is not None:
+        raise pytest.UsageError(f"ptqbench: {reason}")
 
 
 @pytest.fixture
@@ -203,16 +203,18 @@ def ptqbench_latency(
             **reference.numbers,
         )
         benchmark(call)
-        found = list(_regressions(request.config, benchmark))
-        if found:
-            state.regressions += len(found)
-            pytest.fail(f"latency of {case.name}, {precision}: {'; '.join(found)}", pytrace=False)
+        regressions = list(_regressions(request.config, benchmark))
+        if regressions:
+            state.regressions += len(regressions)
+            pytest.fail(
+                f"latency of {case.name}, {precision}: {'; '.join(regressions)}", pytrace=False
+            )
 
     return measure
 
 
 def _settle(message: str, state: State) -> NoReturn:
-    """End a test that could not be measured, as the profile wants it."""
+    """End a test that could not be measured, as the profile prescribes."""
     __tracebackhide__ = True
     from ptqbench.gates.verdict import Verdict
     from ptqbench.testing.outcomes import settle
@@ -222,10 +224,10 @@ def _settle(message: str, state: State) -> NoReturn:
 
 
 def _regressions(config: pytest.Config, benchmark: Any) -> Iterator[str]:
-    """What ``--benchmark-compare-fail`` says to a benchmark that has run.
+    """List the limits of ``--benchmark-compare-fail`` that a benchmark exceeds.
 
-    pytest-benchmark asks after the last test, in a traceback that no report shows as a
-    failure; asked here, the test fails that became slower.
+    pytest-benchmark compares after the last test, in a traceback that no report shows as a
+    failure; compared here, the test that became slower fails.
     """
     for check in config.getoption("benchmark_compare_fail", None) or ():
         for baseline in state_of(config).baselines:

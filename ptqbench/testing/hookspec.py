@@ -15,8 +15,8 @@ class Hooks:
 
     @pytest.hookspec(firstresult=True)
     def pytest_ptqbench_runner(self, config: pytest.Config) -> CaseRunner | None:
-        """Return who judges the cases of this session, or None for ptqbench's own way.
+        """Return the runner that judges the cases of this session; None for the default one.
 
-        With a runner of its own a repository judges artifacts that come from elsewhere, or
-        tests its suite without measuring anything.
+        A custom runner judges artifacts that were built elsewhere, or tests a suite without
+        measuring anything.
         """

@@ -23,7 +23,7 @@ from ptqbench.testing.session_state import State
 
 
 def judge_and_record(state: State, case: CaseRequest, gate: str) -> tuple[str, Verdict]:
-    """Ask a gate and keep what it says for the summary and the reports.
+    """Judge a case by a gate and record the result for the summary and the reports.
 
     Returns:
         The verdict, and a sentence that explains it.
@@ -38,13 +38,13 @@ def judge_and_record(state: State, case: CaseRequest, gate: str) -> tuple[str, V
         state.records.append(_unjudged(case, gate, f"{type(error).__name__}: {error}"))
         raise
     state.records.append(result)
-    lines = [sentence(result, found, origin(case, found)) for found in result.gates]
-    return "\n".join(lines), worst(found.verdict for found in result.gates)
+    lines = [sentence(result, each, origin(case, each)) for each in result.gates]
+    return "\n".join(lines), worst(each.verdict for each in result.gates)
 
 
 def _unjudged(case: CaseRequest, gate: str, reason: str) -> CaseResult:
-    """The record of a gate that ended in an error: a report must not pass it over."""
-    found = unverified(gate, f"It could not be judged: {reason}")
+    """Record a gate that ended in an error: a report must not omit it."""
+    outcome = unverified(gate, f"It could not be judged: {reason}")
     recipe = RECIPES.get(case.model).hash
     return CaseResult(
         case.model,
@@ -53,17 +53,20 @@ def _unjudged(case: CaseRequest, gate: str, reason: str) -> CaseResult:
         case.settings.data,
         recipe,
         {},
-        (found,),
+        (outcome,),
     )
 
 
 def origin(case: CaseRequest, gate: GateResult) -> str:
-    """Who set the threshold that a gate's number was held against."""
+    """Return who set the threshold that a gate's number was compared with."""
     names = (gate.quantity, f"{gate.quantity}_ratio")
-    found = [who for name, who in case.threshold_origins.items() if name.partition(".")[0] in names]
-    # Per instruction set there are several; the one that somebody set is what matters.
-    said = [who for who in found if who not in ("recipe", "default")] or found
-    return f"set by {said[0]}" if said else ""
+    origins = [
+        setter for name, setter in case.threshold_origins.items() if name.partition(".")[0] in names
+    ]
+    # Per instruction set there are several; the one that the user set is what matters.
+    by_user = [setter for setter in origins if setter not in ("recipe", "default")]
+    setters = by_user or origins
+    return f"set by {setters[0]}" if setters else ""
 
 
 def settle(message: str, verdict: Verdict, profile: str) -> None:
@@ -77,40 +80,42 @@ def settle(message: str, verdict: Verdict, profile: str) -> None:
 
 
 def check_reference(state: State, case: CaseRequest, *, update: bool) -> None:
-    """Hold a case against its committed reference, or rewrite that.
+    """Compare a case with its committed reference, or rewrite the reference.
 
-    A number that became better fails as well: the reference is to be updated, or it would
-    not notice when the gain is lost again.
+    A number that became better fails as well: unless the reference is updated, it would not
+    notice when the gain is lost again.
     """
     __tracebackhide__ = True
     folder = Path(state.settings.value("baselines").value)
     try:
-        found = state.runner.reference(case)
+        current = state.runner.reference(case)
         path = folder / f"{safe_file_name(case.model)}.json"
         if update:
-            # Two workers may have a case each of one model.
+            # Two workers may each have a case of the same model.
             state.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             with FileLock(state.folder / f"{path.name}.lock"):
                 old = baseline.read(path, case.model)
-                changed = baseline.updated(old, found.key, found.recipe, found.numbers)
+                changed = baseline.updated(old, current.key, current.recipe, current.numbers)
                 baseline.write(path, changed)
-            state.notes.append(f"Reference of {case.model} on {found.key} written to {path}.")
+            state.notes.append(f"Reference of {case.model} on {current.key} written to {path}.")
             return
         old = baseline.read(path, case.model)
     except UserError as error:
         pytest.fail(f"reference of {case.model} on {case.backend}: {error}", pytrace=False)
-    differences = baseline.compare(old.cases.get(found.key), found.recipe, found.numbers)
+    differences = baseline.compare(old.cases.get(current.key), current.recipe, current.numbers)
     backends = list(state.runner.backends())
     differences += baseline.unused_cases(old, backends)
     if differences:
         verdict = baseline.verdict(differences)
-        said = ", ".join(f"{each.name} is {each.kind}" for each in differences)
-        state.notes.append(f"reference of {case.model} on {found.key}: {verdict.value}. {said}.")
-        settle(baseline.explain(case.model, found.key, differences), verdict, state.profile)
+        changes = ", ".join(f"{each.name} is {each.kind}" for each in differences)
+        state.notes.append(
+            f"reference of {case.model} on {current.key}: {verdict.value}. {changes}."
+        )
+        settle(baseline.explain(case.model, current.key, differences), verdict, state.profile)
 
 
 def send(state: State) -> dict[str, Any]:
-    """What a worker hands over, in plain types."""
+    """Return what a worker sends to the session, in plain types."""
     return {
         "records": [case.to_dict() for case in state.records],
         "machine": plain(state.machine),
@@ -120,7 +125,7 @@ def send(state: State) -> dict[str, Any]:
 
 
 def receive(state: State, sent: Mapping[str, Any]) -> None:
-    """Take over what a worker has handed over."""
+    """Add what a worker has sent to the session."""
     state.records += [CaseResult.from_dict(content) for content in sent["records"]]
     state.machine = state.machine or sent["machine"]
     state.notes += sent["notes"]
@@ -128,14 +133,14 @@ def receive(state: State, sent: Mapping[str, Any]) -> None:
 
 
 def write_reports(state: State) -> bool:
-    """Write the reports that are asked for.
+    """Write the requested reports.
 
     Returns:
-        Whether all were written; what went wrong is noted for the summary.
+        Whether all were written; failures become notes in the summary.
     """
     if not state.reports:
         return True
-    # Without a verdict nobody has asked for the machine yet.
+    # Without a verdict the machine has not been described yet.
     machine = state.machine or state.runner.machine()
     report = report_of(state.records, machine, {"profile": state.profile}, state.notes)
     failures = write_files(report, state.reports)

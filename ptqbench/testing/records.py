@@ -1,4 +1,4 @@
-"""What tests found out, from worker to session, and as one report."""
+"""Records of the tests' verdicts, merged into one report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _Key = tuple[str, str, str, str]
 def merge(cases: Iterable[CaseResult]) -> tuple[CaseResult, ...]:
     """One record per case out of one per gate, in the order in which cases first appear.
 
-    A gate that was asked several times (in two modules, with two markers) counts with its
+    A gate that judged a case several times (in two modules, with two markers) counts with its
     worst verdict.
     """
     together: dict[_Key, CaseResult] = {}
@@ -38,7 +38,7 @@ def merge(cases: Iterable[CaseResult]) -> tuple[CaseResult, ...]:
 
 
 def _united(before: Evidence | None, after: Evidence | None) -> Evidence | None:
-    """All measurements; the thresholds are those of the test that comes first."""
+    """Merge the measurements; the thresholds are those of the test that comes first."""
     if before is None or after is None:
         return before or after
     measurements = {**before.measurements, **after.measurements}
@@ -62,28 +62,28 @@ def report_of(
     settings: Mapping[str, object],
     notes: Iterable[str] = (),
 ) -> Report:
-    """The session as a report, like that of ``ptqbench run``."""
+    """Build the report of the session, like that of ``ptqbench run``."""
     merged = merge(cases)
-    found = [NOTHING] if not merged else _not_asked(merged)
-    return Report(machine, merged, settings, notes=(*found, *notes))
+    remarks = _untested_gates(merged) if merged else [NOTHING]
+    return Report(machine, merged, settings, notes=(*remarks, *notes))
 
 
 NOTHING = "Nothing was judged: no test of a gate came to a verdict."
 
 
-def _not_asked(cases: Iterable[CaseResult]) -> list[str]:
-    """Gates that no test asked: a case that passes all others has not passed them."""
+def _untested_gates(cases: Iterable[CaseResult]) -> list[str]:
+    """Name the gates without a test: a case that passes all others has not passed them."""
     missing: dict[tuple[str, ...], list[str]] = {}
     for case in cases:
-        asked = {gate.name for gate in case.gates}
-        left = tuple(gate.name for gate in gates_in_order() if gate.name not in asked)
+        tested = {gate.name for gate in case.gates}
+        left = tuple(gate.name for gate in gates_in_order() if gate.name not in tested)
         if left:
             missing.setdefault(left, []).append(f"{case.model} on {case.backend}")
-    return [f"Not asked: {', '.join(left)} of {'; '.join(of)}." for left, of in missing.items()]
+    return [f"Not tested: {', '.join(left)} of {'; '.join(of)}." for left, of in missing.items()]
 
 
 def sentence(case: CaseResult, gate: GateResult, origin: str = "") -> str:
-    """A verdict in a line: what was judged, what was seen, what is asked for by whom, why."""
+    """Describe a verdict in a line: case, observation, requirement and its origin, reason."""
     text = f"{gate.name} of {case.model} on {case.backend}: {gate.verdict.value}."
     if gate.observed is not None:
         text += f" Observed {gate_number(gate.quantity, gate.observed)}"
@@ -97,7 +97,7 @@ def sentence(case: CaseResult, gate: GateResult, origin: str = "") -> str:
 
 
 def summary(cases: Iterable[CaseResult], profile: str) -> list[str]:
-    """Lines for the end of a test session: how many of what, then all that did not pass."""
+    """Return lines for the end of a session: counts of verdicts, then all that did not pass."""
     merged = merge(cases)
     if not merged:
         return [NOTHING]

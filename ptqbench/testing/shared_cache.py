@@ -1,4 +1,4 @@
-"""Work that is done once per session, whichever process needs it first."""
+"""Files and logits shared by the processes of a session: computed once, by the first."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from ptqbench.data.image_set import ImageSet, broken_in, expected_labels
 
 
 class SharedFolder:
-    """A folder whose files are each made by one process and read by all.
+    """A folder whose files are each written by one process and read by all.
 
     Args:
-        path: The folder; it is made when it is first needed.
+        path: The folder; created when first needed.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
 
     def once(self, name: str, make: Callable[[Path], object]) -> Path:
-        """The file called ``name``, made by ``make`` if no process has made it yet.
+        """Return the file ``name``, written by ``make`` unless a process has written it already.
 
         Args:
             name: Of the file in the folder.
-            make: Writes the file to the path that it is given. If it fails, nothing is
-                left and the next process tries again.
+            make: Writes the file to the path passed to it. If it fails, nothing is left and
+                the next process tries again.
         """
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         target = self.path / name
@@ -45,9 +45,8 @@ class SharedFolder:
 class SharedLogits:
     """An image set whose logits are computed once per session and then looked up.
 
-    Its batches hold positions where those of the image set hold pixels, and its models
-    answer positions with the logits that belong there: for a measurement that only passes
-    batches on to models it is the image set itself.
+    Its batches hold positions instead of pixels, and its models return the logits that belong
+    to positions. A measurement that only passes batches to models needs no pixels.
 
     Attributes:
         name: Name of the image set.
@@ -58,9 +57,9 @@ class SharedLogits:
         limit: Images there are.
 
     Args:
-        folder: Where logits are kept.
+        folder: Where logits are stored.
         images: The images.
-        models: Loads a model, by the name under which its logits are kept.
+        models: Loads a model, by the name under which its logits are stored.
         batch_size: Images in a forward pass.
     """
 
@@ -98,7 +97,7 @@ class SharedLogits:
             yield torch.arange(start + first, start + first + len(chosen)), chosen
 
     def content_hashes(self, start: int, stop: int) -> Iterator[str]:
-        """Those of the image set."""
+        """Return the hashes of the image set."""
         return self._images.content_hashes(start, stop)
 
     def model(self, name: str) -> Model:
@@ -118,11 +117,11 @@ class SharedLogits:
                     logits.append(model(pixels).numpy())
                     labels.append(classes.numpy())
             empty = np.empty((0, 0), np.float32)
-            found = np.concatenate(logits) if logits else empty
+            outputs = np.concatenate(logits) if logits else empty
             right = np.concatenate(labels) if labels else np.empty(0, np.int64)
             with path.open("wb") as file:
                 broken = np.array(broken_in(self._images), dtype=np.str_)
-                np.savez(file, logits=found, labels=right, broken=broken)
+                np.savez(file, logits=outputs, labels=right, broken=broken)
 
         path = self._folder.once(f"{name}-{start}-{stop}.npz", make)
         with np.load(path, allow_pickle=False) as stored:

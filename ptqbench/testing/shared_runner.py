@@ -1,4 +1,4 @@
-"""Cases behind the tests: artifacts, logits and measurements are made once and shared."""
+"""Cases behind the tests: artifacts, logits and measurements, computed once and shared."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ class SharedRunner:
         return call
 
     def _evaluate(self, case: CaseRequest, thresholds: Thresholds) -> CaseEvaluation:
-        """The evaluation of a case; the last one is kept, with its measurements."""
+        """The evaluation of a case; the last one is cached, with its measurements."""
         key = (_digest(case), case.backend, repr(thresholds))
         if self._evaluation is None or self._evaluation[0] != key:
             subject = replace(self._open(case), thresholds=thresholds)
@@ -143,7 +143,7 @@ class SharedRunner:
         )
 
     def _open(self, case: CaseRequest) -> Subject:
-        """The subject of a case; tests come in the order of cases, so the last one is kept."""
+        """The subject of a case; tests are ordered by case, so the last one is cached."""
         digest = _digest(case)
         if self._subject is None or self._subject[0] != digest:
             # Artifacts are loaded from it: nobody else may put any there.

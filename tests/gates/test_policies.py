@@ -34,7 +34,7 @@ from ptqbench.settings.parsing import parse_thresholds, threshold_changes
 from ptqbench.settings.schema import threshold_names
 from ptqbench.settings.thresholds import INSTRUCTION_SETS, Thresholds
 from ptqbench.settings.values import SIZE
-from ptqbench.testing.records import from_dict, sentence
+from ptqbench.testing.records import sentence
 
 PASS, FAIL = Verdict.PASS, Verdict.FAIL
 INCONCLUSIVE, UNVERIFIED = Verdict.INCONCLUSIVE, Verdict.UNVERIFIED
@@ -336,9 +336,9 @@ def test_every_policy_asks_for_images_and_for_no_more_than_there_are(
         (250, 300, PASS, "size_ratio", "the budget is 300 bytes: 50 bytes are left"),
         (250, 250, PASS, "size_ratio", "0 bytes are left"),
         (250, 249, FAIL, "max_bytes", "the budget is 249 bytes: int8 is 1 bytes over it"),
-        (400, 500, FAIL, "size_ratio", "3.00 times are asked for, and the budget is 500 bytes"),
+        (400, 500, FAIL, "size_ratio", "required: 3.00 times, and the budget is 500 bytes"),
         (400, 300, FAIL, "size_ratio", "int8 is 100 bytes over it"),
-        (250, None, PASS, "size_ratio", "3.00 times are asked for."),
+        (250, None, PASS, "size_ratio", "required: 3.00 times."),
     ],
 )
 def test_size_with_a_budget(
@@ -543,7 +543,7 @@ def test_reports_show_the_numbers_of_the_policy(gate: GateResult, numbers: str) 
     content = json.loads(to_json(whole))
     jsonschema.Draft202012Validator(schema()).validate(content)
     assert content["cases"][0]["gates"][0]["criterion"] == gate.criterion
-    assert from_dict(whole.cases[0].to_dict()).gates[0] == gate
+    assert CaseResult.from_dict(whole.cases[0].to_dict()).gates[0] == gate
 
 
 def test_numbers_without_labels_are_a_dash() -> None:
