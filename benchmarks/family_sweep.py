@@ -32,8 +32,9 @@ from ptqbench.backends.cpu import cpu_name, instruction_set
 from ptqbench.core.atomic import atomic_path
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import silent
-from ptqbench.evaluation.case import Subject, build_int8
-from ptqbench.evaluation.subject import open_subject
+from ptqbench.evaluation.case import Subject
+from ptqbench.evaluation.int8_artifact import build_int8
+from ptqbench.evaluation.open_subject import open_subject
 from ptqbench.measurement.macs import count_macs
 from ptqbench.quantization.completion import complete_recipe
 from ptqbench.quantization.fusion_groups import FUNCTIONS

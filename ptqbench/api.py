@@ -27,20 +27,14 @@ from ptqbench.data.image_set import Data
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
 from ptqbench.evaluation.artifact_file import ArtifactFile, annotate, open_artifact_file
-from ptqbench.evaluation.case import CaseEvaluation, build_int8, unavailable_case
+from ptqbench.evaluation.case import CaseEvaluation, unavailable_case
 from ptqbench.evaluation.float_reference import FloatReference
 from ptqbench.evaluation.foreign import evaluate_file, gate, recipe_for
+from ptqbench.evaluation.int8_artifact import build_int8
 from ptqbench.evaluation.machine import machine_facts
+from ptqbench.evaluation.open_subject import open_data, open_module_subject, open_subject
 from ptqbench.evaluation.result import CaseResult, Report
-from ptqbench.evaluation.subject import (
-    MODULE,
-    Subject,
-    calibration_batches,
-    open_data,
-    open_module_subject,
-    open_subject,
-    shown_settings,
-)
+from ptqbench.evaluation.subject import MODULE, Subject, calibration_batches, shown_settings
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.custom.importing import reference
 from ptqbench.models.custom.registration import open_recipe

@@ -35,16 +35,11 @@ from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import silent
 from ptqbench.data.image_set import ImageSet, example_image
-from ptqbench.evaluation.case import (
-    Subject,
-    build_int8,
-    calibration_batches,
-    inspection_images,
-    made_by,
-)
+from ptqbench.evaluation.case import Subject, calibration_batches, inspection_images, made_by
+from ptqbench.evaluation.int8_artifact import build_int8
 from ptqbench.evaluation.machine import machine_facts
+from ptqbench.evaluation.open_subject import open_subject
 from ptqbench.evaluation.result import plain
-from ptqbench.evaluation.subject import open_subject
 from ptqbench.gates import Evidence
 from ptqbench.measurement.accuracy import measure_accuracy
 from ptqbench.measurement.artifact_inspection import ArtifactInspection

@@ -15,7 +15,7 @@ from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import instruction_set
 from ptqbench.core.phases import Phases
 from ptqbench.errors import UserError
-from ptqbench.evaluation.case import build_int8
+from ptqbench.evaluation.int8_artifact import build_int8
 from ptqbench.evaluation.subject import Subject
 from ptqbench.measurement.fastest import pick_fastest
 from ptqbench.quantization.calibration import CalibrationCache

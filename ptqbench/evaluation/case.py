@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend import Backend, Model
-from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import instruction_set
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
@@ -19,6 +17,7 @@ from ptqbench.core.registry import Registry
 from ptqbench.data.image_set import ImageSet, broken_in
 from ptqbench.evaluation.fields import broken_facts, facts_of, macs_facts, metrics_of
 from ptqbench.evaluation.float_reference import FloatReference
+from ptqbench.evaluation.int8_artifact import own_provenance
 from ptqbench.evaluation.result import CaseResult
 from ptqbench.evaluation.subject import BATCH_SIZE, Subject
 from ptqbench.gates import Evidence, evaluate, gates_in_order
@@ -30,13 +29,10 @@ from ptqbench.measurement.artifact_inspection import (
     ArtifactInspection,
     ArtifactProvenance,
 )
-from ptqbench.measurement.conversion import Promise
 from ptqbench.measurement.replay import ReplayProcess
 from ptqbench.measurement.size import Size, measure_size
 from ptqbench.measurement.speed import Speed, measure_speed
-from ptqbench.quantization.build_record import BuildRecord
-from ptqbench.quantization.calibration import CalibrationCache
-from ptqbench.recipes import CompletedRecipe, Recipe
+from ptqbench.recipes import Recipe
 from ptqbench.settings.run_settings import RunSettings
 
 Predictors = Callable[["CaseEvaluation"], tuple[Model, Model, ImageSet]]
@@ -256,30 +252,6 @@ def _loaded_predictors(case: CaseEvaluation) -> tuple[Model, Model, ImageSet]:
     return case.reference.predictor, case.int8, case.subject.data.evaluation
 
 
-def build_int8(
-    subject: Subject,
-    backend: Backend,
-    phases: Phases,
-    path: Path | None = None,
-    calibrations: CalibrationCache | None = None,
-) -> Artifact:
-    """Quantize the subject for a backend.
-
-    Args:
-        subject: The float32 model.
-        backend: What the artifact is for.
-        phases: Where time is counted.
-        path: Where it is written; by default in the subject's folder.
-        calibrations: Shared by the subject's backends, so that those which can calibrate once.
-
-    Raises:
-        UserError: The backend is not available or the recipe does not fit.
-    """
-    path = path or subject.int8_path(backend.name)
-    batches = subject.calibration_batches()
-    return backend.build(subject.model, subject.complete(), batches, path, phases, calibrations)
-
-
 def unavailable_case(
     recipe: Recipe, backend: Backend, reason: str, settings: RunSettings
 ) -> CaseResult:
@@ -307,20 +279,3 @@ def unavailable_case(
         facts={"engine": backend.engine},
         evidence=evidence,
     )
-
-
-def own_provenance(subject: Subject, backend: Backend, artifact: Artifact) -> ArtifactProvenance:
-    """Return what is known about an artifact that ptqbench has just built."""
-    info = artifact.info
-    return ArtifactProvenance(
-        path=artifact.path,
-        backend=backend,
-        recorded=BACKENDS.get(info.backend),
-        record=None if info.build is None else BuildRecord.from_dict(info.build),
-        promise=promise_of(subject.complete()),
-    )
-
-
-def promise_of(recipe: CompletedRecipe) -> Promise:
-    """Return what the int8 artifact of a recipe must contain."""
-    return Promise(recipe.int8_modules, recipe.keep_float, recipe.recipe.per_channel)

@@ -59,6 +59,7 @@ def facts_of(*measured: object) -> dict[str, object]:
                 "threads": measurement.threads,
                 "input_shape": measurement.input_shape,
                 "pairs": measurement.pairs,
+                "pairs_correlation": measurement.correlation,
                 "speedup_interval": (measurement.speedup.low, measurement.speedup.high),
                 "noise_interval": (measurement.noise.low, measurement.noise.high),
                 "float32_plain_ms": measurement.float32_plain_ms,

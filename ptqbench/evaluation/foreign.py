@@ -24,11 +24,13 @@ from ptqbench.core.progress import Progress, silent
 from ptqbench.data.image_set import Data
 from ptqbench.errors import UserError
 from ptqbench.evaluation.artifact_file import ArtifactFile, annotate, open_artifact_file
-from ptqbench.evaluation.case import CaseEvaluation, promise_of, unavailable_case
+from ptqbench.evaluation.case import CaseEvaluation, unavailable_case
 from ptqbench.evaluation.float_reference import FloatReference
+from ptqbench.evaluation.int8_artifact import promise_of
 from ptqbench.evaluation.machine import machine_facts
+from ptqbench.evaluation.open_subject import open_subject
 from ptqbench.evaluation.result import CaseResult, Report
-from ptqbench.evaluation.subject import Subject, open_subject, shown_settings
+from ptqbench.evaluation.subject import Subject, shown_settings
 from ptqbench.measurement.artifact_inspection import INSPECTIONS, ArtifactProvenance
 from ptqbench.measurement.conversion import Promise
 from ptqbench.measurement.cross_engine import backends_that_run, measure_engines

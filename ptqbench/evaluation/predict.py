@@ -16,9 +16,9 @@ from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
 from ptqbench.data.decode import load_image
 from ptqbench.errors import UserError
-from ptqbench.evaluation.case import build_int8
+from ptqbench.evaluation.int8_artifact import build_int8
+from ptqbench.evaluation.open_subject import open_subject
 from ptqbench.evaluation.result import Prediction
-from ptqbench.evaluation.subject import open_subject
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.recipe import MEASURED
 from ptqbench.settings.requests import CaseRequest, chosen_backends

@@ -20,10 +20,11 @@ from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.data.random_images import RandomImages
 from ptqbench.errors import UserError
 from ptqbench.evaluation.backend_choice import Choice, choose_backend
-from ptqbench.evaluation.case import build_int8
 from ptqbench.evaluation.float_reference import FloatReference
+from ptqbench.evaluation.int8_artifact import build_int8
 from ptqbench.evaluation.machine import machine_facts
-from ptqbench.evaluation.subject import Subject, artifact_folder, latency_input, open_subject
+from ptqbench.evaluation.open_subject import artifact_folder, open_subject
+from ptqbench.evaluation.subject import Subject, latency_input
 from ptqbench.measurement.intervals import noise_factor
 from ptqbench.measurement.speed import Speed, measure_speed
 from ptqbench.models.catalog import MODELS

@@ -16,11 +16,13 @@ from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, prefixed, silent
 from ptqbench.errors import UserError
 from ptqbench.evaluation.backend_choice import choose_backend
-from ptqbench.evaluation.case import CaseEvaluation, build_int8, unavailable_case
+from ptqbench.evaluation.case import CaseEvaluation, unavailable_case
 from ptqbench.evaluation.float_reference import FloatReference
+from ptqbench.evaluation.int8_artifact import build_int8
 from ptqbench.evaluation.machine import machine_facts
+from ptqbench.evaluation.open_subject import open_subject
 from ptqbench.evaluation.result import CaseResult, Report
-from ptqbench.evaluation.subject import open_subject, shown_settings
+from ptqbench.evaluation.subject import shown_settings
 from ptqbench.measurement.replay import ReplayProcess
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization.calibration import CalibrationCache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from ptqbench.gates.gate import Evidence, GateResult, decide, gate, judged, unverified
@@ -52,7 +53,7 @@ def speedup_gate(evidence: Evidence, speed: Speed) -> GateResult:
             threshold,
         )
     verdict = decide(ratio, threshold)
-    detail = _times(speed) + _advice(verdict)
+    detail = _times(speed) + _advice(verdict, speed)
     if noisy:
         detail += f" The machine is noisy ({_noise(speed)}), but not enough to explain this."
     return judged(NAME, verdict, ratio, threshold, detail)
@@ -90,11 +91,16 @@ def _times(speed: Speed) -> str:
     )
 
 
-def _advice(verdict: Verdict) -> str:
+def _advice(verdict: Verdict, speed: Speed) -> str:
     if verdict is Verdict.FAIL:
         return (
             " Compare the other backends: the engine matters more than the recipe. Look for "
             "layers that stayed in float32 and for operators that the engine runs slowly."
+        )
+    if verdict is Verdict.INCONCLUSIVE and math.isinf(speed.speedup.high):
+        return (
+            " Neighbouring pairs resemble each other, so all of them say too little: the machine "
+            "changed during the measurement. Rerun on an idle machine."
         )
     if verdict is Verdict.INCONCLUSIVE:
         return " The interval still contains the threshold after the maximum number of pairs."

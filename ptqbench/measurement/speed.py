@@ -14,12 +14,18 @@ import time
 from dataclasses import dataclass
 from statistics import median
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ptqbench.backends.backend import Model
 from ptqbench.core.progress import Progress, silent
-from ptqbench.measurement.intervals import Estimate, noise_factor, ratio_interval
+from ptqbench.measurement.intervals import (
+    Estimate,
+    lag_one_correlation,
+    noise_factor,
+    ratio_interval,
+)
 from ptqbench.measurement.timed_model import (
     Clock,
     TimedModel,
@@ -80,6 +86,12 @@ class Speed:
     float32_plain_ms: float | None = None
     samples: PairedSamples = PairedSamples()
     noise_samples: PairedSamples = PairedSamples()
+
+    @property
+    def correlation(self) -> float | None:
+        """Lag-1 correlation of the logarithms of the pairs' ratios; None without raw samples."""
+        first, second = self.samples.first_ms, self.samples.second_ms
+        return lag_one_correlation(np.log(first) - np.log(second)) if first else None
 
 
 def measure_speed(

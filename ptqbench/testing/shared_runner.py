@@ -20,12 +20,14 @@ from ptqbench.core.names import nearest, safe_file_name
 from ptqbench.core.phases import Phases
 from ptqbench.data.image_set import ImageSet
 from ptqbench.errors import UserError
-from ptqbench.evaluation.case import CaseEvaluation, build_int8, unavailable_case
+from ptqbench.evaluation.case import CaseEvaluation, unavailable_case
 from ptqbench.evaluation.fields import metrics_of
 from ptqbench.evaluation.float_reference import FloatReference
+from ptqbench.evaluation.int8_artifact import build_int8
 from ptqbench.evaluation.machine import machine_facts
+from ptqbench.evaluation.open_subject import open_subject
 from ptqbench.evaluation.result import CaseResult
-from ptqbench.evaluation.subject import BATCH_SIZE, Subject, open_subject
+from ptqbench.evaluation.subject import BATCH_SIZE, Subject
 from ptqbench.recipes import RECIPES
 from ptqbench.settings.requests import CaseRequest
 from ptqbench.settings.thresholds import Thresholds

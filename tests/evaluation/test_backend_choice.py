@@ -25,7 +25,8 @@ from ptqbench.evaluation.backend_choice import (
     select,
     usable_backends,
 )
-from ptqbench.evaluation.subject import LatencyInput, Subject, artifact_folder
+from ptqbench.evaluation.open_subject import artifact_folder
+from ptqbench.evaluation.subject import LatencyInput, Subject
 from ptqbench.models.custom.registration import open_recipe
 from ptqbench.settings.run_settings import RunSettings
 

@@ -114,7 +114,7 @@ def test_a_recipe_is_saved_edited_and_used(project):
     path = project.folder / "my_net.recipe.toml"
     path.write_text(project.run("ptqbench", "recipe", "my_net", "--backend", ANY))
     printed = from_toml(path.read_text(), "printed")
-    assert (printed.int8_modules, len(printed.groups)) == (12, 11)
+    assert (printed.int8_modules, len(printed.fusion)) == (12, 11)
     path.write_text(path.read_text().replace("keep_float = []", 'keep_float = ["head"]'))
     said = subprocess.run(
         [sys.executable, "-m", "ptqbench", "run", "my_net", "--recipe", path.name],

@@ -27,6 +27,7 @@ from ptqbench.data.image_set import Data
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
 from ptqbench.evaluation import case as case_module
+from ptqbench.evaluation import open_subject
 from ptqbench.evaluation import run as run_module
 from ptqbench.evaluation import subject as subject_module
 from ptqbench.evaluation.case import CaseEvaluation
@@ -136,6 +137,7 @@ def test_circumstances_are_told(done: Run, user_case: UserCase) -> None:
         assert case.facts["engine"] == BACKENDS.get(case.backend).engine
         assert case.facts["input_shape"] == (1, 3, 64, 64)
         assert case.facts["threads"] == 1
+        assert -1 <= case.facts["pairs_correlation"] <= 1
         assert case.facts["flow"] == "fx"
         assert case.facts["float32_lowering"] in ("frozen", "optimized")
         assert case.facts["int8_share_of_macs"] == 1.0
@@ -371,7 +373,7 @@ def test_predict_loads_the_weights_once(
 ) -> None:
     loads: list[str] = []
     monkeypatch.setattr(
-        subject_module,
+        open_subject,
         "open_weights",
         lambda *args: loads.append(args[1]) or open_weights(*args),  # type: ignore[func-returns-value]
     )

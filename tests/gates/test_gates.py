@@ -283,6 +283,15 @@ def test_little_noise_is_not_mentioned() -> None:
     assert "noisy" not in result.detail
 
 
+def test_too_few_independent_pairs_are_inconclusive() -> None:
+    drifting = Estimate(2.0, 0.0, math.inf, 20)
+    result = judge("speedup", speed=dataclasses.replace(speed(1.9, 2.1), speedup=drifting))
+    assert result.verdict is Verdict.INCONCLUSIVE
+    assert "Neighbouring pairs resemble each other" in result.detail
+    noise = speed(1.9, 2.1, noise=Estimate(1.0, 0.0, math.inf, 20))
+    assert judge("speedup", speed=noise).verdict is Verdict.UNVERIFIED
+
+
 @pytest.mark.parametrize(
     ("low", "high", "factor"), [(0.9, 1.05, 1 / 0.9), (0.99, 1.2, 1.2), (0.97, 1.04, 1.0)]
 )
