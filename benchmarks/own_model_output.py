@@ -20,8 +20,8 @@ from ptqbench.data.fixture.scenes import render
 from ptqbench.data.fixture.shapes import CLASSES
 
 COLUMNS = 100
-RUN = "This is what came of it, with rendered pictures and settings as above:"
-RECIPE = "This is the recipe of that model, as printed:"
+RUN = "Output, with rendered pictures and the settings above:"
+RECIPE = "The recipe of that model, as printed:"
 USED = CLASSES[:7]
 PICTURES = {"train": (0, 1050), "val": (2, 1400)}
 """Stream of the renderer and number of pictures of each split."""

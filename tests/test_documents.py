@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,8 @@ from ptqbench.recipes import RECIPES
 
 ROOT = Path(__file__).parent.parent
 BLOCKS = {
-    "README.md": ("output", "results", "latency"),
+    "README.md": ("output", "results"),
+    "docs/pytest.md": ("latency",),
     "docs/fixtures.md": ("weights", "discrimination"),
     "docs/weights.md": ("probe",),
     "docs/performance.md": ("overhead", "batch"),
@@ -62,6 +64,25 @@ def test_the_reference_is_what_the_code_says(script):
     text = reference.DOCUMENT.read_text("utf-8")
     for name, body in reference.blocks().items():
         assert replace_block(text, name, body) == text, "run python -m benchmarks.reference"
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 150
+
+
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
+def test_every_link_leads_to_a_file_and_a_heading(path):
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]*))?\)", path.read_text("utf-8")):
+        if "://" in target:
+            continue
+        linked = path.parent / target if target else path
+        assert linked.exists(), target
+        if anchor and linked.suffix == ".md":
+            headings = re.findall(r"^#+ (.*)$", linked.read_text("utf-8"), re.MULTILINE)
+            anchors = [re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings]
+            assert anchor in anchors, f"{target}#{anchor}"
 
 
 def test_a_block_is_replaced_and_nothing_else(script):

@@ -1,6 +1,6 @@
-"""Save the latency of resnet18, compare a second run, and put what is printed into README.md.
+"""Save the latency of resnet18, compare a second run, and put the output into docs/pytest.md.
 
-``python -m benchmarks.readme_latency``. The runs are real; whatever they say is shown.
+``python -m benchmarks.latency_output``. The runs are real; whatever they say is shown.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> int:
                 print(printed, file=sys.stderr)
                 return exit_code
             runs.append((options, printed, exit_code))
-    rewrite(ROOT / "README.md", "latency", block(runs))
+    rewrite(ROOT / "docs" / "pytest.md", "latency", block(runs))
     return 0
 
 
