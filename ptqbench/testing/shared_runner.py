@@ -31,11 +31,9 @@ from ptqbench.evaluation.subject import BATCH_SIZE, Subject
 from ptqbench.recipes import RECIPES
 from ptqbench.settings.requests import CaseRequest
 from ptqbench.settings.thresholds import Thresholds
+from ptqbench.testing.benchmark_tracking import PRECISIONS
 from ptqbench.testing.runner_protocol import Reference
 from ptqbench.testing.shared_cache import SharedFolder, SharedLogits
-
-PRECISIONS = ("float32", "int8")
-"""What the latency of a case can be measured of."""
 
 
 class SharedRunner:

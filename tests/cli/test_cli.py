@@ -36,7 +36,7 @@ from ptqbench.settings.run_settings import RunSettings
 
 @dataclass
 class Recorder:
-    """Stands in for `ptqbench.evaluation.run`: records its calls, returns what the test says."""
+    """Stands in for `ptqbench.evaluation`: records its calls, returns what the test says."""
 
     verdict: Verdict = Verdict.PASS
     error: BaseException | None = None
@@ -75,10 +75,11 @@ def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.fixture
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     stand_in = Recorder()
-    module = ModuleType("ptqbench.evaluation.run")
-    module.__dict__.update(run_requests=stand_in.run_requests, predict=stand_in.predict)
-    monkeypatch.setitem(sys.modules, "ptqbench.evaluation.run", module)
-    monkeypatch.setattr(ptqbench.evaluation, "run", module, raising=False)
+    for name, function in (("run", "run_requests"), ("predict", "predict")):
+        module = ModuleType(f"ptqbench.evaluation.{name}")
+        setattr(module, function, getattr(stand_in, function))
+        monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setattr(ptqbench.evaluation, name, module, raising=False)
     return stand_in
 
 
@@ -310,7 +311,7 @@ def test_json_goes_to_a_file_and_the_report_to_the_terminal(
 def test_json_on_standard_output_is_nothing_but_json(recorder: Recorder, said: Say) -> None:
     assert main(["run", "--json", "-", "--timings"]) == 0
     out, err = said()
-    assert json.loads(out)["schema_version"] == 1
+    assert json.loads(out)["schema_version"] == 2
     assert "1 case" in err
     assert "its forward passes" in err
 
