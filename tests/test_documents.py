@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,25 @@ def test_every_link_leads_to_a_file_and_a_heading(path):
             headings = re.findall(r"^#+ (.*)$", linked.read_text("utf-8"), re.MULTILINE)
             anchors = [re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings]
             assert anchor in anchors, f"{target}#{anchor}"
+
+
+def test_the_files_that_the_design_names_exist():
+    text = (ROOT / "docs" / "design.md").read_text("utf-8")
+    answers = re.findall(r"^\| .*\? \| `(.*)` \|$", text, re.MULTILINE)
+    assert len(answers) == 8
+    assert [name for name in answers if not (ROOT / name).is_file()] == []
+    contracts = re.findall(r"\(`(\w+/\w+\.py)`\)", text)
+    assert len(contracts) >= 5
+    assert [name for name in contracts if not (ROOT / "ptqbench" / name).is_file()] == []
+
+
+def test_the_design_lists_every_room_in_the_order_of_imports():
+    text = (ROOT / "docs" / "design.md").read_text("utf-8")
+    rooms = re.findall(r"^  (\w+)/ ", text, re.MULTILINE)
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    contracts = settings["tool"]["importlinter"]["contracts"]
+    [layers] = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    assert rooms == [layer for layer in reversed(layers) if (ROOT / "ptqbench" / layer).is_dir()]
 
 
 def test_a_block_is_replaced_and_nothing_else(script):
