@@ -314,8 +314,8 @@ def test_every_instruction_set_can_have_a_speedup_threshold() -> None:
 
 def test_backends_and_cpu_flags_are_known_without_torch() -> None:
     code = (
-        "import sys; from ptqbench.backends import cpu, registry; cpu.cpu_flags(); "
-        "print(registry.BACKENDS.names()); sys.exit('torch' in sys.modules)"
+        "import sys; from ptqbench.backends import backend_registry, cpu; cpu.cpu_flags(); "
+        "print(backend_registry.BACKENDS.names()); sys.exit('torch' in sys.modules)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
