@@ -1,4 +1,4 @@
-"""Write the tables of docs/reference.md from the code that they describe.
+"""Write the tables of docs/reference.md and docs/gates.md from the code that they describe.
 
 python -m benchmarks.reference
 """
@@ -12,9 +12,29 @@ from ptqbench.cli.exit_codes import EXIT_CODES
 from ptqbench.gates import gates_in_order
 from ptqbench.settings.schema import SETTINGS
 from ptqbench.settings.setting import Setting
+from ptqbench.settings.thresholds import INSTRUCTION_SETS, Thresholds
 from ptqbench.testing.options import options_table
 
 DOCUMENT = ROOT / "docs" / "reference.md"
+GATES_DOCUMENT = ROOT / "docs" / "gates.md"
+
+
+def thresholds_of_gates() -> str:
+    """The table of docs/gates.md: what each gate requires, and the default."""
+    defaults = Thresholds()
+    rows = []
+    for gate in gates_in_order():
+        for name in gate.thresholds:
+            if name == "speedup":
+                sets = ", ".join(f"`{each}`" for each in INSTRUCTION_SETS)
+                meaning = f"how many times faster int8 must be on CPUs with `SET`: {sets}"
+                rows.append(("`speedup.SET`", meaning, "by recipe", gate.name))
+            else:
+                value = getattr(defaults, name)
+                default = "–" if value is None else str(value)
+                help_ = _cell(SETTINGS[f"thresholds.{name}"].help)
+                rows.append((f"`{name}`", help_, default, gate.name))
+    return table(("name", "meaning", "default", "gate"), rows)
 
 
 def blocks() -> dict[str, str]:
@@ -64,6 +84,7 @@ def _cell(text: str) -> str:
 def main() -> None:
     for name, body in blocks().items():
         rewrite(DOCUMENT, name, body)
+    rewrite(GATES_DOCUMENT, "thresholds", thresholds_of_gates())
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ BLOCKS = {
     "docs/data.md": ("decoding",),
     "docs/gate-foreign.md": ("gate",),
     "docs/recipes.md": ("sweep", "families"),
+    "docs/gates.md": ("thresholds",),
     "docs/reference.md": ("settings", "thresholds", "gates", "pytest", "exit-codes"),
 }
 
@@ -65,6 +66,8 @@ def test_the_reference_is_what_the_code_says(script):
     text = reference.DOCUMENT.read_text("utf-8")
     for name, body in reference.blocks().items():
         assert replace_block(text, name, body) == text, "run python -m benchmarks.reference"
+    text, body = reference.GATES_DOCUMENT.read_text("utf-8"), reference.thresholds_of_gates()
+    assert replace_block(text, "thresholds", body) == text, "run python -m benchmarks.reference"
 
 
 def test_the_readme_is_short():
