@@ -1,4 +1,4 @@
-"""What decoding beside inference is worth: ``python -m benchmarks.decoding``.
+"""The gain from decoding during inference: ``python -m benchmarks.decoding``.
 
 Writes a folder of JPEGs as large as ImageNet's, streams it through a network with no worker beside
 it (each batch is decoded by one thread, then computed), with one and with two, in turn, and
@@ -61,7 +61,7 @@ def write_pictures(folder: Path, count: int) -> list[LabelledFile]:
 
 
 def int8_model(folder: Path) -> Model:
-    """The shipped int8 network, which is what images are decoded beside."""
+    """The shipped int8 network, during whose inference images are decoded."""
     weights = load_weights(MODELS.get(MODEL))
     data = open_fixture(weights.preprocessing)
     batches = (pixels for pixels, _ in data.calibration.batches(0, 64, BATCH_SIZE))
@@ -72,7 +72,7 @@ def int8_model(folder: Path) -> Model:
 
 
 def batches(files: list[LabelledFile], workers: int) -> Iterator[Tensor]:
-    """Batches as a run gets them; without workers, each is decoded when it is asked for.
+    """Batches as a run gets them; without workers, each is decoded when it is needed.
 
     That is done by one thread too, but for nothing ahead: all that differs is whether decoding
     and inference overlap.

@@ -1,4 +1,4 @@
-"""What a run needs beside its forward passes, done with torch's own functions alone.
+"""What a run needs besides its forward passes, done with torch's own functions alone.
 
 ``python -m benchmarks.floor`` imports torch, reads the weights, traces, observes, converts,
 lowers, saves and loads again: one image, no evaluation, no gate, no report. Nothing that quantizes

@@ -4,7 +4,7 @@
 fresh processes; of the second, whose cache is warm, the wall time of the whole process seen
 from outside is held against the forward passes that it reports. Exits with 1 above 1.3 times,
 if memory grows with the number of images, or if the CLI takes longer than 0.2 s to start.
-Rewrites the block in docs/performance.md; wants an otherwise idle machine.
+Rewrites the block in docs/performance.md; needs an otherwise idle machine.
 """
 
 from __future__ import annotations

@@ -144,14 +144,14 @@ def body(results: Iterable[Json]) -> str:
         )
     if not rows:
         return "Nothing has been measured yet."
-    said = (
+    summary = (
         "Float32 top-1 on evaluation images (sixteen classes, chance 6.25 %): "
         f"{100 * min(shares):.1f} to {100 * max(shares):.1f} % over {len(rows)} models, the median "
         f"{100 * median(shares):.1f} %. Side and multiply-adds (in 1e6) are those of the images "
         "that the head was solved on, not of the latency. Rows without seconds were measured "
         "together with the coverage."
     )
-    return f"{said}\n\n{table(HEADING, rows, right=range(1, len(HEADING)))}"
+    return f"{summary}\n\n{table(HEADING, rows, right=range(1, len(HEADING)))}"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

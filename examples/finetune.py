@@ -33,7 +33,7 @@ from ptqbench.models.catalog import MODELS
 from ptqbench.weights.load import load_weights
 
 FIRST_STEPS = 10
-"""After so many, how long an epoch takes can be told."""
+"""Batches after which the duration of an epoch can be estimated."""
 
 
 def read_folder(
@@ -138,7 +138,7 @@ def train(
 def save(
     path: Path, model: nn.Module, preprocessing: Preprocessing, classes: Sequence[str]
 ) -> Path:
-    """Write the weights as safetensors and their sidecar beside them.
+    """Write the weights as safetensors with their sidecar next to them.
 
     Returns:
         The path of the sidecar.
@@ -152,9 +152,9 @@ def save(
         "interpolation": preprocessing.interpolation,
         "classes": list(classes),
     }
-    beside = path.with_name(path.name + ".json")
-    beside.write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
-    return beside
+    sidecar_path = path.with_name(path.name + ".json")
+    sidecar_path.write_text(json.dumps(sidecar, indent=2) + "\n", encoding="utf-8")
+    return sidecar_path
 
 
 def parse() -> argparse.Namespace:
@@ -165,7 +165,7 @@ def parse() -> argparse.Namespace:
     add = parser.add_argument
     add("model", help="a registered name, such as resnet18")
     add("data", type=Path, help="folder with train/ and val/, one folder per class in each")
-    add("output", type=Path, help="safetensors file to write; FILE.json goes beside it")
+    add("output", type=Path, help="safetensors file to write; FILE.json is written next to it")
     add("--epochs", type=int, default=8, help="default: 8")
     add("--size", type=int, default=64, help="pixels a side; default: 64")
     add("--lr", type=float, default=1e-3, help="peak learning rate; default: 0.001")

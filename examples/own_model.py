@@ -20,7 +20,7 @@ import ptqbench
 
 
 class Residual(nn.Module):
-    """Two convolutions beside a shortcut; one ReLU module for both activations."""
+    """Two convolutions and a shortcut; one ReLU module for both activations."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
