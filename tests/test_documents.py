@@ -1,5 +1,6 @@
 """The scripts that write numbers into the documents: their logic, and the blocks they need."""
 
+import ast
 import importlib
 import json
 import os
@@ -87,6 +88,24 @@ def test_every_link_leads_to_a_file_and_a_heading(path):
             headings = re.findall(r"^#+ (.*)$", linked.read_text("utf-8"), re.MULTILINE)
             anchors = [re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in headings]
             assert anchor in anchors, f"{target}#{anchor}"
+
+
+def snippets():
+    """Every Python example of the documents, by its document and number."""
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        blocks = re.findall(r"^```python\n(.*?)^```", path.read_text("utf-8"), re.M | re.DOTALL)
+        yield from (pytest.param(code, id=f"{path.name}-{n}") for n, code in enumerate(blocks))
+
+
+@pytest.mark.parametrize("code", list(snippets()))
+def test_what_an_example_imports_or_uses_of_ptqbench_exists(code):
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("ptqbench"):
+            module = importlib.import_module(node.module)
+            assert all(each.name == "*" or hasattr(module, each.name) for each in node.names)
+        match node:
+            case ast.Attribute(value=ast.Name(id="ptqbench"), attr=name):
+                assert hasattr(ptqbench, name), name
 
 
 def test_the_files_that_the_design_names_exist():

@@ -72,3 +72,8 @@ def test_no_script_imports_a_module_that_is_gone(folder: str) -> None:
         and name.rpartition(".")[0] not in modules
     }
     assert missing == set()
+
+
+def test_no_module_is_too_long_to_read_in_one_go() -> None:
+    lengths = {path: len(path.read_text("utf-8").splitlines()) for path in MODULES}
+    assert {path.name: length for path, length in lengths.items() if length > 320} == {}

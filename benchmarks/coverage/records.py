@@ -9,7 +9,7 @@ from typing import Any
 
 from ptqbench.evaluation.fields import macs_facts
 from ptqbench.gates import GATES, Evidence, GateResult, Verdict, evaluate
-from ptqbench.measurement.accuracy import Accuracy, ClassSpread, Pairs
+from ptqbench.measurement.accuracy_record import Accuracy, ClassSpread, Pairs
 from ptqbench.measurement.intervals import Estimate
 from ptqbench.measurement.macs import Macs
 from ptqbench.measurement.size import Size

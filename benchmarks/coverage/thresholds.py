@@ -12,7 +12,7 @@ from ptqbench.gates import accuracy as accuracy_gate
 from ptqbench.gates import agreement as agreement_gate
 from ptqbench.gates.soundness import is_guessing
 from ptqbench.gates.verdict import Verdict
-from ptqbench.measurement.accuracy import Accuracy
+from ptqbench.measurement.accuracy_record import Accuracy
 from ptqbench.measurement.intervals import Estimate, noise_factor
 from ptqbench.recipes import Recipe
 from ptqbench.recipes.measured import ModelMeasurements

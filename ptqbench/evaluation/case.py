@@ -23,7 +23,8 @@ from ptqbench.evaluation.subject import BATCH_SIZE, Subject
 from ptqbench.gates import Evidence, evaluate, gates_in_order
 from ptqbench.gates.gate import GATES
 from ptqbench.gates.stopping import stopping_rule
-from ptqbench.measurement.accuracy import Accuracy, measure_accuracy
+from ptqbench.measurement.accuracy import measure_accuracy
+from ptqbench.measurement.accuracy_record import Accuracy
 from ptqbench.measurement.artifact_inspection import (
     INSPECTIONS,
     ArtifactInspection,

@@ -8,7 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ptqbench.gates.gate import Evidence
-from ptqbench.measurement.accuracy import Accuracy
+from ptqbench.measurement.accuracy_record import Accuracy
 from ptqbench.measurement.conversion import Conversion
 from ptqbench.measurement.fidelity import Fidelity
 from ptqbench.measurement.fusion import Fusion

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ptqbench.measurement.accuracy import Accuracy
+from ptqbench.measurement.accuracy_record import Accuracy
 from ptqbench.measurement.conversion import Conversion
 from ptqbench.measurement.macs import Macs
 from ptqbench.measurement.size import Size

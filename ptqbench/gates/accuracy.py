@@ -13,7 +13,7 @@ from ptqbench.gates.verdict import Verdict
 from ptqbench.measurement.intervals import Estimate, proportion
 
 if TYPE_CHECKING:
-    from ptqbench.measurement.accuracy import Accuracy, Pairs
+    from ptqbench.measurement.accuracy_record import Accuracy, Pairs
     from ptqbench.settings.thresholds import Thresholds
 
 NAME = "accuracy"

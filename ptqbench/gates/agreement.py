@@ -17,7 +17,7 @@ from ptqbench.gates.verdict import Verdict
 from ptqbench.measurement.intervals import proportion
 
 if TYPE_CHECKING:
-    from ptqbench.measurement.accuracy import Accuracy
+    from ptqbench.measurement.accuracy_record import Accuracy
     from ptqbench.settings.thresholds import Thresholds
 
 NAME = "agreement"

@@ -8,7 +8,7 @@ from ptqbench.core.names import first_few
 from ptqbench.measurement.intervals import proportion
 
 if TYPE_CHECKING:
-    from ptqbench.measurement.accuracy import Accuracy
+    from ptqbench.measurement.accuracy_record import Accuracy
 
 CONSTANT_SHARE = 0.99
 """Share of images in one predicted class from which float32 counts as constant.

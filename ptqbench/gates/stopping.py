@@ -12,7 +12,7 @@ from ptqbench.gates.soundness import is_guessing, predicts_one_class
 from ptqbench.gates.verdict import Verdict
 
 if TYPE_CHECKING:
-    from ptqbench.measurement.accuracy import Accuracy
+    from ptqbench.measurement.accuracy_record import Accuracy
     from ptqbench.settings.thresholds import Thresholds
 
 STOPPING_CONFIDENCE = 0.99

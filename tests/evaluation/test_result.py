@@ -10,7 +10,7 @@ import pytest
 from ptqbench.errors import UserError
 from ptqbench.evaluation.result import CaseResult, Report
 from ptqbench.gates import Evidence, Verdict, evaluate, gates_in_order
-from ptqbench.measurement.accuracy import Accuracy, ClassSpread, Pairs
+from ptqbench.measurement.accuracy_record import Accuracy, ClassSpread, Pairs
 from ptqbench.measurement.bn_folding import Folding
 from ptqbench.measurement.conversion import Conversion
 from ptqbench.measurement.fidelity import Fidelity

@@ -13,7 +13,7 @@ from ptqbench.errors import UnknownNameError
 from ptqbench.gates import GATES, Evidence, GateResult, Verdict, evaluate
 from ptqbench.gates.gate import decide, gate, gates_in_order
 from ptqbench.gates.stopping import stopping_rule
-from ptqbench.measurement.accuracy import Accuracy, Pairs
+from ptqbench.measurement.accuracy_record import Accuracy, Pairs
 from ptqbench.measurement.intervals import Estimate, paired_difference, proportion
 from ptqbench.measurement.size import Size
 from ptqbench.measurement.speed import Speed, noise_factor

@@ -19,7 +19,8 @@ from ptqbench.errors import UserError
 from ptqbench.evaluation.result import CaseResult, Report
 from ptqbench.gates import GATES, Evidence, GateResult, Verdict, gates_in_order
 from ptqbench.gates.stopping import stopping_rule
-from ptqbench.measurement.accuracy import Accuracy, Pairs, measure_accuracy
+from ptqbench.measurement.accuracy import measure_accuracy
+from ptqbench.measurement.accuracy_record import Accuracy, Pairs
 from ptqbench.measurement.size import Size
 from ptqbench.measurement.sqnr import LogitNoise
 from ptqbench.recipes.recipe_catalog import CATALOG

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ptqbench.gates import GATES, Evidence, GateResult, Verdict
 from ptqbench.gates.stopping import stopping_rule
-from ptqbench.measurement.accuracy import Accuracy, ClassSpread, measure_accuracy
+from ptqbench.measurement.accuracy import measure_accuracy
+from ptqbench.measurement.accuracy_record import Accuracy, ClassSpread
 from ptqbench.settings.thresholds import Thresholds
 
 N = 2000

@@ -14,7 +14,8 @@ from torch import Tensor
 from ptqbench.core.phases import Phases
 from ptqbench.data.image_set import UNLABELLED
 from ptqbench.errors import UserError
-from ptqbench.measurement.accuracy import Accuracy, Pairs, label_ranks, measure_accuracy
+from ptqbench.measurement.accuracy import label_ranks, measure_accuracy
+from ptqbench.measurement.accuracy_record import Accuracy, Pairs
 from ptqbench.measurement.intervals import Estimate
 from ptqbench.measurement.size import Size, measure_size
 
