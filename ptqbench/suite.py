@@ -34,7 +34,7 @@ def test_reference(ptqbench_reference: Callable[[], None]) -> None:
     ptqbench_reference()
 
 
-# Only collected where somebody has references.
+# Only collected if references are configured.
 test_reference.ptqbench_setting = "baselines"  # type: ignore[attr-defined]
 
 __all__ = [*_TESTS, "test_reference"]

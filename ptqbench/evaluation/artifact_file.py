@@ -1,4 +1,4 @@
-"""An int8 file that somebody hands over, and what a report says about it."""
+"""An int8 file that the user hands over, and its notes in the report."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ptqbench.measurement.cross_engine import UnderEngine, better_elsewhere
 
 @dataclass(frozen=True)
 class ArtifactFile:
-    """An int8 file that somebody hands over.
+    """An int8 file that the user hands over.
 
     Attributes:
         path: Undamaged, of a runtime that a backend executes.

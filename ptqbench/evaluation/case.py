@@ -102,7 +102,7 @@ class CaseEvaluation:
 
     @cached_property
     def inspection(self) -> ArtifactInspection:
-        """What looks inside the artifact."""
+        """The inspection of the artifact's contents."""
         images = self.subject.inspection_images() if self._images is None else self._images
         graph = self.reference.graph
         return ArtifactInspection(

@@ -1,4 +1,4 @@
-"""What a report says of a measurement: metrics and facts by name."""
+"""Metrics and facts of measurements by name, as reports contain them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BROKEN_NAMED = 20
 
 
 def metrics_of(*measured: object) -> dict[str, float | None]:
-    """Metrics of measurements; those that have none are passed over."""
+    """Return the metrics of measurements; those without any are ignored."""
     metrics: dict[str, float | None] = {}
     for measurement in measured:
         if isinstance(measurement, Accuracy):
@@ -43,7 +43,7 @@ def metrics_of(*measured: object) -> dict[str, float | None]:
 
 
 def facts_of(*measured: object) -> dict[str, object]:
-    """Circumstances of measurements: sample sizes, intervals, threads."""
+    """Return the circumstances of measurements: sample sizes, intervals, threads."""
     facts: dict[str, object] = {}
     for measurement in measured:
         if isinstance(measurement, Accuracy):
@@ -68,7 +68,7 @@ def facts_of(*measured: object) -> dict[str, object]:
 
 
 def macs_facts(macs: Macs, conversion: Conversion | None) -> dict[str, object]:
-    """Multiply-adds of one image, and the share of them that the artifact does in int8.
+    """Return the multiply-adds of one image, and the share that the artifact computes in int8.
 
     Args:
         macs: Of the float model.
@@ -79,7 +79,7 @@ def macs_facts(macs: Macs, conversion: Conversion | None) -> dict[str, object]:
 
 
 def broken_facts(kind: str, names: Sequence[str]) -> dict[str, object]:
-    """How many images could not be decoded, and the first names.
+    """Return how many images could not be decoded, and the first names.
 
     Args:
         kind: ``evaluation`` or ``calibration``.

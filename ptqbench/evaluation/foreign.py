@@ -1,4 +1,4 @@
-"""The evaluation of an int8 file that somebody hands over, whoever built it."""
+"""The evaluation of an int8 file that the user hands over: foreign, or built by ptqbench."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def gate(
 
     Args:
         model: Registered name.
-        artifact: The file, whoever built it.
+        artifact: The file.
         backend: What it will run on; by default the backend that it records, else the one
             that the recipe recommends.
         settings: Weights, images, input, thresholds.

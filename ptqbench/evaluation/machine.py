@@ -1,4 +1,4 @@
-"""What the machine is, for the report."""
+"""Describe the machine for the report."""
 
 from __future__ import annotations
 

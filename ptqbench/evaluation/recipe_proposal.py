@@ -1,4 +1,4 @@
-"""The proposal of a recipe: everything by name, with what was left open measured."""
+"""The proposal of a recipe: complete, with what was left open measured."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def propose(
 def _without_images(
     recipe: Recipe, settings: RunSettings, stack: ExitStack, weights: bool
 ) -> Subject:
-    """A subject that shows a model's structure and speed, and no more."""
+    """Build a subject with random images, for a model's structure and speed only."""
     spec = MODELS.get(recipe.model)
     if weights:
         loaded = open_weights(spec, settings.weights, settings.overrides)

@@ -39,7 +39,7 @@ METRICS = (
 
 
 def plain(value: object) -> object:
-    """Turn ``value`` into what JSON can say.
+    """Convert a value to JSON values.
 
     Infinities and NaN, for which JSON has no number, become None; enums their value, paths
     strings, tuples lists and NumPy scalars Python numbers. In strings, what UTF-8 cannot
@@ -159,7 +159,7 @@ class Report:
         settings: The settings it was measured with: seed, threads, sizes, …
         phases: Where the time of the run went.
         wall_seconds: Time of the whole process in s, None if it is not known.
-        notes: What a reader must know beside the cases: what was left out and why.
+        notes: What a reader must know besides the cases: what was left out and why.
         ptqbench_version: The version that measured.
         schema_version: Version of the JSON result.
     """
@@ -179,7 +179,7 @@ class Report:
         return worst(case.verdict for case in self.cases)
 
     def exit_code(self, strict: bool = False) -> int:
-        """What the process shall return.
+        """Return the exit code of the process.
 
         Args:
             strict: Whether what could not be decided counts.
@@ -222,7 +222,7 @@ class Report:
             ) from None
 
     def to_dict(self) -> dict[str, object]:
-        """The report as JSON says it; ``result.schema.json`` describes it."""
+        """Return the report as JSON values, as ``result.schema.json`` describes them."""
         return {
             "schema_version": self.schema_version,
             "ptqbench_version": self.ptqbench_version,
@@ -238,7 +238,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Prediction:
-    """What both precisions see in one image.
+    """The prediction of both precisions for one image.
 
     Attributes:
         model: Registered name of the model.

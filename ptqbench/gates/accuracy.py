@@ -38,7 +38,7 @@ def retained_share(pairs: Pairs, confidence: float = 0.95) -> Estimate:
 def conditions(
     accuracy: Accuracy, thresholds: Thresholds, confidence: float = 0.95
 ) -> tuple[Condition, ...]:
-    """Hold top-1 against the policy in force, and top-5 against its threshold if it has one.
+    """Compare top-1 with the policy in force, and top-5 with its threshold if it has one.
 
     Args:
         accuracy: Measured on images with labels, with a float32 that does not guess.
@@ -118,7 +118,7 @@ def accuracy_gate(evidence: Evidence, accuracy: Accuracy) -> GateResult:
 
 
 def _why_not(accuracy: Accuracy) -> str:
-    """Why accuracy cannot be verified; empty if it can."""
+    """Return why accuracy cannot be verified; empty if it can."""
     if not accuracy.labelled:
         return (
             f"The {accuracy.n:,} images have no labels, so accuracy cannot be measured: agreement "

@@ -40,7 +40,7 @@ _ADVICE = {
 def conditions(
     accuracy: Accuracy, thresholds: Thresholds, confidence: float = 0.95
 ) -> tuple[Condition, ...]:
-    """Hold predictions against their threshold, and the logits' SQNR if it has one.
+    """Compare predictions with their threshold, and the logits' SQNR with its own if it has one.
 
     On images without labels it always has one: `UNLABELLED_SQNR_DB` if none is set.
 

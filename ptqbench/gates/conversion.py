@@ -1,4 +1,4 @@
-"""Gate: is what should be int8 int8 in the artifact, and nothing left of the way there?"""
+"""Gate: is everything int8 that should be, with nothing left over from the conversion?"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Gate: is everything fused that should be, nothing that should not, and rightly so?"""
+"""Gate: is everything fused that should be, nothing that should not, and correctly?"""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def gate(
     units: Mapping[str, Unit],
     thresholds: tuple[str, ...] = (),
 ) -> Callable[[Callable[[Evidence, M], GateResult]], Gate]:
-    """Register a function from evidence and a measurement to a result as a gate.
+    """Register a function as a gate: from evidence and a measurement to a result.
 
     Args:
         name: Name of the gate.

@@ -1,4 +1,4 @@
-"""Gate: do the int8 kernels compute what integers would, or do they saturate?"""
+"""Gate: do the int8 kernels compute what integer arithmetic gives, or do they saturate?"""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _decide(saturation: Saturation) -> tuple[Verdict, str]:
 
 
 def _elsewhere(saturation: Saturation, risky: list[str]) -> str:
-    """What a CPU without VNNI would make of it."""
+    """Say which layers would saturate on a CPU without VNNI."""
     if not saturation.saturates_elsewhere:
         return ""
     if not risky:

@@ -1,4 +1,4 @@
-"""Gate: is the int8 artifact small enough, against float32 and for the device?"""
+"""Gate: is the int8 artifact small enough, compared with float32 and for the device?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NAME = "size"
     units={"size": "ratio", "size_ratio": "ratio", "max_bytes": "bytes"},
 )
 def size_gate(evidence: Evidence, size: Size) -> GateResult:
-    """Judge the ratio to float32, and the bytes where there is a budget; both are exact.
+    """Judge the ratio to float32, and the bytes if there is a budget; both are exact.
 
     The numbers of the result are those of the condition that fails, the ratio's if both do.
     """

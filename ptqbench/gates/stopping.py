@@ -20,7 +20,7 @@ STOPPING_CONFIDENCE = 0.99
 
 
 def stopping_rule(thresholds: Thresholds) -> Callable[[Accuracy], bool]:
-    """Make a test for ``measure_accuracy``: are the accuracy and agreement verdicts clear?
+    """Build a test for ``measure_accuracy``: are the accuracy and agreement verdicts clear?
 
     A gate is clear once one of its conditions fails or all of them hold. It is also clear if
     float32 guesses or predicts one class, which more images would not change. Without labels

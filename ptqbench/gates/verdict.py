@@ -1,4 +1,4 @@
-"""Verdicts, and which of several counts."""
+"""Verdicts, and the worst of several."""
 
 from __future__ import annotations
 

@@ -137,7 +137,7 @@ def _kind(name: str, expected: float | None, observed: float | None) -> Kind | N
 
 
 def _finite(value: float | None) -> float | None:
-    """Infinity has no number in JSON, so it is None there and here."""
+    """Replace infinity, which JSON cannot represent, by None."""
     return value if value is not None and math.isfinite(value) else None
 
 
@@ -203,7 +203,7 @@ def _rounded(value: float | None) -> float | None:
 
 
 def read(path: Path, model: str) -> ModelReference:
-    """Read the references of a model; a file that does not exist holds none.
+    """Read the references of a model; a missing file contains none.
 
     Raises:
         UserError: The file cannot be read, is for another model, or of another version.

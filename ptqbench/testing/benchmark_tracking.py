@@ -1,10 +1,9 @@
-"""Latency tracking with pytest-benchmark: settings that suit models, and its traps closed.
+"""Latency tracking with pytest-benchmark: settings for models, and refusal of empty comparisons.
 
-pytest-benchmark compares only what it finds in the baseline, warns where the baseline is of
-another machine or missing, and measures nothing beside other workers; all of that with
-a green result. What became slower it says in a traceback that is no test's failure. For tests
-that ask for ``ptqbench_latency`` each of these is an error, the first ones before anything is
-measured.
+pytest-benchmark compares only what the baseline contains, warns if the baseline is missing or
+from another machine, and measures nothing alongside other workers, all with a green result. It
+reports what became slower in a traceback that is not the failure of a test. For tests that use
+``ptqbench_latency`` each of these is an error, the first ones before anything is measured.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ DECISIVE = ("cpu", "instruction_set", "physical_cores", "cpu_quota", "threads")
 
 @dataclass(frozen=True)
 class Baseline:
-    """What a saved file of pytest-benchmark says.
+    """A run that pytest-benchmark saved.
 
     Attributes:
         machine: Our facts about its machine; empty if it has none.
@@ -54,7 +53,7 @@ def problem(
     compare_fail: bool,
     measuring: bool = True,
 ) -> str | None:
-    """Why a comparison would not mean what it seems to mean; None if it would.
+    """Return why a comparison would be meaningless; None if it is meaningful.
 
     Args:
         names: Full names of the benchmarks that are about to run.
@@ -160,7 +159,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def ptqbench_latency(
     request: pytest.FixtureRequest, ptqbench_settings: CaseRequest
 ) -> Callable[[Any, str], None]:
-    """A function that takes ``benchmark`` and a precision, and measures the artifact's latency.
+    """Provide a function that measures an artifact's latency from ``benchmark`` and a precision.
 
     Benchmarks are grouped by model; size, accuracy and SQNR of the case are in
     ``extra_info``. Use the settings of `BENCHMARK` as the marker ``benchmark``.

@@ -1,4 +1,4 @@
-"""From verdicts to test outcomes, and from the records of all tests to reports."""
+"""Turn verdicts into test outcomes, and the records of all tests into reports."""
 
 from __future__ import annotations
 

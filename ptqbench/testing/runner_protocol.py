@@ -1,4 +1,4 @@
-"""Who judges cases for the tests: the interface that a runner fills."""
+"""The interface of a runner, which judges cases for the tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ptqbench.settings.requests import CaseRequest
 
 @dataclass(frozen=True)
 class Reference:
-    """Machine-independent numbers of a case, to be held against a committed reference.
+    """Machine-independent numbers of a case, to be compared with a committed reference.
 
     Attributes:
         key: Of the case in the file of its model.
@@ -35,10 +35,10 @@ class CaseRunner(Protocol):
         """Registered backends: None, or why the backend cannot run here."""
 
     def judge(self, case: CaseRequest, gate: str) -> CaseResult:
-        """Measure what one gate needs, and ask it."""
+        """Measure what one gate needs, and judge the case by it."""
 
     def reference(self, case: CaseRequest) -> Reference:
-        """Measure what a committed reference holds."""
+        """Measure what a committed reference contains."""
 
     def latency(self, case: CaseRequest, precision: str) -> Callable[[], object]:
         """A call of the ``float32`` or ``int8`` artifact on the input for latency."""
@@ -48,7 +48,7 @@ class CaseRunner(Protocol):
 
 
 def make_runner(config: pytest.Config, folder: Path, workers: int) -> CaseRunner:
-    """The runner of a session.
+    """Make the runner of a session.
 
     Args:
         config: Of the session.

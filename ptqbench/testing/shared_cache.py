@@ -83,7 +83,7 @@ class SharedLogits:
 
     @property
     def broken(self) -> tuple[str, ...]:
-        """Names of the images that could not be decoded, by whichever worker."""
+        """Names of the images that could not be decoded, by any worker."""
         return tuple(self._broken)
 
     def batches(self, start: int, stop: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:

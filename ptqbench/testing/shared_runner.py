@@ -146,7 +146,7 @@ class SharedRunner:
         """The subject of a case; tests are ordered by case, so the last one is cached."""
         digest = _digest(case)
         if self._subject is None or self._subject[0] != digest:
-            # Artifacts are loaded from it: nobody else may put any there.
+            # Artifacts are loaded from it, so no other user may write to it.
             self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
             folder = str(self._root / f"{safe_file_name(case.model)}-{digest}")
             settings = replace(case.settings, artifacts=folder, thresholds={})
@@ -165,7 +165,7 @@ def operations(backend: Backend, artifact: Artifact) -> dict[str, float | None]:
 
 
 def _cached_predictors(folder: SharedFolder, case: CaseEvaluation) -> tuple[Model, Model, ImageSet]:
-    """Models that look logits up which a worker has computed.
+    """Return models that look up the logits that a worker has computed.
 
     float32 runs as it is saved and not in its fastest lowering, which another worker may
     choose differently: the logits would not be the same ones.
