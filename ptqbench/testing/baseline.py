@@ -1,4 +1,4 @@
-"""Committed references: numbers that must not change unnoticed, on whatever machine.
+"""Committed references: machine-independent numbers that must not change unnoticed.
 
 One JSON file per model holds, for each case, counts, bytes, shares and decibels. Latency is
 not among them: it belongs to one machine.
@@ -151,7 +151,7 @@ def unused_cases(reference: ModelReference, backends: Sequence[str]) -> list[Dif
 
 
 def verdict(differences: Sequence[Difference]) -> Verdict:
-    """Unverified where there was nothing to compare with, else a failure.
+    """Return unverified if there was nothing to compare with, else fail.
 
     A change for the better fails too: without an update the gain could be lost unnoticed.
     """
