@@ -198,7 +198,7 @@ def test_a_cache_directory_that_cannot_be_written(
     ("options", "words"),
     [
         (["--resize", "32", "--crop", "64"], "crop=64 is larger than resize=32"),
-        (["--classes", "cat,dog"], "2 classes are named"),
+        (["--classes", "cat,dog"], "2 class names"),
     ],
 )
 def test_settings_that_do_not_fit(
@@ -231,7 +231,8 @@ def test_a_full_disk(
 ) -> None:
     monkeypatch.setattr(Path, "write_bytes", half_written(error))
     kept = tmp_path / "kept"
-    said = refused(user_case.argv("--backend", ANY, "--artifacts", str(kept)), capsys)
+    argv = user_case.argv("--backend", ANY, "--artifacts", str(kept), "--quiet")
+    said = refused(argv, capsys)
     assert "cannot be written" in said
     assert "space left" in said
     assert list(kept.iterdir()) == []
