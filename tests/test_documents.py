@@ -90,6 +90,19 @@ def test_every_link_leads_to_a_file_and_a_heading(path):
             assert anchor in anchors, f"{target}#{anchor}"
 
 
+@pytest.mark.parametrize(
+    "path", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda path: path.name
+)
+def test_every_script_and_module_that_is_named_exists(path):
+    text = path.read_text("utf-8")
+    for name in re.findall(r"python -m ((?:benchmarks|fixtures|ptqbench)\b[\w.]*)", text):
+        script = ROOT / name.rstrip(".").replace(".", "/")
+        assert script.with_suffix(".py").exists() or (script / "__main__.py").exists(), name
+    rooms = "|".join(room.name for room in (ROOT / "ptqbench").iterdir() if room.is_dir())
+    for name in re.findall(rf"`(?:ptqbench/)?((?:{rooms})/[\w/]+\.\w+)`", text):
+        assert (ROOT / "ptqbench" / name).exists() or "/X." in name, name
+
+
 def snippets():
     """Every Python example of the documents, by its document and number."""
     for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):

@@ -17,7 +17,7 @@ from ptqbench.core.registry import Registry
 from ptqbench.data.image_set import ImageSet, broken_in
 from ptqbench.evaluation.fields import broken_facts, facts_of, macs_facts, metrics_of
 from ptqbench.evaluation.float_reference import FloatReference
-from ptqbench.evaluation.int8_artifact import own_provenance
+from ptqbench.evaluation.int8_artifact import build_provenance
 from ptqbench.evaluation.result import CaseResult
 from ptqbench.evaluation.subject import BATCH_SIZE, Subject
 from ptqbench.gates import Evidence, evaluate, gates_in_order
@@ -86,7 +86,7 @@ class CaseEvaluation:
         self.reference = reference
         self.progress = progress
         self.phases = phases or Phases()
-        self._provenance = provenance or own_provenance(subject, backend, artifact)
+        self._provenance = provenance or build_provenance(subject, backend, artifact)
         self._process = process
         self._images = images
         self._predictors = predictors or _loaded_predictors

@@ -40,7 +40,7 @@ def build_int8(
     return backend.build(subject.model, subject.complete(), batches, path, phases, calibrations)
 
 
-def own_provenance(subject: Subject, backend: Backend, artifact: Artifact) -> ArtifactProvenance:
+def build_provenance(subject: Subject, backend: Backend, artifact: Artifact) -> ArtifactProvenance:
     """Return what is known about an artifact that ptqbench has just built."""
     info = artifact.info
     return ArtifactProvenance(
