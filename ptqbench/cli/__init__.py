@@ -17,7 +17,7 @@ from ptqbench.cli.parser import build_parser
 from ptqbench.cli.report_output import print_error
 from ptqbench.errors import UserError
 
-__all__ = ["STARTED", "main"]
+__all__ = ["STARTED", "main", "sentence_of"]
 
 _REFUSALS = (
     *(errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS),
@@ -37,18 +37,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         args = build_parser().parse_args(argv)
+        args.argv = list(sys.argv[1:] if argv is None else argv)
         command: Command = args.command
         return command.run(args)
-    except UserError as error:
-        return _refuse(str(error))
-    except OSError as error:
-        if error.errno not in _REFUSALS:
+    except (UserError, OSError) as error:
+        sentence = sentence_of(error)
+        if sentence is None:
             raise
-        where = "" if error.filename is None else f": {error.filename}"
-        return _refuse(f"{error.strerror}{where}. Nothing was left half-written there.")
+        return _refuse(sentence)
     except KeyboardInterrupt:
         print("\nptqbench: interrupted; no result was written.", file=sys.stderr)
         return INTERRUPTED
+
+
+def sentence_of(error: Exception) -> str | None:
+    """Return what to tell the user about an error; None if it is a defect of ptqbench."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError) and error.errno in _REFUSALS:
+        where = "" if error.filename is None else f": {error.filename}"
+        return f"{error.strerror}{where}. Nothing was left half-written there."
+    return None
 
 
 def _refuse(sentence: str) -> int:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import math
+import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ptqbench.cli.command import Command, add_reporting
 from ptqbench.cli.report_output import conclude, report_outputs
 from ptqbench.cli.setting_options import is_strict, load_settings
 from ptqbench.cli.startup import STARTED
+from ptqbench.core.phases import Phases
 from ptqbench.core.process import exempt_imports_from_collection
+from ptqbench.settings.values import literal
+
+if TYPE_CHECKING:
+    from ptqbench.evaluation.result import Report
+    from ptqbench.evaluation.resume import ResultFolder
+    from ptqbench.settings.requests import CaseRequest
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -24,7 +35,32 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--artifacts", metavar="DIR", help="keep the int8 and float32 artifacts there"
     )
+    add = parser.add_argument
+    add(
+        "--resume",
+        metavar="DIR",
+        help="keep the result of each case there as soon as it ends; results that are there and "
+        "belong to the same request are not measured again",
+    )
+    add(
+        "--isolate",
+        action="store_true",
+        help="evaluate each case in a process of its own: if it crashes, the others go on",
+    )
+    add(
+        "--time-limit",
+        type=_seconds,
+        metavar="SECONDS",
+        help="end a case that takes longer and leave it unverified; implies --isolate",
+    )
     add_reporting(parser)
+
+
+def _seconds(text: str) -> float:
+    value = literal(text)
+    if not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, but got {text!r}")
+    return float(value)
 
 
 def _run(args: argparse.Namespace) -> int:
@@ -33,20 +69,49 @@ def _run(args: argparse.Namespace) -> int:
     settings = load_settings(args, args.models)
     requests = case_requests(settings, args.artifacts)
     outputs = report_outputs(args, settings)
+    isolated = args.isolate or args.time_limit is not None
+    evaluate = _evaluate_isolated if isolated else _evaluate
+    phases = Phases()
+    report = evaluate(args, requests, phases)
+    report = replace(report, phases=phases.records(), wall_seconds=time.perf_counter() - STARTED)
+    return conclude(report, outputs, timings=args.timings, strict=is_strict(args, settings))
+
+
+def _evaluate(args: argparse.Namespace, requests: Sequence[CaseRequest], phases: Phases) -> Report:
+    """Evaluate all cases in this process."""
     from ptqbench.measurement.replay import ReplayProcess
 
     with ReplayProcess() as fresh:  # it imports torch while this process does
-        from ptqbench.core.phases import Phases
         from ptqbench.evaluation.run import run_requests
         from ptqbench.reporting.progress_display import progress_display
 
+        results = _results(args)
         exempt_imports_from_collection()
-        phases = Phases()
         phases.add("start and imports", time.perf_counter() - STARTED)
         with progress_display(lines=not args.quiet) as progress:
-            report = run_requests(requests, progress, phases, fresh)
-    report = replace(report, phases=phases.records(), wall_seconds=time.perf_counter() - STARTED)
-    return conclude(report, outputs, timings=args.timings, strict=is_strict(args, settings))
+            return run_requests(requests, progress, phases, fresh, results)
+
+
+def _evaluate_isolated(
+    args: argparse.Namespace, requests: Sequence[CaseRequest], phases: Phases
+) -> Report:
+    """Evaluate each case in a process that ends with it."""
+    from ptqbench.evaluation.case_process import CaseProcess, run_isolated
+    from ptqbench.reporting.progress_display import progress_display
+
+    results = _results(args)
+    process = CaseProcess(args.argv, args.time_limit)
+    phases.add("start and imports", time.perf_counter() - STARTED)
+    return run_isolated(requests, process, progress_display(lines=not args.quiet), phases, results)
+
+
+def _results(args: argparse.Namespace) -> ResultFolder | None:
+    """Return the folder of finished cases, if one is named."""
+    if args.resume is None:
+        return None
+    from ptqbench.evaluation.resume import ResultFolder
+
+    return ResultFolder(args.resume, lambda text: print(f"ptqbench: {text}", file=sys.stderr))
 
 
 COMMAND = Command(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
 _PACKAGE = Path(__file__).resolve().parents[1]
+_HAS_GROUPS = hasattr(os, "killpg")
 
 
 def start_python(
@@ -20,6 +23,7 @@ def start_python(
     stdout: int | IO[Any] | None = subprocess.PIPE,
     stderr: int | IO[Any] | None = subprocess.DEVNULL,
     environment: Mapping[str, str] | None = None,
+    new_group: bool = False,
 ) -> subprocess.Popen[bytes]:
     """Call a function of ptqbench in a new interpreter.
 
@@ -33,6 +37,8 @@ def start_python(
         stdout: Likewise.
         stderr: Likewise.
         environment: Variables to set in addition to those of this process.
+        new_group: Whether it leads a process group, for `end_group`; Ctrl-C in the terminal
+            then does not reach it.
 
     Raises:
         OSError: The process cannot be started.
@@ -44,7 +50,31 @@ def start_python(
         stdout=stdout,
         stderr=stderr,
         env={**os.environ, "PYTHONPATH": import_path(), **(environment or {})},
+        process_group=0 if new_group and _HAS_GROUPS else None,
     )
+
+
+def end_group(process: subprocess.Popen[bytes], grace: float) -> None:
+    """End a process that was started with ``new_group``, and all that it has started.
+
+    Args:
+        process: Running or ended.
+        grace: Seconds in which it may clean up.
+    """
+    if process.poll() is None:
+        _signal_group(process, "SIGTERM")
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
+    _signal_group(process, "SIGKILL")
+    process.wait()
+
+
+def _signal_group(process: subprocess.Popen[bytes], name: str) -> None:
+    if not _HAS_GROUPS:
+        process.kill()
+        return
+    with suppress(ProcessLookupError, PermissionError):  # nobody is left in it
+        os.killpg(process.pid, getattr(signal, name))
 
 
 def import_path() -> str:

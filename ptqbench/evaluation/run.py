@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 
 import torch
 
-from ptqbench.backends.backend import Backend
 from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.process_state import process_unchanged
 from ptqbench.core.cpu_count import physical_cores
@@ -17,18 +16,20 @@ from ptqbench.core.progress import Progress, prefixed, silent
 from ptqbench.errors import UserError
 from ptqbench.evaluation.backend_choice import choose_backend
 from ptqbench.evaluation.case import CaseEvaluation, unavailable_case
+from ptqbench.evaluation.case_plan import CaseKey, ModelPlan, plan_requests, refusal
 from ptqbench.evaluation.float_reference import FloatReference
 from ptqbench.evaluation.int8_artifact import build_int8
 from ptqbench.evaluation.machine import machine_facts
 from ptqbench.evaluation.open_subject import open_subject
 from ptqbench.evaluation.result import CaseResult, Report
+from ptqbench.evaluation.resume import ResultFolder
 from ptqbench.evaluation.subject import shown_settings
 from ptqbench.measurement.replay import ReplayProcess
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization.calibration import CalibrationCache
-from ptqbench.recipes import RECIPES, Recipe
+from ptqbench.recipes import RECIPES
 from ptqbench.recipes.recipe import MEASURED
-from ptqbench.settings.requests import CaseRequest, chosen_backends
+from ptqbench.settings.requests import CaseRequest
 from ptqbench.settings.run_settings import RunSettings
 from ptqbench.settings.weights_specifier import is_source_name
 from ptqbench.weights.load import check_published
@@ -47,7 +48,7 @@ def run(
         models: Names or wildcards; empty: every model with shipped weights.
         backends: Names; None: the one that each recipe recommends.
         settings: Everything else.
-        progress: Told how far the work is.
+        progress: Progress callback.
         phases: Where time is counted.
 
     Raises:
@@ -71,53 +72,73 @@ def run(
     return run_requests(requests, progress, phases)
 
 
+Finish = Callable[[str, CaseResult], None]
+"""Takes the backend of a plan and the result of its case, as soon as the case has ended."""
+
+
 @process_unchanged()
 def run_requests(
     requests: Sequence[CaseRequest],
     progress: Progress = silent,
     phases: Phases | None = None,
     fresh: ReplayProcess | None = None,
+    results: ResultFolder | None = None,
 ) -> Report:
     """Evaluate the requested cases, model by model.
 
     Args:
         requests: One per model.
-        progress: Told how far the work is.
+        progress: Progress callback.
         phases: Where time is counted.
         fresh: For the first artifact; the others start one of their own.
+        results: Finished cases, which are not measured again; the others are added.
 
     Raises:
         UserError: As `run` does. Names are checked before anything is measured.
     """
     phases = phases or Phases()
-    known = {backend.name: backend.availability() for backend in BACKENDS}
-    planned = [
-        (
-            RECIPES.get(request.model),
-            _planned(request, known),
-            request.settings.of(request.model),
-        )
-        for request in requests
-    ]
-    with phases.measure("load weights"):
-        for recipe, backends, settings in planned:
-            if backends and all(backend.refusal(recipe) for backend in backends):
-                continue
-            check_published(MODELS.get(recipe.model), str(settings.weights), progress)
-    cases: list[CaseResult] = []
+    plans = plan_requests(requests)
+    cases: dict[CaseKey, CaseResult] = {}
+    if results is not None:
+        results.restore(plans)
+        cases |= results.finished
+    pending = [left for plan in plans if (left := plan.without(cases)).backends]
+    check_weights(pending, progress, phases)
     spare = [fresh] if fresh else []
-    for recipe, backends, settings in planned:
-        torch.set_num_threads(settings.threads or physical_cores())
-        cases += _run_model(recipe, backends, settings, progress, phases, spare)
-    shown = {recipe.model: shown_settings(settings) for recipe, _, settings in planned}
-    return Report(machine_facts(), tuple(cases), _together(shown))
+    for plan in pending:
+        torch.set_num_threads(plan.settings.threads or physical_cores())
+
+        def finish(backend: str, case: CaseResult, plan: ModelPlan = plan) -> None:
+            cases[plan.model, backend] = case
+            if results is not None:
+                results.write((plan.model, backend), report_of(case, plan))
+
+        _run_model(plan, progress, phases, spare, finish)
+    return assembled(plans, cases)
 
 
-def _planned(request: CaseRequest, known: Mapping[str, str | None]) -> list[Backend]:
-    """Backends of the request; none if the fastest is to be determined by measuring."""
-    if MEASURED in request.backends:
-        return []
-    return [BACKENDS.get(n) for n in chosen_backends(request.backends, request.origin, known)]
+def check_weights(plans: Sequence[ModelPlan], progress: Progress, phases: Phases) -> None:
+    """Check the published weights of all models before the first is measured.
+
+    Raises:
+        UserError: There are no such weights, or they cannot be downloaded.
+    """
+    with phases.measure("load weights"):
+        for plan in plans:
+            if plan.measurable:
+                check_published(MODELS.get(plan.model), str(plan.settings.weights), progress)
+
+
+def report_of(case: CaseResult, plan: ModelPlan) -> Report:
+    """Return the report of a case alone."""
+    return Report(machine_facts(), (case,), shown_settings(plan.settings))
+
+
+def assembled(plans: Sequence[ModelPlan], cases: Mapping[CaseKey, CaseResult]) -> Report:
+    """Return the report of all cases, in the order of the plans."""
+    shown = {plan.model: shown_settings(plan.settings) for plan in plans}
+    ordered = tuple(cases[key] for plan in plans for key in plan.keys)
+    return Report(machine_facts(), ordered, _together(shown))
 
 
 def _together(settings: Mapping[str, Mapping[str, object]]) -> dict[str, object]:
@@ -136,49 +157,45 @@ def _together(settings: Mapping[str, Mapping[str, object]]) -> dict[str, object]
 
 
 def _run_model(
-    recipe: Recipe,
-    backends: Sequence[Backend],
-    settings: RunSettings,
+    plan: ModelPlan,
     progress: Progress,
     phases: Phases,
     spare: list[ReplayProcess],
-) -> list[CaseResult]:
-    """All cases of one model; the float32 side is shared by all of them.
-
-    Without backends there is one case, for the one that is the fastest here.
-    """
-    cases: list[CaseResult] = []
-    calibrations = CalibrationCache() if len(backends) != 1 else None
+    finish: Finish,
+) -> None:
+    """Evaluate all cases of one model; the float32 side is shared by all of them."""
+    recipe = plan.recipe
+    reuses_calibration = len(plan.backends) > 1 or plan.backends == (MEASURED,)
+    calibrations = CalibrationCache() if reuses_calibration else None
     with ExitStack() as stack:
         subject = None
         reference = None
-        if not backends:
-            subject = open_subject(recipe, settings, stack, progress, phases)
-            choice = choose_backend(subject, phases, calibrations)
-            subject = subject.with_note(choice.sentence(recipe.model))
-            backends = [BACKENDS.get(choice.backend)]
-        for backend in backends:
-            if reason := backend.refusal(recipe):
-                cases.append(unavailable_case(recipe, backend, reason, settings))
+        for name in plan.backends:
+            if reason := refusal(recipe, name):
+                finish(name, unavailable_case(recipe, BACKENDS.get(name), reason, plan.settings))
                 continue
             with spare.pop() if spare else ReplayProcess() as process:
                 if subject is None:
-                    subject = open_subject(recipe, settings, stack, progress, phases)
+                    subject = open_subject(recipe, plan.settings, stack, progress, phases)
+                chosen, judged = name, subject
+                if name == MEASURED:
+                    choice = choose_backend(subject, phases, calibrations)
+                    judged = subject.with_note(choice.sentence(recipe.model))
+                    chosen = choice.backend
+                backend = BACKENDS.get(chosen)
                 if reference is None:
-                    reference = FloatReference(subject, backend, phases)
-                report = prefixed(progress, f"{recipe.model} on {backend.name}")
+                    reference = FloatReference(judged, backend, phases)
+                report = prefixed(progress, f"{recipe.model} on {chosen}")
                 report("quantize", 0, 0)
-                artifact = build_int8(subject, backend, phases, calibrations=calibrations)
-                evaluation = CaseEvaluation(
-                    subject,
+                artifact = build_int8(judged, backend, phases, calibrations=calibrations)
+                case = CaseEvaluation(
+                    judged,
                     backend,
                     artifact,
                     reference,
                     process=process,
                     progress=report,
                     phases=phases,
-                )
-                case = evaluation.judge()
+                ).judge()
                 report(case.verdict.value, 1, 1)
-                cases.append(case)
-    return cases
+                finish(name, case)

@@ -42,7 +42,8 @@ class Recorder:
     error: BaseException | None = None
     calls: list[tuple[object, ...]] = field(default_factory=list)
 
-    def run_requests(self, requests, progress, phases, fresh) -> Report:  # type: ignore[no-untyped-def]
+    def run_requests(self, requests, progress, phases, fresh, results) -> Report:  # type: ignore[no-untyped-def]
+        assert results is None
         self.calls.append(tuple(requests))
         if self.error is not None:
             raise self.error
