@@ -13,7 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -22,20 +22,20 @@ import torch
 from torch import nn
 
 from benchmarks.blocks import BUILD, ROOT, rewrite, table
-from benchmarks.coverage import keys
-from benchmarks.coverage.child import Side, compared, float_side, smaller
-from benchmarks.coverage.journal import give_back_memory
-from benchmarks.coverage.plan import MOST_IMAGES
-from benchmarks.coverage.records import accuracy_of
+from benchmarks.coverage import plan
+from benchmarks.probe import giga_macs
 from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import cpu_name, instruction_set
 from ptqbench.core.atomic import atomic_path
+from ptqbench.core.package_data import SHIPPED
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import silent
-from ptqbench.evaluation.case import Subject
+from ptqbench.evaluation.case import CaseEvaluation, Subject
+from ptqbench.evaluation.fields import macs_facts
+from ptqbench.evaluation.float_reference import FloatReference
 from ptqbench.evaluation.int8_artifact import build_int8
 from ptqbench.evaluation.open_subject import open_subject
-from ptqbench.measurement.macs import count_macs
+from ptqbench.models.catalog import MODELS
 from ptqbench.quantization.completion import complete_recipe
 from ptqbench.quantization.fusion_groups import FUNCTIONS
 from ptqbench.quantization.fx_tracing import Tracer
@@ -114,42 +114,43 @@ def kind(source: str) -> str:
 
 
 def measure(
-    name: str, backends: Iterable[str], images: int | None, source: str
+    name: str, backends: Sequence[str], images: int | None, source: str
 ) -> list[dict[str, Any]]:
     """Rows of one model under a source of weights, as they are stored."""
     rows = []
-    recipe = keys.open_recipe(RECIPES.get(name))
+    images = images or plan.image_count(giga_macs(MODELS.get(name)), plan.EVALUATION)
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
-        settings = RunSettings(
-            weights=source, limit=images or MOST_IMAGES, threads=1, artifacts=folder
-        )
-        opened = open_subject(recipe, settings, stack, silent, Phases())
-        macs = count_macs(opened.model, opened.timing.example())
-        subject, _ = smaller(opened, macs, images)
-        side = float_side(subject, macs)
+        settings = RunSettings(weights=source, limit=images, threads=1, artifacts=folder)
+        recipe = plan.open_recipe(RECIPES.get(name))
+        subject = open_subject(recipe, settings, stack, silent, Phases())
+        reference = FloatReference(subject, BACKENDS.get(backends[0]), Phases())
         for backend in backends:
             saturates = BACKENDS.get(backend).saturates()
             for label, variant in variants(RECIPES.get(name), subject.model, saturates=saturates):
                 row = {"model": name, "backend": backend, "recipe": label, "weights": kind(source)}
-                rows.append({**row, **measured(subject, side, variant, backend)})
+                rows.append({**row, **measured(subject, reference, variant, backend)})
                 print(*as_row(rows[-1]), sep=" | ", flush=True)
-                give_back_memory()
     return rows
 
 
-def measured(subject: Subject, side: Side, variant: Recipe, backend: str) -> dict[str, Any]:
+def measured(
+    subject: Subject, reference: FloatReference, variant: Recipe, backend: str
+) -> dict[str, Any]:
     """One variant on one backend."""
-    declared = keys.open_recipe(replace(variant, fusion=None))
-    recipe = complete_recipe(declared, subject.model, subject.timing.example())
+    costs = giga_macs(MODELS.get(variant.model))
+    calibrated = min(variant.calibration_images, plan.image_count(costs, plan.CALIBRATION))
+    declared = plan.open_recipe(replace(variant, fusion=None, calibration_images=calibrated))
+    recipe = complete_recipe(declared, subject.model, subject.latency.example())
     changed = replace(subject, recipe=declared, completed=recipe)
     path = subject.folder / f"{backend}.pt"
     artifact = build_int8(changed, BACKENDS.get(backend), Phases(), path)
-    case = compared(changed, BACKENDS.get(backend), artifact, side)
-    accuracy = accuracy_of(case)
+    case = CaseEvaluation(changed, BACKENDS.get(backend), artifact, reference)
+    accuracy = case.measurement("accuracy")
+    share = macs_facts(reference.macs, case.measurement("conversion"))["int8_share_of_macs"]
     return {
         "images": accuracy.n,
-        "int8_share_of_macs": case["int8_share_of_macs"],
-        "size_ratio": case["size"][0] / case["size"][1],
+        "int8_share_of_macs": share,
+        "size_ratio": case.measurement("size").ratio,
         "agreement": accuracy.agreement.value,
         "sqnr_db": accuracy.sqnr_db,
     }
@@ -208,7 +209,7 @@ def main() -> None:
     torch.set_num_threads(1)
     RESULTS.mkdir(parents=True, exist_ok=True)
     for name in () if given.table else given.models:
-        source = given.weights or keys.weights_of(name)
+        source = given.weights or (FIXTURE if name in SHIPPED else PROBE)
         rows = measure(name, given.backend or BACKENDS_MEASURED, given.images, source)
         with atomic_path(RESULTS / f"{name}-{kind(source)}.json") as temporary:
             temporary.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")

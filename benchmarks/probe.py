@@ -96,23 +96,21 @@ def stored(model: str) -> Json | None:
 def recorded(content: Json) -> dict[str, Json]:
     """Results by model from a record of the whole matrix; how long making took is not in it."""
     run = content["runs"]["native"]
-    float32 = {
-        case["model"]: case["accuracy"] for case in run["cases"] if case.get("accuracy") is not None
-    }
-    found = {}
+    measured = {case["model"]: case for case in run["cases"] if case["status"] == "measured"}
+    results = {}
     for name, entry in run["models"].items():
-        if entry["weights"] == "probe" and name in float32:
-            both, only_float32, *others = float32[name]["top1"]
-            found[name] = {
+        if entry.get("weights") == "probe" and name in measured:
+            images = measured[name]["evaluation_images"]
+            results[name] = {
                 "model": name,
-                "side": entry["evaluation_side"],
+                "side": preprocessing_of(MODELS.get(name)).crop,
                 "giga_macs": giga_macs(MODELS.get(name)),
-                "images": both + only_float32 + sum(others),
-                "right": both + only_float32,
+                "images": images,
+                "right": round(images * measured[name]["metrics"]["float32_top1"]),
                 "seconds": None,
                 **entry["weights_facts"],
             }
-    return found
+    return results
 
 
 def keep(result: Json) -> None:

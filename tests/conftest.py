@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.sweep_results import script  # noqa: F401 - a fixture
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn

@@ -31,6 +31,7 @@ BLOCKS = {
     "docs/data.md": ("decoding",),
     "docs/gate-foreign.md": ("gate",),
     "docs/recipes.md": ("sweep", "families"),
+    "docs/coverage.md": ("coverage",),
     "docs/gates.md": ("thresholds",),
     "docs/reference.md": ("settings", "thresholds", "gates", "pytest", "exit-codes"),
 }
@@ -300,11 +301,12 @@ def test_the_contact_sheet_shows_every_class_and_is_small(script, tmp_path):
 def test_what_probe_weights_classify_comes_from_results_and_record(script):
     module = script("benchmarks.probe")
     facts = {"probe_head_images": 992, "probe_leave_one_out_top1": 0.25}
-    entry = {"weights": "probe", "evaluation_side": 64, "weights_facts": facts}
+    entry = {"weights": "probe", "weights_facts": facts}
+    measured = {"status": "measured", "evaluation_images": 300}
     cases = [
-        {"model": "alexnet", "accuracy": {"top1": [60, 15, 5, 220]}},
-        {"model": "resnet18", "accuracy": {"top1": [300, 0, 0, 0]}},
-        {"model": "vgg11", "accuracy": None},
+        measured | {"model": "alexnet", "metrics": {"float32_top1": 0.25}},
+        measured | {"model": "resnet18", "metrics": {"float32_top1": 1.0}},
+        {"model": "vgg11", "status": "missing"},
     ]
     models = {"alexnet": entry, "vgg11": entry, "resnet18": entry | {"weights": "fixture"}}
     found = module.recorded({"runs": {"native": {"models": models, "cases": cases}}})

@@ -1,1 +1,1 @@
-"""The whole matrix, every model on every backend: measured, written down and explained."""
+"""The whole matrix, every model on every backend: measured, recorded and explained."""

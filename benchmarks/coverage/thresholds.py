@@ -1,116 +1,87 @@
-"""From results to what recipes promise: thresholds with a margin, and none for a collapse."""
+"""From the record to what recipes promise: thresholds with a margin, and none for a collapse."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from benchmarks.coverage.keys import EAGER
-from benchmarks.coverage.records import JUDGED_AGAIN, accuracy_of, judge_again
-from ptqbench.gates import accuracy as accuracy_gate
-from ptqbench.gates import agreement as agreement_gate
-from ptqbench.gates.soundness import is_guessing
+from benchmarks.coverage.plan import EAGER
+from benchmarks.coverage.record import JUDGED_AGAIN, estimate, judged
 from ptqbench.gates.verdict import Verdict
-from ptqbench.measurement.accuracy_record import Accuracy
-from ptqbench.measurement.intervals import Estimate, noise_factor
-from ptqbench.recipes import Recipe
+from ptqbench.measurement.intervals import noise_factor
 from ptqbench.recipes.measured import ModelMeasurements
 from ptqbench.settings.thresholds import Thresholds
 
-SPEED_SHARE = 0.85
-"""Part of the lower limit of the speedup, noise taken off as the gate does, that is promised."""
-SIZE_SHARE = 0.97
-"""Part of the worst size ratio that is promised."""
-SHARE_MARGIN = 0.01
-"""What is taken off the lower limit of an accuracy kept or an agreement."""
-SQNR_MARGIN_DB = 1.0
-"""What is taken off the lower limit of an SQNR."""
-
-LEAST_SQNR_DB = 10.0
-LEAST_AGREEMENT = 0.65
-LEAST_KEPT = 0.90
-"""What a case that is surely worse than one of these measures is a collapse: no threshold
-follows it. A random network is right on a quarter of the images and unsure of most, so that
-agreement falls long before its numerics are wrong; the SQNR tells these apart."""
+SPEED_SHARE, SIZE_SHARE = 0.85, 0.97
+"""Parts of the speedup's lower limit, widened by noise as the gate does, and of the worst size
+ratio that are promised."""
+SHARE_MARGIN, SQNR_MARGIN_DB = 0.01, 1.0
+"""What is subtracted from the lower limits of accuracy and agreement, and of the SQNR."""
+LEAST_SQNR_DB, LEAST_AGREEMENT, LEAST_ACCURACY = 10.0, 0.65, 0.90
+"""A case that is surely worse than one of these is a collapse: no threshold follows it. A random
+network is right on a quarter of the images and unsure of most, so that agreement falls long
+before its numerics are wrong; the SQNR tells these apart."""
 LOWEST = {"accuracy": 0.70, "agreement": 0.60}
 """Below this no threshold is set, however few images made an interval wide."""
-
-Json = Mapping[str, Any]
-Results = Mapping[str, Json]
-"""Results of one model, by how the CPU was restricted."""
-
-SPEEDUP = "speedup"
 PASSING = frozenset({Verdict.PASS})
 NOT_FAILING = frozenset(Verdict) - {Verdict.FAIL}
 
+Json = Mapping[str, Any]
+"""A recorded case; or a result: what ``models`` of a run has of a model, and its ``cases``."""
 
-def collapsed(accuracy: Accuracy) -> bool:
+
+def collapsed(case: Json) -> bool:
     """Whether int8 is so far from float32 that something is wrong, whatever was hoped for."""
-    most_kept = 1.0
-    if accuracy.top1 is not None and not is_guessing(accuracy):
-        most_kept = accuracy_gate.retained_share(accuracy.top1).high
     return (
-        not accuracy.sqnr_db >= LEAST_SQNR_DB
-        or accuracy.agreement.high < LEAST_AGREEMENT
-        or most_kept < LEAST_KEPT
+        estimate(case, "sqnr_db").value < LEAST_SQNR_DB
+        or estimate(case, "agreement").high < LEAST_AGREEMENT
+        or ("accuracy" in case["intervals"] and estimate(case, "accuracy").high < LEAST_ACCURACY)
     )
 
 
 def sound(case: Json) -> bool:
-    """Whether a case was measured, is no collapse, and fails no gate that has no threshold."""
-    return (
-        case["status"] == "measured"
-        # A case of the committed record has verdicts of the thresholds it was judged by, too.
-        and all(v != Verdict.FAIL for g, v in case["gates"].items() if g not in JUDGED_AGAIN)
-        and not collapsed(accuracy_of(case))
-    )
+    """Whether a case was measured, is no collapse, and fails no gate without a threshold."""
+    if case["status"] != "measured" or collapsed(case):
+        return False
+    return all(v != Verdict.FAIL for g, v in case["gates"].items() if g not in JUDGED_AGAIN)
 
 
 def probe_thresholds(cases: Iterable[Json]) -> dict[str, float]:
-    """Thresholds under probe weights, where the general ones are missed without a collapse.
+    """Return thresholds under probe weights, none where all sound cases pass by the general ones.
 
-    Args:
-        cases: Measured, none collapsed.
-
-    Returns:
-        Nothing where all cases pass by the general thresholds. Else the lowest limit of the
-        intervals with its margin off, and with it a least SQNR, without which the others
-        would say little.
+    They are the lowest limits of the intervals less a margin, and with them a least SQNR, without
+    which the others would say little.
     """
     general = Thresholds()
-    lows: dict[str, list[float]] = {"accuracy": [], "agreement": [], "sqnr_db": []}
-    for case in cases:
-        accuracy = accuracy_of(case)
-        lows["agreement"].append(agreement_gate.conditions(accuracy, general)[0].estimate.low)
-        lows["sqnr_db"].append(accuracy.sqnr.low)
-        if not is_guessing(accuracy):
-            lows["accuracy"].append(accuracy_gate.conditions(accuracy, general)[0].estimate.low)
-    found = {}
+    assert general.accuracy is not None
+    cases = list(cases)
+    lows = {
+        name: [estimate(case, name).low for case in cases if name in case["intervals"]]
+        for name in ("accuracy", "agreement", "sqnr_db")
+    }
+    thresholds = {}
     for name, least in (("accuracy", general.accuracy), ("agreement", general.agreement)):
         if lows[name] and min(lows[name]) < least:
-            found[name] = max(down(min(lows[name]) - SHARE_MARGIN, 2), LOWEST[name])
-    if found:
-        found["sqnr_db"] = down(min(lows["sqnr_db"]) - SQNR_MARGIN_DB, 1)
-    return found
+            thresholds[name] = max(down(min(lows[name]) - SHARE_MARGIN, 2), LOWEST[name])
+    if thresholds:
+        thresholds["sqnr_db"] = down(min(lows["sqnr_db"]) - SQNR_MARGIN_DB, 1)
+    return thresholds
 
 
-def measured_of(recipe: Recipe, results: Results) -> ModelMeasurements:
-    """What a recipe can promise after these results.
-
-    Args:
-        recipe: Its thresholds are not looked at.
-        results: Earlier ones count more for the backend (:func:`recommended`).
-    """
+def measured_of(results: Mapping[str, Json]) -> ModelMeasurements:
+    """Return what a recipe can promise; of its results by run, earlier ones count more."""
     cases = [case for result in results.values() for case in result["cases"].values()]
-    good = [case for case in most_telling(results.values()) if sound(case)]
-    sizes = [case["size"][0] / case["size"][1] for case in cases if case["status"] == "measured"]
+    good = [case for case in cases if sound(case)]
+    most = max((case["evaluation_images"] for case in cases if "metrics" in case), default=0)
+    telling = [case for case in good if case["evaluation_images"] == most]  # few images say little
+    ratios = [case["metrics"]["size_ratio"] for case in cases if case["status"] == "measured"]
     by_probe = all(result["weights"] == "probe" for result in results.values())
-    probe = probe_thresholds(good) if by_probe else {}
-    size_ratio = down(SIZE_SHARE * min(sizes), 2) if sizes else None
+    probe = probe_thresholds(telling) if by_probe else {}
+    size_ratio = down(SIZE_SHARE * min(ratios), 2) if ratios else None
     first = next(iter(results.values()))
-    asked = Thresholds(size_ratio=size_ratio or 0.0).replaced(probe)
-    backend = recommended([*results.values()], asked)
+    required = Thresholds(size_ratio=size_ratio or 0.0).replaced(probe)
+    backend = recommended([*results.values()], required)
     return ModelMeasurements(
         fused_groups=first.get("fused_groups"),
         int8_modules=first.get("int8_modules"),
@@ -126,38 +97,22 @@ def measured_of(recipe: Recipe, results: Results) -> ModelMeasurements:
     )
 
 
-def most_telling(results: Iterable[Json]) -> list[Json]:
-    """The cases of the results with the most evaluation images: wide intervals say little."""
-    there = [result for result in results if result["cases"]]
-    most = max((result.get("evaluation_images", 0) for result in there), default=0)
-    return [
-        case
-        for result in there
-        if result.get("evaluation_images", 0) == most
-        for case in result["cases"].values()
-    ]
-
-
 def recommended(results: Sequence[Json], thresholds: Thresholds) -> str | None:
-    """The fastest backend that passes everything else; where there is none, the next best.
+    """Return the fastest backend for this CPU that passes everything else, or the next best.
 
-    That is one that nobody has timed yet and that passes the rest, or the fastest that at least
-    fails nothing: few images make wide intervals. Backends whose kernels are for another CPU are
-    left out.
-
-    Args:
-        results: Of one model; earlier ones count more.
-        thresholds: Those of speedups do not count.
+    That is one that is not timed yet and passes the rest, or the fastest that at least fails
+    nothing: few images make wide intervals.
     """
     for accepted, timed in ((PASSING, True), (PASSING, False), (NOT_FAILING, True)):
         for result in results:
             speeds = {
-                name: case["speed"]["speedup"][0] if timed else 0.0
+                name: case["metrics"]["speedup"] if timed else 0.0
                 for name, case in result["cases"].items()
                 if name != EAGER
                 and on_target(case)
-                and ("speed" in case) == timed
-                and keeps(case, thresholds, result["input_shape"], accepted)
+                and ("speedup" in case["intervals"]) == timed
+                and not collapsed(case)
+                and {v for g, v in judged(case, thresholds).items() if g != "speedup"} <= accepted
             }
             if speeds:
                 return max(speeds, key=speeds.__getitem__)
@@ -169,39 +124,18 @@ def on_target(case: Json) -> bool:
     return case["status"] == "measured" and case["instruction_set"] in case["kernels_for"]
 
 
-def promised(case: Json) -> bool:
-    """Whether a speed was measured that says something about the target."""
-    return on_target(case) and "speed" in case
-
-
-def keeps(
-    case: Json, thresholds: Thresholds, input_shape: list[int], accepted: Collection[Verdict]
-) -> bool:
-    """Whether every gate but the speedup comes out as accepted, and it is no collapse."""
-    gates = judge_again(case, thresholds, input_shape)
-    others = all(gate.verdict in accepted for gate in gates if gate.name != SPEEDUP)
-    return others and not collapsed(accuracy_of(case))
-
-
 def speedups(backend: str | None, results: Iterable[Json]) -> dict[str, float]:
-    """Promised speedups of a backend, by instruction set; eager mode counts where it ran."""
-    found: dict[str, float] = {}
-    for result in results:
-        for case in result["cases"].values():
-            if promised(case) and case["backend"] == backend:
-                value = down(SPEED_SHARE * surely(case), 2)
-                known = found.get(case["instruction_set"], math.inf)
-                found[case["instruction_set"]] = min(value, known)
-    return found
-
-
-def surely(case: Json) -> float:
-    """The speedup that was reached at least: what noise could explain is taken off as well."""
-    noise = Estimate(*case["speed"]["noise"], case["speed"]["pairs"])
-    return float(case["speed"]["speedup"][1] / noise_factor(noise))
+    """Return promised speedups of a backend by instruction set; eager mode counts as well."""
+    promised: dict[str, float] = {}
+    for case in (case for result in results for case in result["cases"].values()):
+        if on_target(case) and "speedup" in case["intervals"] and case["backend"] == backend:
+            low = estimate(case, "speedup").low / noise_factor(estimate(case, "noise"))
+            known = promised.get(case["instruction_set"], math.inf)
+            promised[case["instruction_set"]] = min(down(SPEED_SHARE * low, 2), known)
+    return promised
 
 
 def down(value: float, digits: int) -> float:
-    """Rounded down, so that rounding promises nothing more."""
+    """Round down, so that rounding promises nothing more."""
     factor = 10**digits
     return math.floor(value * factor + 1e-9) / factor

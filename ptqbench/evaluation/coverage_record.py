@@ -10,6 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+SCHEMA_VERSION = 2
+"""Version of the record; it changes when a field changes its meaning or goes away."""
+
 _SHOWN = (
     "flow",
     "recipe",
@@ -17,6 +20,7 @@ _SHOWN = (
     "reason",
     "verdict",
     "gates",
+    "details",
     "metrics",
     "intervals",
     "evaluation_images",
@@ -33,11 +37,17 @@ def measured_cases(path: Path) -> dict[tuple[str, str], tuple[Mapping[str, Any],
 
     Args:
         path: The record.
+
+    Raises:
+        ValueError: It has another form.
     """
     if not path.is_file():
         return {}
+    content = json.loads(path.read_text("utf-8"))
+    if content.get("schema_version") != SCHEMA_VERSION:
+        raise ValueError(f"{path} is not of schema version {SCHEMA_VERSION}.")
     cases: dict[tuple[str, str], tuple[Mapping[str, Any], ...]] = {}
-    for cpu, run in json.loads(path.read_text("utf-8"))["runs"].items():
+    for cpu, run in content["runs"].items():
         for case in run["cases"]:
             model = run["models"][case["model"]]
             entry = {
