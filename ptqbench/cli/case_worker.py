@@ -11,12 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ptqbench.__main__ import end_with
 from ptqbench.cli import sentence_of
 from ptqbench.cli.exit_codes import USAGE_ERROR
 from ptqbench.cli.parser import build_parser
 from ptqbench.cli.setting_options import load_settings
 from ptqbench.core.atomic import write_text
+from ptqbench.core.process import end_with
 from ptqbench.core.user_code import describe_error
 
 

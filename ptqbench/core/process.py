@@ -1,6 +1,6 @@
 """The process of the ``ptqbench`` command: shortcuts that only it may take, and how it ends.
 
-``import ptqbench`` and ``ptqbench.validate`` run in somebody else's process and leave its garbage
+``import ptqbench`` and ``ptqbench.validate`` run in the user's process and leave its garbage
 collector, signals and modules alone.
 """
 
@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn
 
@@ -38,7 +39,7 @@ class Terminated(BaseException):
 
 
 def dedicate_process() -> None:
-    """Take this process for the command alone.
+    """Dedicate this process to the command.
 
     Garbage is collected where it is due, before anything is timed, and not in between:
     tracing and lowering allocate far more than they drop.
@@ -100,3 +101,17 @@ def leave(code: int) -> NoReturn:
         sys.stderr.flush()
     finally:
         os._exit(code)
+
+
+def end_with(run: Callable[[], int]) -> NoReturn:
+    """Dedicate this process to a function and end it with the exit code that it returns."""
+    dedicate_process()
+    try:
+        raise_on_termination()
+        code = run()
+    except SystemExit as leaving:  # how argparse ends, always with a number
+        code = int(leaving.code or 0)
+    except Terminated as signalled:
+        print(f"\nptqbench: terminated by {signalled}.", file=sys.stderr)
+        code = signalled.exit_code
+    leave(code)
