@@ -28,10 +28,8 @@ _PROCESS = ("It did not end", "Its process")
 """Beginnings of the reasons of cases whose process is to blame, and not torch."""
 UNMEASURED = {"status": "missing", "reason": "it has not been measured yet"}
 
-_FACTS = (
-    *("evaluation_images", "calibration_images", "int8_share_of_macs", "float32_lowering"),
-    *("threads", "pairs"),
-)
+_FACTS = ["evaluation_images", "calibration_images", "int8_share_of_macs", "float32_lowering"]
+_FACTS += ["threads", "pairs"]
 
 _json = partial(json.dumps, ensure_ascii=False)
 Json = Mapping[str, Any]

@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _refuse(sentence)
     except KeyboardInterrupt:
-        print("\nptqbench: interrupted; no result was written.", file=sys.stderr)
+        print("\nptqbench: interrupted; no report was written.", file=sys.stderr)
         return INTERRUPTED
 
 
