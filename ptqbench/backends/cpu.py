@@ -4,21 +4,46 @@ from __future__ import annotations
 
 import functools
 import platform
+from collections.abc import Mapping
 from pathlib import Path
 
 _CPUINFO = Path("/proc/cpuinfo")
 
 
 @functools.cache
+def cpu_fields() -> Mapping[str, str]:
+    """What the operating system says of the first CPU, by name; empty if it says nothing."""
+    if not _CPUINFO.exists():
+        return {}
+    first, _, _ = _CPUINFO.read_text().partition("\n\n")
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in pairs}
+
+
+@functools.cache
 def cpu_flags() -> frozenset[str]:
     """Feature flags as the operating system names them; empty if it names none."""
-    if not _CPUINFO.exists():
-        return frozenset()
-    for line in _CPUINFO.read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() in {"flags", "Features"}:
-            return frozenset(value.split())
-    return frozenset()
+    fields = cpu_fields()
+    return frozenset((fields.get("flags") or fields.get("Features", "")).split())
+
+
+def halves_avx2() -> bool:
+    """Whether this CPU executes 256-bit instructions as two of 128 bits each.
+
+    AMD did so until Zen+ (families 15h and 17h, the latter below model 30h), and Hygon in its
+    copy of Zen (family 18h). float32 has fused multiply-adds there too, and int8 needs three
+    instructions for what one of them does, so that little of its advantage is left.
+    """
+    fields = cpu_fields()
+    try:
+        family, model = int(fields.get("cpu family", "")), int(fields.get("model", ""))
+    except ValueError:
+        return False
+    if fields.get("vendor_id") == "HygonGenuine":
+        return family == 0x18
+    return fields.get("vendor_id") == "AuthenticAMD" and (
+        family == 0x15 or (family == 0x17 and model < 0x30)
+    )
 
 
 @functools.cache
@@ -32,7 +57,8 @@ def instruction_set() -> str:
 
     Returns:
         ``amx``, ``avx512_vnni``, ``avx512``, ``avx2_vnni`` (AVX-VNNI without AVX-512, as in
-        Alder Lake and Sierra Forest), ``avx2``, ``neon`` or ``other``.
+        Alder Lake and Sierra Forest), ``avx2``, ``avx2_128`` (the same instructions, executed
+        in halves: `halves_avx2`), ``neon`` or ``other``.
     """
     if platform.machine().lower() in {"aarch64", "arm64"}:
         return "neon"
@@ -46,6 +72,8 @@ def instruction_set() -> str:
         return "avx512_vnni" if "avx512_vnni" in flags else "avx512"
     if capability != "avx2":
         return "other"
+    if halves_avx2():
+        return "avx2_128"
     return "avx2_vnni" if "avx_vnni" in flags and "avx512f" not in flags else "avx2"
 
 
@@ -56,15 +84,10 @@ def multiplies_into_16_bits(instructions: str) -> bool:
     is what the instruction set offers: an engine may have kernels that use the old instruction
     on a new CPU (``Backend.sums_in_16_bits``).
     """
-    return instructions in {"avx2", "avx512"}
+    return instructions in {"avx2", "avx2_128", "avx512"}
 
 
 @functools.cache
 def cpu_name() -> str:
     """The CPU's model name, or the architecture if the system does not tell."""
-    if _CPUINFO.exists():
-        for line in _CPUINFO.read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                return value.strip()
-    return platform.processor() or platform.machine()
+    return cpu_fields().get("model name") or platform.processor() or platform.machine()

@@ -9,7 +9,7 @@ from typing import Any
 from ptqbench.core.names import nearest
 from ptqbench.errors import UserError
 
-INSTRUCTION_SETS = ("avx2", "avx2_vnni", "avx512", "avx512_vnni", "amx", "neon")
+INSTRUCTION_SETS = ("avx2", "avx2_128", "avx2_vnni", "avx512", "avx512_vnni", "amx", "neon")
 """Instruction sets that a speedup threshold can be for."""
 
 TOP1_POLICIES = ("accuracy", "accuracy_points", "reference_top1")

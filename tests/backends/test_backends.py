@@ -290,13 +290,47 @@ def test_instruction_sets(
     monkeypatch.setattr(isa.platform, "machine", lambda: machine)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     monkeypatch.setattr(isa, "cpu_flags", lambda: frozenset(flags))
+    monkeypatch.setattr(isa, "cpu_fields", dict)
     assert isa.instruction_set.__wrapped__() == expected
+
+
+@pytest.mark.parametrize(
+    ("vendor", "family", "model", "expected"),
+    [
+        ("AuthenticAMD", 0x17, 0x01, "avx2_128"),  # Naples: Zen
+        ("AuthenticAMD", 0x17, 0x18, "avx2_128"),  # Picasso: Zen+
+        ("AuthenticAMD", 0x17, 0x31, "avx2"),  # Rome: Zen 2
+        ("AuthenticAMD", 0x19, 0x01, "avx2"),  # Milan: Zen 3
+        ("AuthenticAMD", 0x15, 0x65, "avx2_128"),  # Bristol Ridge: Excavator
+        ("HygonGenuine", 0x18, 0x01, "avx2_128"),
+        ("GenuineIntel", 0x06, 0x3F, "avx2"),  # Haswell
+        ("GenuineIntel", 0x17, 0x01, "avx2"),
+    ],
+)
+def test_cpus_that_execute_avx2_in_halves_are_a_kind_of_their_own(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    vendor: str,
+    family: int,
+    model: int,
+    expected: str,
+) -> None:
+    text = f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: {model}\n"
+    info = tmp_path / "cpuinfo"
+    info.write_text(f"{text}model name\t: a CPU\nflags\t\t: fpu avx2\n\nprocessor\t: 1\n")
+    monkeypatch.setattr(isa, "_CPUINFO", info)
+    monkeypatch.setattr(isa, "cpu_fields", isa.cpu_fields.__wrapped__)
+    monkeypatch.setattr(isa.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
+    assert isa.instruction_set.__wrapped__() == expected
+    assert isa.cpu_flags.__wrapped__() == {"fpu", "avx2"}
+    assert isa.cpu_name.__wrapped__() == "a CPU"
 
 
 @pytest.mark.parametrize(
     ("instructions", "saturates"),
     [
-        *(("avx2", True), ("avx2_vnni", False), ("avx512", True)),
+        *(("avx2", True), ("avx2_128", True), ("avx2_vnni", False), ("avx512", True)),
         *(("avx512_vnni", False), ("amx", False), ("neon", False)),
     ],
 )

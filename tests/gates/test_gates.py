@@ -242,7 +242,7 @@ def test_speedup_without_a_threshold_is_unverified_with_its_number(here: str) ->
 def test_a_cpu_that_no_threshold_is_for_is_not_told_to_set_one() -> None:
     result = judge("speedup", speed=speed(1.6, 1.8), instruction_set="other")
     assert result.verdict is Verdict.UNVERIFIED
-    sets = "avx2, avx2_vnni, avx512, avx512_vnni, amx, neon"
+    sets = "avx2, avx2_128, avx2_vnni, avx512, avx512_vnni, amx, neon"
     assert f"one can be set for {sets} only" in result.detail
     nothing = judge("speedup", speed=speed(1.6, 1.8), thresholds=Thresholds())
     assert "for avx2 (there is: none)" in nothing.detail

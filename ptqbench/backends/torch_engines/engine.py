@@ -156,7 +156,7 @@ class TorchBackend:
         return reason
 
 
-_X86 = ("avx2", "avx2_vnni", "avx512", "avx512_vnni", "amx")
+_X86 = ("avx2", "avx2_128", "avx2_vnni", "avx512", "avx512_vnni", "amx")
 
 _WITHOUT_VNNI = tuple(name for name in _X86 if multiplies_into_16_bits(name))
 
