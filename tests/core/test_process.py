@@ -18,8 +18,10 @@ ENVIRONMENT = {**os.environ, "PYTHONPATH": str(Path(ptqbench.__file__).parents[1
 posix = pytest.mark.skipif(os.name != "posix", reason="signals and process groups are POSIX")
 
 COMMAND = """
-import sys, tempfile, time
+import signal, sys, tempfile, time
 from pathlib import Path
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored
 
 import ptqbench.cli
 from ptqbench.__main__ import script
