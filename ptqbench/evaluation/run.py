@@ -10,10 +10,8 @@ import torch
 from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.process_state import process_unchanged
 from ptqbench.core.cpu_count import physical_cores
-from ptqbench.core.package_data import SHIPPED
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, prefixed, silent
-from ptqbench.errors import UserError
 from ptqbench.evaluation.backend_choice import choose_backend
 from ptqbench.evaluation.case import CaseEvaluation, unavailable_case
 from ptqbench.evaluation.case_plan import CaseKey, ModelPlan, plan_requests, refusal
@@ -27,50 +25,9 @@ from ptqbench.evaluation.subject import shown_settings
 from ptqbench.measurement.replay import ReplayProcess
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization.calibration import CalibrationCache
-from ptqbench.recipes import RECIPES
 from ptqbench.recipes.recipe import MEASURED
 from ptqbench.settings.requests import CaseRequest
-from ptqbench.settings.run_settings import RunSettings
-from ptqbench.settings.weights_specifier import is_source_name
 from ptqbench.weights.load import check_published
-
-
-def run(
-    models: Sequence[str] = (),
-    backends: Sequence[str] | None = None,
-    settings: RunSettings | None = None,
-    progress: Progress = silent,
-    phases: Phases | None = None,
-) -> Report:
-    """Quantize models for backends and judge every artifact.
-
-    Args:
-        models: Names or wildcards; empty: every model with shipped weights.
-        backends: Names; None: the one that each recipe recommends.
-        settings: Everything else.
-        progress: Progress callback.
-        phases: Where time is counted.
-
-    Raises:
-        UserError: An unknown name, weights that do not fit, data that cannot be read, …
-            Names are checked before anything is measured.
-    """
-    settings = settings or RunSettings()
-    names = MODELS.match(*models) if models else list(SHIPPED)
-    recipes = [RECIPES.get(name) for name in names]
-    chosen = tuple(dict.fromkeys(backends or ()))
-    for name in chosen:
-        BACKENDS.get(name)
-    if settings.weights and not is_source_name(settings.weights) and len(recipes) > 1:
-        raise UserError(
-            f"--weights {settings.weights} belongs to one model, but {len(recipes)} are named "
-            f"({', '.join(names)}). Name the one that it is for."
-        )
-    requests = [
-        CaseRequest(each.model, chosen or (each.backend,), "backends", settings) for each in recipes
-    ]
-    return run_requests(requests, progress, phases)
-
 
 Finish = Callable[[str, CaseResult], None]
 """Takes the backend of a plan and the result of its case, as soon as the case has ended."""
@@ -94,7 +51,8 @@ def run_requests(
         results: Finished cases, which are not measured again; the others are added.
 
     Raises:
-        UserError: As `run` does. Names are checked before anything is measured.
+        UserError: An unknown name, weights that do not fit, data that cannot be read, …
+            Names are checked before anything is measured.
     """
     phases = phases or Phases()
     plans = plan_requests(requests)
