@@ -21,7 +21,7 @@ pytestmark = pytest.mark.slow
 COUNTING = """
 import os
 import numpy
-from ptqbench.backends.backend import Backend
+from ptqbench.backends.torch_engines.engine import TorchBackend
 
 def counted(owner, name, said):
     original = getattr(owner, name)
@@ -31,8 +31,8 @@ def counted(owner, name, said):
         return original(*args, **more)
     setattr(owner, name, wrapped)
 
-counted(Backend, "build", "int8 artifact")
-counted(Backend, "build_float", "float32 artifact")
+counted(TorchBackend, "build", "int8 artifact")
+counted(TorchBackend, "build_float", "float32 artifact")
 counted(numpy, "savez", "logits")
 """
 
