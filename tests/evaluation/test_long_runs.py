@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 from helpers.custom_models import save, seeded, write_photos
 from helpers.tiny_networks import Tiny
@@ -22,7 +23,6 @@ from ptqbench.evaluation.result import Report
 from ptqbench.gates.verdict import Verdict
 from ptqbench.reporting.json_report import schema
 
-jsonschema = pytest.importorskip("jsonschema")
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 AVAILABLE = [backend.name for backend in BACKENDS if backend.availability() is None]
