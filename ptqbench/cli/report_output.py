@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ptqbench.cli.exit_codes import USAGE_ERROR
 from ptqbench.core.atomic import check_writable
 from ptqbench.core.names import printable
 from ptqbench.core.paths import user_path
@@ -88,4 +89,4 @@ def conclude(
     failures = present(report, outputs, timings=timings)
     for sentence in failures:
         print_error(sentence)
-    return 2 if failures else report.exit_code(strict)
+    return USAGE_ERROR if failures else report.exit_code(strict)

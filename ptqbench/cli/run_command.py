@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 import time
 from collections.abc import Sequence
@@ -56,10 +55,16 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     add_reporting(parser)
 
 
+_LONGEST_LIMIT = 2_000_000
+"""Seconds, 23 days: systems that wait for a process count milliseconds in 31 bits."""
+
+
 def _seconds(text: str) -> float:
     value = literal(text)
-    if not isinstance(value, (int, float)) or not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, but got {text!r}")
+    if not isinstance(value, (int, float)) or not 0 < value <= _LONGEST_LIMIT:
+        raise argparse.ArgumentTypeError(
+            f"expected a number of seconds above 0, at most {_LONGEST_LIMIT}, but got {text!r}"
+        )
     return float(value)
 
 

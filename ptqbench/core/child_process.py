@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
+from ptqbench.core.paths import is_file
+
 _PACKAGE = Path(__file__).resolve().parents[1]
 _HAS_GROUPS = hasattr(os, "killpg")
 
@@ -78,10 +80,11 @@ def _signal_group(process: subprocess.Popen[bytes], name: str) -> None:
 
 
 def import_path() -> str:
-    """The folders that this process imports from, as the value of ``PYTHONPATH``."""
-    folders = [folder for folder in sys.path if folder]
+    """Return the folders that this process imports from, as the value of ``PYTHONPATH``."""
+    # Python ignores entries that are not text, such as a `Path`.
+    folders = [folder for folder in sys.path if folder and isinstance(folder, str)]
     root = str(_PACKAGE.parent)
-    first = next((f for f in folders if Path(f, _PACKAGE.name, "__init__.py").is_file()), None)
+    first = next((f for f in folders if is_file(Path(f, _PACKAGE.name, "__init__.py"))), None)
     if first is None or Path(first).resolve() != Path(root):
         folders.insert(0, root)
     return os.pathsep.join(folders)

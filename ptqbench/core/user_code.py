@@ -9,6 +9,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from ptqbench.core.paths import is_file
+
 _PACKAGE = Path(__file__).parents[1]
 
 
@@ -51,7 +53,7 @@ def innermost_line(error: BaseException, outside: Iterable[Path]) -> CodeLine | 
     folders = (_PACKAGE, *outside)
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         path = Path(frame.filename)
-        if path.is_file() and not any(path.is_relative_to(folder) for folder in folders):
+        if is_file(path) and not any(path.is_relative_to(folder) for folder in folders):
             return CodeLine(frame.filename, frame.lineno)
     return None
 

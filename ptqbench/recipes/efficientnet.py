@@ -7,7 +7,7 @@ from ptqbench.settings.thresholds import Thresholds
 
 
 def b0_groups() -> tuple[Group, ...]:
-    """Fusion groups of EfficientNet-B0: every convolution with its BatchNorm."""
+    """Return the fusion groups of EfficientNet-B0: every convolution with its BatchNorm."""
     groups: list[Group] = [("features.0.0", "features.0.1"), ("features.8.0", "features.8.1")]
     for stage, blocks in enumerate((1, 2, 2, 3, 3, 4, 1), 1):
         for block in range(blocks):

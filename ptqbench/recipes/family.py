@@ -26,5 +26,5 @@ OTHER = "Other"
 
 
 def family(model: str) -> str:
-    """The family of a model; `OTHER` if none matches its name."""
+    """Return the family of a model; `OTHER` if none matches its name."""
     return next((name for name, starts in FAMILIES.items() if model.startswith(starts)), OTHER)

@@ -7,7 +7,7 @@ from ptqbench.settings.thresholds import Thresholds
 
 
 def v2_groups() -> tuple[Group, ...]:
-    """Fusion groups of MobileNetV2: expansion and depthwise with ReLU6, projection without."""
+    """Return the fusion groups of MobileNetV2: ReLU6 after all convolutions but the projections."""
     groups: list[Group] = [("features.0.0", "features.0.1", "features.0.2")]
     for index in range(1, 18):
         name = f"features.{index}.conv"
@@ -26,7 +26,7 @@ _V3_LARGE_SQUEEZE = frozenset({4, 5, 6, 11, 12, 13, 14, 15})
 
 
 def v3_large_groups() -> tuple[Group, ...]:
-    """Fusion groups of MobileNetV3-Large: hard-swish stays a module of its own."""
+    """Return the fusion groups of MobileNetV3-Large: hard-swish stays a module of its own."""
     groups: list[Group] = [("features.0.0", "features.0.1")]
     for index in range(1, 16):
         name = f"features.{index}.block"

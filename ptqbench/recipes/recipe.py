@@ -68,7 +68,7 @@ class Recipe:
     unsupported: Mapping[str, str] = field(default_factory=dict)
 
     def thresholds_for(self, weights: str) -> Thresholds:
-        """Thresholds under weights from a source, unless settings replace them.
+        """Return the thresholds under weights from a source, unless settings replace them.
 
         Args:
             weights: Source of the weights; under ``probe`` other thresholds may apply.
@@ -129,7 +129,7 @@ class CompletedRecipe:
         return self.recipe.hash
 
     def written_out(self) -> Recipe:
-        """A recipe that declares all of this by name, to be saved and edited."""
+        """Return a recipe that declares all of this by name, to be saved and edited."""
         return replace(
             self.recipe,
             fusion=self.groups,

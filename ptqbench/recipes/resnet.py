@@ -7,7 +7,7 @@ from ptqbench.settings.thresholds import Thresholds
 
 
 def basic_block_groups(blocks: tuple[int, ...]) -> tuple[Group, ...]:
-    """Fusion groups of a ResNet of basic blocks, ``blocks`` per stage.
+    """Return the fusion groups of a ResNet of basic blocks, ``blocks`` per stage.
 
     The second convolution of a block is followed by the residual addition: its ReLU
     belongs to the sum and must not be folded into the convolution.

@@ -7,7 +7,7 @@ from ptqbench.settings.thresholds import Thresholds
 
 
 def v2_groups() -> tuple[Group, ...]:
-    """Fusion groups of ShuffleNetV2; a depthwise convolution has no ReLU of its own."""
+    """Return the fusion groups of ShuffleNetV2; a depthwise convolution has no ReLU of its own."""
     groups: list[Group] = [("conv1.0", "conv1.1", "conv1.2"), ("conv5.0", "conv5.1", "conv5.2")]
     for stage, blocks in ((2, 4), (3, 8), (4, 4)):
         for block in range(blocks):

@@ -9,7 +9,7 @@ _FIRES = (3, 4, 6, 7, 9, 10, 11, 12)
 
 
 def v1_1_groups() -> tuple[Group, ...]:
-    """Fusion groups of SqueezeNet 1.1: stem, fire modules and the convolutional head."""
+    """Return the fusion groups of SqueezeNet 1.1: stem, fire modules and the convolutional head."""
     groups: list[Group] = [("features.0", "features.1"), ("classifier.1", "classifier.2")]
     for index in _FIRES:
         name = f"features.{index}"

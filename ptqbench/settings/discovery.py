@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ptqbench.core.paths import is_file
+from ptqbench.core.paths import exists, is_file
 from ptqbench.errors import UserError
 from ptqbench.settings.layers import COMMAND_LINE, Layer, Settings
 from ptqbench.settings.model_catalog import ModelCatalog
@@ -60,6 +60,8 @@ def _from_table(
     prefix = f"{path.name} [tool.ptqbench" if in_project else f"{path.name} ["
     dot = "." if in_project else ""
     general = f"{prefix}]" if in_project else path.name
+    if not path.suffix:  # `recipe` and `default` are origins themselves
+        general = str(path.absolute())
     rest = dict(table)
     tables = rest.pop("model", {})
     if not isinstance(tables, Mapping) or not all(isinstance(t, Mapping) for t in tables.values()):
@@ -113,7 +115,7 @@ def _folders(start: Path) -> Iterator[Path]:
         home = None
     for folder in (start, *start.parents):
         yield folder
-        if folder.resolve() == home or any((folder / name).exists() for name in _REPOSITORY):
+        if folder.resolve() == home or any(exists(folder / name) for name in _REPOSITORY):
             return
 
 
@@ -147,13 +149,14 @@ def check_owner(settings: Settings, file_option: str = "--config") -> None:
 
 
 def _foreign_owner(path: Path) -> int | None:
-    """Return the owner of a file or its folder if it is neither the user nor root."""
+    """Return the owner of a file, a link or its folder if it is neither the user nor root."""
     if not hasattr(os, "geteuid"):
         return None
     trusted = {0, os.geteuid()}
     if os.geteuid() == 0 and os.environ.get("SUDO_UID", "").isdigit():
         trusted.add(int(os.environ["SUDO_UID"]))
-    owners = (os.stat(each).st_uid for each in (path, path.parent))
+    # A link makes a trusted file apply where somebody else wants its relative paths to start.
+    owners = (status.st_uid for status in (os.stat(path), os.lstat(path), os.stat(path.parent)))
     return next((owner for owner in owners if owner not in trusted), None)
 
 

@@ -30,6 +30,10 @@ OVERRIDES = {
 }
 """Settings that take precedence over the weights' sidecar, and its names for them."""
 
+_LARGEST_SEED = 2**32 - 1
+_MOST_THREADS = 1024
+"""Larger numbers overflow in torch, or no system can start so many."""
+
 _SOURCES = "weights and images"
 _PREPROCESSING = "preprocessing and classes"
 _THRESHOLDS = "thresholds"
@@ -218,7 +222,7 @@ _ROWS = (
     ),
     Setting(
         "seed",
-        values.whole(0),
+        values.whole(0, _LARGEST_SEED),
         "seed of every random choice",
         default=0,
         commands=(CommandOption("--seed", "N", OPENING, group=_SOURCES),),
@@ -240,7 +244,7 @@ _ROWS = (
     ),
     Setting(
         "workers",
-        values.whole(1),
+        values.whole(1, _MOST_THREADS),
         "threads that decode pictures during inference",
         unset="one per core",
         commands=(CommandOption("--workers", "N", OPENING, group=_SOURCES),),
@@ -288,7 +292,7 @@ _ROWS = (
     ),
     Setting(
         "threads",
-        values.whole(1),
+        values.whole(1, _MOST_THREADS),
         "inference threads",
         unset="all physical cores",
         commands=(CommandOption("--threads", "N", MEASURING, group=_LATENCY),),

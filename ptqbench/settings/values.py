@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,7 +117,11 @@ MODULES = ValueType(_modules, {"oneOf": [{"type": "string", "minLength": 1}, _ON
 def _weights(value: object, folder: Path) -> str:
     if not isinstance(value, str) or not value:
         raise ValueError(weights_specifier.ALLOWED)
-    return value if weights_specifier.is_source_name(value) else str(_path(value, folder))
+    if weights_specifier.is_source_name(value):
+        return value
+    path = _path(value, folder)
+    # `Path` drops the `./` that tells a file from the source of the same name.
+    return str(path.absolute() if weights_specifier.is_source_name(str(path)) else path)
 
 
 WEIGHTS = ValueType(
@@ -178,15 +183,18 @@ def choice(*allowed: str) -> ValueType:
     return ValueType(parse, {"enum": list(allowed)})
 
 
-def whole(least: int) -> ValueType:
-    """Return the type of a whole number that is not below ``least``."""
+def whole(least: int, most: int | None = None) -> ValueType:
+    """Return the type of a whole number from ``least`` to ``most``; None: of any size."""
 
     def parse(value: object, folder: Path) -> int:
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"a whole number of at least {least}")
+        if most is not None and value > most:
+            raise ValueError(f"a whole number of at most {most}")
         return value
 
-    return ValueType(parse, {"type": "integer", "minimum": least}, literal)
+    schema = {"type": "integer", "minimum": least}
+    return ValueType(parse, schema if most is None else {**schema, "maximum": most}, literal)
 
 
 def _number(value: object, most: float, expected: str) -> float:
@@ -274,7 +282,7 @@ def _class_names(value: object, folder: Path) -> tuple[str, ...]:
     names = [name.strip() for name in value if name.strip()]
     if not names:
         raise ValueError("at least one class name")
-    repeated = sorted({name for name in names if names.count(name) > 1})
+    repeated = sorted(name for name, count in Counter(names).items() if count > 1)
     if repeated:
         raise ValueError(f"each class name once ({', '.join(repeated)} is repeated)")
     return tuple(names)

@@ -84,11 +84,11 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return stand_in
 
 
-Say = Callable[[], tuple[str, str]]
+Screen = Callable[[], tuple[str, str]]
 
 
 @pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Say:
+def screen(capsys: pytest.CaptureFixture[str]) -> Screen:
     return lambda: tuple(capsys.readouterr())  # type: ignore[return-value]
 
 
@@ -104,13 +104,13 @@ def refused(*argv: str) -> int:
 # What is passed on
 
 
-def test_run_passes_the_defaults_on(recorder: Recorder, said: Say) -> None:
+def test_run_passes_the_defaults_on(recorder: Recorder, screen: Screen) -> None:
     assert main(["run"]) == 0
     (requests,) = recorder.calls
     assert [each.model for each in requests] == list(SHIPPED)
     assert requests[0].backends == (RECIPES.get(requests[0].model).backend,)
     assert requests[0].settings == DEFAULTS
-    out, err = said()
+    out, err = screen()
     assert "1 case: ✓ 1 pass" in out
     assert err == "ptqbench: float32 predictions\n"
 
@@ -180,12 +180,12 @@ def test_run_reads_the_settings_and_options_win(recorder: Recorder, tmp_path: Pa
     (tmp_path / "mine.safetensors").touch()
     assert main(["run"]) == 0
     (requests,) = recorder.calls
-    found = {each.model: each for each in requests}
-    assert list(found) == ["mobilenet_v2", "mobilenet_v3_large", "squeezenet1_1"]
-    assert found["mobilenet_v2"].backends == ("x86", "onednn")
-    assert found["squeezenet1_1"].backends == (RECIPES.get("squeezenet1_1").backend,)
-    assert found["mobilenet_v2"].settings.weights == str(tmp_path / "mine.safetensors")
-    assert found["mobilenet_v3_large"].settings.weights == "fixture"
+    by_model = {each.model: each for each in requests}
+    assert list(by_model) == ["mobilenet_v2", "mobilenet_v3_large", "squeezenet1_1"]
+    assert by_model["mobilenet_v2"].backends == ("x86", "onednn")
+    assert by_model["squeezenet1_1"].backends == (RECIPES.get("squeezenet1_1").backend,)
+    assert by_model["mobilenet_v2"].settings.weights == str(tmp_path / "mine.safetensors")
+    assert by_model["mobilenet_v3_large"].settings.weights == "fixture"
     assert [each.settings.seed for each in requests] == [4, 4, 3]
     accuracy = [each.settings.thresholds for each in requests]
     assert accuracy == [{"accuracy": 0.97}, {"accuracy": 0.97}, {"accuracy": 0.98}]
@@ -213,19 +213,19 @@ def test_the_profile_ci_is_strict_unless_told_otherwise(
 
 
 def test_settings_that_are_wrong_are_said_before_anything_is_measured(
-    recorder: Recorder, said: Say, tmp_path: Path
+    recorder: Recorder, screen: Screen, tmp_path: Path
 ) -> None:
     (tmp_path / "ptqbench.toml").write_text("sede = 1\n", "utf-8")
     assert main(["run"]) == 2
-    assert "Unknown setting 'sede' in ptqbench.toml. Did you mean seed" in said()[1]
+    assert "Unknown setting 'sede' in ptqbench.toml. Did you mean seed" in screen()[1]
     assert recorder.calls == []
 
 
-def test_show_config_names_who_set_what(said: Say, tmp_path: Path) -> None:
+def test_show_config_names_who_set_what(screen: Screen, tmp_path: Path) -> None:
     (tmp_path / "ptqbench.toml").write_text(PROJECT, "utf-8")
     (tmp_path / "mine.safetensors").touch()
     assert main(["show-config", "mobilenet_v3_large"]) == 0
-    lines = {line.split()[0]: line.split() for line in said()[0].splitlines() if line.strip()}
+    lines = {line.split()[0]: line.split() for line in screen()[0].splitlines() if line.strip()}
     assert lines["seed"][1:] == ["4", "ptqbench.toml", '[model."mobilenet_*"]']
     assert lines["threads"][1:] == ["2", "ptqbench.toml"]
     assert lines["models"][1:] == ["mobilenet_v3_large", "command", "line"]
@@ -233,7 +233,7 @@ def test_show_config_names_who_set_what(said: Say, tmp_path: Path) -> None:
     assert lines["thresholds.size_ratio"][-1] == "recipe"
 
 
-def test_predict_passes_its_options_on(recorder: Recorder, said: Say, tmp_path: Path) -> None:
+def test_predict_passes_its_options_on(recorder: Recorder, screen: Screen, tmp_path: Path) -> None:
     image = tmp_path / "photo.jpg"
     image.write_bytes(b"")
     assert main(["predict", str(image), "--model", "resnet18", "--classes", "cat,dog"]) == 0
@@ -242,11 +242,11 @@ def test_predict_passes_its_options_on(recorder: Recorder, said: Say, tmp_path: 
     assert isinstance(request, CaseRequest)
     assert (request.model, request.backends) == ("resnet18", (RECIPES.get("resnet18").backend,))
     assert request.settings == replace(DEFAULTS, overrides={"classes": ("cat", "dog")})
-    assert "Both say cat." in said()[0]
+    assert "Both say cat." in screen()[0]
 
 
 def test_predict_takes_the_backend_of_the_option_the_settings_or_the_recipe(
-    recorder: Recorder, said: Say, tmp_path: Path
+    recorder: Recorder, screen: Screen, tmp_path: Path
 ) -> None:
     image = tmp_path / "photo.jpg"
     image.write_bytes(b"")
@@ -263,7 +263,7 @@ def test_predict_takes_the_backend_of_the_option_the_settings_or_the_recipe(
     assert requests[0].origin == "--backend"  # type: ignore[attr-defined]
     assert "ptqbench.toml" in requests[1].origin  # type: ignore[attr-defined]
     assert main([*argv, "resnet*"]) == 2
-    assert "--model takes one name, but resnet* matches several" in said()[1]
+    assert "--model takes one name, but resnet* matches several" in screen()[1]
 
 
 # Exit codes and output
@@ -284,10 +284,10 @@ def test_exit_codes(recorder: Recorder, verdict: Verdict, code: int, strict: int
     assert main(["run", "--strict"]) == strict
 
 
-def test_the_help_names_every_exit_code(said: Say) -> None:
+def test_the_help_names_every_exit_code(screen: Screen) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])
-    _, _, after = said()[0].partition("exit codes:\n")
+    _, _, after = screen()[0].partition("exit codes:\n")
     shown = " ".join(after.split())
     for code, meaning in EXIT_CODES.items():
         assert f"{code} {meaning}" in shown
@@ -295,47 +295,47 @@ def test_the_help_names_every_exit_code(said: Say) -> None:
 
 
 def test_json_goes_to_a_file_and_the_report_to_the_terminal(
-    recorder: Recorder, said: Say, tmp_path: Path
+    recorder: Recorder, screen: Screen, tmp_path: Path
 ) -> None:
     path = tmp_path / "result.json"
     assert main(["run", "--json", str(path)]) == 0
-    found = json.loads(path.read_text("utf-8"))
-    jsonschema.Draft202012Validator(schema()).validate(found)
-    assert [phase["name"] for phase in found["phases"]] == [
+    content = json.loads(path.read_text("utf-8"))
+    jsonschema.Draft202012Validator(schema()).validate(content)
+    assert [phase["name"] for phase in content["phases"]] == [
         "start and imports",
         "float32 predictions",
     ]
-    assert found["wall_seconds"] >= sum(phase["seconds"] for phase in found["phases"])
-    assert "1 case" in said()[0]
+    assert content["wall_seconds"] >= sum(phase["seconds"] for phase in content["phases"])
+    assert "1 case" in screen()[0]
 
 
-def test_json_on_standard_output_is_nothing_but_json(recorder: Recorder, said: Say) -> None:
+def test_json_on_standard_output_is_nothing_but_json(recorder: Recorder, screen: Screen) -> None:
     assert main(["run", "--json", "-", "--timings"]) == 0
-    out, err = said()
+    out, err = screen()
     assert json.loads(out)["schema_version"] == 2
     assert "1 case" in err
     assert "its forward passes" in err
 
 
-def test_timings_are_shown_on_request(recorder: Recorder, said: Say) -> None:
+def test_timings_are_shown_on_request(recorder: Recorder, screen: Screen) -> None:
     main(["run"])
-    assert "forward passes" not in said()[0]
+    assert "forward passes" not in screen()[0]
     main(["run", "--timings"])
-    assert "The whole process took" in said()[0]
+    assert "The whole process took" in screen()[0]
 
 
-def test_in_a_log_progress_is_a_line_for_each_step(recorder: Recorder, said: Say) -> None:
+def test_in_a_log_progress_is_a_line_for_each_step(recorder: Recorder, screen: Screen) -> None:
     assert main(["run"]) == 0
-    assert said()[1] == "ptqbench: float32 predictions\n"
+    assert screen()[1] == "ptqbench: float32 predictions\n"
     assert main(["run", "--json", "-"]) == 0
-    out, err = said()
+    out, err = screen()
     assert json.loads(out)["verdict"] == "pass"
     assert err.startswith("ptqbench: float32 predictions\n")
     assert main(["run", "--quiet"]) == 0
-    assert said()[1] == ""
+    assert screen()[1] == ""
 
 
-def test_lines_about_progress_are_few(monkeypatch: pytest.MonkeyPatch, said: Say) -> None:
+def test_lines_about_progress_are_few(monkeypatch: pytest.MonkeyPatch, screen: Screen) -> None:
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
     with progress.progress_display() as update:
@@ -345,7 +345,7 @@ def test_lines_about_progress_are_few(monkeypatch: pytest.MonkeyPatch, said: Say
         update("resnet18 on x86: speed", 1, 20)
         update("resnet18 on x86: speed", 2, 20)
         update("resnet18 on x86: pass", 1, 1)
-    assert said()[1].splitlines() == [
+    assert screen()[1].splitlines() == [
         "ptqbench: resnet18 on x86: accuracy",
         "ptqbench: resnet18 on x86: accuracy, 12,000 of 50,000",
         "ptqbench: resnet18 on x86: accuracy, 24,000 of 50,000",
@@ -357,22 +357,22 @@ def test_lines_about_progress_are_few(monkeypatch: pytest.MonkeyPatch, said: Say
 
 
 def test_a_log_that_is_gone_does_not_end_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    tried = []
+    texts = []
 
     class Gone(io.StringIO):
         def write(self, text: str) -> int:
-            tried.append(text)
+            texts.append(text)
             raise BrokenPipeError
 
     monkeypatch.setattr(sys, "stderr", Gone())
     with progress.progress_display() as update:
         update("accuracy", 1, 2)
         update("speed", 1, 2)
-    assert tried == ["ptqbench: accuracy", "ptqbench: speed"]
+    assert texts == ["ptqbench: accuracy", "ptqbench: speed"]
 
 
 def test_progress_leaves_nothing_and_starts_no_thread(
-    monkeypatch: pytest.MonkeyPatch, said: Say
+    monkeypatch: pytest.MonkeyPatch, screen: Screen
 ) -> None:
     import threading
 
@@ -384,7 +384,7 @@ def test_progress_leaves_nothing_and_starts_no_thread(
         update("calibrating [x]", 3, 8)
         update("timing", 1, 4)
         assert threading.active_count() == before
-    err = said()[1]
+    err = screen()[1]
     assert "calibrating [x]" in err
     assert "timing" in err
 
@@ -425,7 +425,7 @@ def test_progress_leaves_nothing_and_starts_no_thread(
 )
 def test_mistakes_are_said_before_anything_is_measured(
     recorder: Recorder,
-    said: Say,
+    screen: Screen,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     argv: str,
@@ -433,7 +433,7 @@ def test_mistakes_are_said_before_anything_is_measured(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert refused(*argv.split()) == 2
-    out, err = said()
+    out, err = screen()
     assert out == ""
     assert words in err
     assert err.splitlines()[-1].startswith("ptqbench: error: ")
@@ -443,7 +443,7 @@ def test_mistakes_are_said_before_anything_is_measured(
 
 @pytest.mark.parametrize("command", ["run", "predict"])
 def test_what_the_user_did_wrong_is_one_sentence(
-    recorder: Recorder, said: Say, tmp_path: Path, command: str
+    recorder: Recorder, screen: Screen, tmp_path: Path, command: str
 ) -> None:
     sentence = "Unknown model 'resnet81'. Did you mean resnet18 or resnet152 or resnet101?"
     recorder.error = UnknownNameError(sentence)
@@ -451,36 +451,36 @@ def test_what_the_user_did_wrong_is_one_sentence(
     image.write_bytes(b"")
     argv = ["run"] if command == "run" else ["predict", str(image), "--model", "resnet18"]
     assert main(argv) == 2
-    assert said() == ("", f"ptqbench: error: {sentence}\n")
+    assert screen() == ("", f"ptqbench: error: {sentence}\n")
 
 
 def test_a_full_disk_is_a_sentence_but_a_defect_is_not_hidden(
-    recorder: Recorder, said: Say
+    recorder: Recorder, screen: Screen
 ) -> None:
     recorder.error = OSError(28, "No space left on device", "cache/shard-0.npy")
     assert main(["run"]) == 2
-    assert "error: No space left on device: cache/shard-0.npy." in said()[1]
+    assert "error: No space left on device: cache/shard-0.npy." in screen()[1]
     recorder.error = OSError(22, "Invalid argument")
     with pytest.raises(OSError, match="Invalid argument"):
         main(["run"])
 
 
-def test_ctrl_c_leaves_no_result(recorder: Recorder, said: Say, tmp_path: Path) -> None:
+def test_ctrl_c_leaves_no_result(recorder: Recorder, screen: Screen, tmp_path: Path) -> None:
     recorder.error = KeyboardInterrupt()
     assert main(["run", "--json", str(tmp_path / "result.json")]) == 130
-    assert "interrupted" in said()[1]
+    assert "interrupted" in screen()[1]
     assert list(tmp_path.iterdir()) == []
 
 
 # list
 
 
-def test_list(monkeypatch: pytest.MonkeyPatch, said: Say) -> None:
+def test_list(monkeypatch: pytest.MonkeyPatch, screen: Screen) -> None:
     entry = inventory.ModelEntry("resnet18", (3, 224, 224), inventory.WeightsEntry(True, 0.9))
     missing = inventory.BackendEntry("qnnpack", "qnnpack", "This build of torch lacks it.")
-    found = inventory.Inventory("avx2", (entry,), (), (missing,))
-    monkeypatch.setattr(inventory, "inventory", lambda: found)
+    everything = inventory.Inventory("avx2", (entry,), (), (missing,))
+    monkeypatch.setattr(inventory, "inventory", lambda: everything)
     assert main(["list"]) == 0
-    assert "not available: This build of torch lacks it." in said()[0]
+    assert "not available: This build of torch lacks it." in screen()[0]
     assert main(["list", "--json"]) == 0
-    assert json.loads(said()[0])["models"][0]["weights"]["shipped"] is True
+    assert json.loads(screen()[0])["models"][0]["weights"]["shipped"] is True

@@ -34,36 +34,43 @@ EASY = {"accuracy": 0.1, "agreement": 0.5, "size_ratio": 1.5}
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 
-Said = pytest.CaptureFixture[str]
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Neither this repository's settings nor those of the machine that tests it."""
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.chdir(tmp_path)
 
 
 def read(path: Path) -> dict[str, object]:
-    found = json.loads(path.read_text("utf-8"))
-    jsonschema.Draft202012Validator(schema()).validate(found)
-    return found
+    content = json.loads(path.read_text("utf-8"))
+    jsonschema.Draft202012Validator(schema()).validate(content)
+    return content
 
 
 # A user's case, from float32 to a verdict
 
 
 def test_all_gates_pass(
-    user_case: UserCase, thresholds: Callable[..., object], tmp_path: Path, capsys: Said
+    user_case: UserCase, thresholds: Callable[..., object], tmp_path: Path, capsys: Captured
 ) -> None:
     thresholds(user_case.model, **EASY, speedup={instruction_set(): 0.01})
     backend = next(name for name in AVAILABLE if instruction_set() in BACKENDS.get(name).targets)
     path = tmp_path / "result.json"
     argv = user_case.argv("--backend", backend, "--json", str(path), "--strict", "--timings")
     assert main(argv) == 0
-    found = read(path)
-    (case,) = found["cases"]
-    assert found["verdict"] == case["verdict"] == "pass"
+    content = read(path)
+    (case,) = content["cases"]
+    assert content["verdict"] == case["verdict"] == "pass"
     assert (case["model"], case["backend"]) == (user_case.model, backend)
     assert (case["weights"], case["data"]) == (str(user_case.weights), str(user_case.data))
     assert [gate["name"] for gate in case["gates"]] == [gate.name for gate in gates_in_order()]
     assert None not in case["metrics"].values()
     assert case["facts"]["evaluation_images"] == 96
-    seconds = sum(phase["seconds"] for phase in found["phases"])
-    assert 0 < seconds <= found["wall_seconds"]
+    seconds = sum(phase["seconds"] for phase in content["phases"])
+    assert 0 < seconds <= content["wall_seconds"]
     out, err = capsys.readouterr()
     assert "1 case: ✓ 1 pass" in out
     assert "forward passes" in out
@@ -76,7 +83,7 @@ def test_a_failing_and_an_unverified_gate(
     thresholds: Callable[..., object],
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
-    capsys: Said,
+    capsys: Captured,
 ) -> None:
     monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["none", ANY])
     missing = next(name for name in BACKENDS.names() if name != ANY)
@@ -106,7 +113,7 @@ def test_a_missing_engine_fails_only_if_strict(
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg"])
-def test_predict(user_case: UserCase, tmp_path: Path, capsys: Said, suffix: str) -> None:
+def test_predict(user_case: UserCase, tmp_path: Path, capsys: Captured, suffix: str) -> None:
     path = tmp_path / f"photo{suffix}"
     Image.fromarray(render(0, 2, 700, 700 % len(CLASSES))).resize((120, 90)).save(path)
     sources = ["--weights", str(user_case.weights), "--data", str(user_case.data)]
@@ -120,7 +127,7 @@ def test_predict(user_case: UserCase, tmp_path: Path, capsys: Said, suffix: str)
 # Bad input: exit code 2, one sentence, no traceback
 
 
-def refused(argv: list[str], capsys: Said) -> str:
+def refused(argv: list[str], capsys: Captured) -> str:
     assert main(argv) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -130,29 +137,29 @@ def refused(argv: list[str], capsys: Said) -> str:
     return err
 
 
-def test_unknown_names(capsys: Said) -> None:
-    said = refused(["run", "resnet81"], capsys)
-    assert "Unknown model 'resnet81'. Did you mean resnet18" in said
-    said = refused(["run", "resnet18", "--backend", "fbgem"], capsys)
-    assert "Unknown backend 'fbgem'. Did you mean fbgemm" in said
+def test_unknown_names(capsys: Captured) -> None:
+    error = refused(["run", "resnet81"], capsys)
+    assert "Unknown model 'resnet81'. Did you mean resnet18" in error
+    error = refused(["run", "resnet18", "--backend", "fbgem"], capsys)
+    assert "Unknown backend 'fbgem'. Did you mean fbgemm" in error
 
 
-def test_weights_of_another_architecture(user_case: UserCase, capsys: Said) -> None:
-    said = refused(["run", "resnet18", "--weights", str(user_case.weights)], capsys)
-    assert "squeezenet1_1" in said  # the model that they are for
-    assert "conv1.weight" in said or "classifier.1" in said
+def test_weights_of_another_architecture(user_case: UserCase, capsys: Captured) -> None:
+    error = refused(["run", "resnet18", "--weights", str(user_case.weights)], capsys)
+    assert "squeezenet1_1" in error  # the model that they are for
+    assert "conv1.weight" in error or "classifier.1" in error
 
 
-def test_weights_with_other_shapes(user_case: UserCase, tmp_path: Path, capsys: Said) -> None:
+def test_weights_with_other_shapes(user_case: UserCase, tmp_path: Path, capsys: Captured) -> None:
     from safetensors.torch import load_file, save_file
 
     state = load_file(user_case.weights)
     state["features.0.weight"] = torch.zeros(64, 1, 3, 3)
     path = tmp_path / "grey.safetensors"
     save_file(state, path)
-    said = refused(["run", user_case.model, "--weights", str(path)], capsys)
-    assert "features.0.weight" in said
-    assert "3" in said and "1" in said
+    error = refused(["run", user_case.model, "--weights", str(path)], capsys)
+    assert "features.0.weight" in error
+    assert "64×1×3×3" in error and "64×3×3×3" in error
 
 
 class Malicious:
@@ -164,34 +171,34 @@ class Malicious:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_is_not_plain_tensors(tmp_path: Path, capsys: Said, zipped: bool) -> None:
+def test_a_pickle_that_is_not_plain_tensors(tmp_path: Path, capsys: Captured, zipped: bool) -> None:
     trap, path = tmp_path / "trap", tmp_path / "weights.pt"
     content = {"conv1.weight": Malicious(trap)}
     if zipped:
         torch.save(content, path)
     else:
         path.write_bytes(pickle.dumps(content))
-    said = refused(["run", "resnet18", "--weights", str(path)], capsys)
-    assert str(path) in said
+    error = refused(["run", "resnet18", "--weights", str(path)], capsys)
+    assert str(path) in error
     assert not trap.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n cut short"])
-def test_an_unreadable_picture(tmp_path: Path, capsys: Said, content: bytes) -> None:
+def test_an_unreadable_picture(tmp_path: Path, capsys: Captured, content: bytes) -> None:
     path = tmp_path / "photo.png"
     path.write_bytes(content)
     assert str(path) in refused(["predict", str(path), "--model", "resnet18"], capsys)
 
 
 def test_a_cache_directory_that_cannot_be_written(
-    user_case: UserCase, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+    user_case: UserCase, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PTQBENCH_CACHE", "to be restored")
     (tmp_path / "file").write_text("in the way")
     weights = ["--weights", str(user_case.weights)]
     cache = ["--cache-dir", str(tmp_path / "file" / "cache")]
-    said = refused(["run", user_case.model, "--backend", ANY, *weights, *cache], capsys)
-    assert str(tmp_path / "file") in said
+    error = refused(["run", user_case.model, "--backend", ANY, *weights, *cache], capsys)
+    assert str(tmp_path / "file") in error
 
 
 @pytest.mark.parametrize(
@@ -202,21 +209,21 @@ def test_a_cache_directory_that_cannot_be_written(
     ],
 )
 def test_settings_that_do_not_fit(
-    user_case: UserCase, capsys: Said, options: list[str], words: str
+    user_case: UserCase, capsys: Captured, options: list[str], words: str
 ) -> None:
     assert words in refused(user_case.argv("--backend", ANY, *options), capsys)
 
 
 def test_folders_that_are_not_the_classes(
-    user_case: UserCase, tmp_path: Path, capsys: Said
+    user_case: UserCase, tmp_path: Path, capsys: Captured
 ) -> None:
     for name in ("spaceship", "submarine"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (64, 64)).save(tmp_path / name / "1.png")
     argv = ["run", user_case.model, "--weights", str(user_case.weights), "--data", str(tmp_path)]
-    said = refused([*argv, "--backend", ANY], capsys)
-    assert "spaceship" in said
-    assert "--classes" in said
+    error = refused([*argv, "--backend", ANY], capsys)
+    assert "spaceship" in error
+    assert "--classes" in error
 
 
 @pytest.mark.parametrize(
@@ -225,28 +232,28 @@ def test_folders_that_are_not_the_classes(
 def test_a_full_disk(
     user_case: UserCase,
     tmp_path: Path,
-    capsys: Said,
+    capsys: Captured,
     monkeypatch: pytest.MonkeyPatch,
     error: Exception,
 ) -> None:
     monkeypatch.setattr(Path, "write_bytes", half_written(error))
-    kept = tmp_path / "kept"
-    argv = user_case.argv("--backend", ANY, "--artifacts", str(kept), "--quiet")
-    said = refused(argv, capsys)
-    assert "cannot be written" in said
-    assert "space left" in said
-    assert list(kept.iterdir()) == []
+    folder = tmp_path / "kept"
+    argv = user_case.argv("--backend", ANY, "--artifacts", str(folder), "--quiet")
+    message = refused(argv, capsys)
+    assert "cannot be written" in message
+    assert "space left" in message
+    assert list(folder.iterdir()) == []
 
 
 def test_ctrl_c(
-    user_case: UserCase, tmp_path: Path, capsys: Said, monkeypatch: pytest.MonkeyPatch
+    user_case: UserCase, tmp_path: Path, capsys: Captured, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Path, "write_bytes", half_written(KeyboardInterrupt()))
-    kept, path = tmp_path / "kept", tmp_path / "result.json"
-    argv = user_case.argv("--backend", ANY, "--artifacts", str(kept), "--json", str(path))
+    folder, path = tmp_path / "kept", tmp_path / "result.json"
+    argv = user_case.argv("--backend", ANY, "--artifacts", str(folder), "--json", str(path))
     assert main(argv) == 130
     assert "interrupted" in capsys.readouterr().err
-    assert [*tmp_path.rglob("*")] == [kept]
+    assert [*tmp_path.rglob("*")] == [folder]
 
 
 def half_written(error: BaseException) -> Callable[..., None]:
@@ -274,26 +281,26 @@ def fresh(*argv: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_mistakes_in_a_fresh_process(user_case: UserCase) -> None:
     wrong = fresh("run", "resnet18", "--weights", str(user_case.weights))
-    for found, words in (
+    for process, words in (
         (fresh("run", "resnet81"), "Did you mean resnet18"),
         (wrong, "squeezenet1_1"),
     ):
-        assert found.returncode == 2
-        assert found.stdout == ""
+        assert process.returncode == 2
+        assert process.stdout == ""
         # Nothing but the sentence: torch's announcements are kept off the screen too.
-        assert found.stderr.startswith("ptqbench: error: ")
-        assert found.stderr.count("\n") == 1
-        assert words in found.stderr
+        assert process.stderr.startswith("ptqbench: error: ")
+        assert process.stderr.count("\n") == 1
+        assert words in process.stderr
 
 
 @pytest.mark.slow
 def test_a_run_in_a_fresh_process(user_case: UserCase, tmp_path: Path) -> None:
     path = tmp_path / "result.json"
-    found = fresh(*user_case.argv("--backend", ANY, "--json", str(path)))
+    process = fresh(*user_case.argv("--backend", ANY, "--json", str(path)))
     report = read(path)
-    assert found.returncode == (1 if report["verdict"] == "fail" else 0)
-    assert found.stderr.splitlines() == [
+    assert process.returncode == (1 if report["verdict"] == "fail" else 0)
+    assert process.stderr.splitlines() == [
         f"ptqbench: {user_case.model} on {ANY}: {step}"
         for step in ("quantize", "accuracy", "noise floor", "speed", report["verdict"])
     ]
-    assert user_case.model in found.stdout
+    assert user_case.model in process.stdout

@@ -29,7 +29,7 @@ def fresh(code: str, **options: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_help_and_import_bring_no_torch_along() -> None:
-    found = fresh(
+    process = fresh(
         """
         import sys
         import ptqbench, ptqbench.cli
@@ -42,8 +42,8 @@ def test_help_and_import_bring_no_torch_along() -> None:
         assert not heavy, heavy
         """
     )
-    assert found.returncode == 0, found.stderr
-    assert "exit codes:" in found.stdout
+    assert process.returncode == 0, process.stderr
+    assert "exit codes:" in process.stdout
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs the processor time of child processes")
@@ -80,10 +80,10 @@ sys.exit(main(["run"]))
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="signals work otherwise on Windows")
 def test_a_real_interrupt_ends_with_130_and_a_sentence() -> None:
-    found = fresh(_SLEEPER)
-    assert found.returncode == 130
-    assert "Traceback" not in found.stderr
-    assert "interrupted" in found.stderr
+    process = fresh(_SLEEPER)
+    assert process.returncode == 130
+    assert "Traceback" not in process.stderr
+    assert "interrupted" in process.stderr
 
 
 @pytest.mark.skipif(os.name != "posix", reason="pipes close otherwise on Windows")
@@ -95,7 +95,7 @@ def test_a_pipe_that_closes_early_is_no_traceback() -> None:
         from ptqbench.reporting import console
         console.write("text " * 100_000, sys.stdout)
         """
-    found = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)],
         stdout=writer,
         stderr=subprocess.PIPE,
@@ -103,7 +103,7 @@ def test_a_pipe_that_closes_early_is_no_traceback() -> None:
         env=ENVIRONMENT,
     )
     os.close(writer)
-    assert (found.returncode, found.stderr) == (0, "")
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 def test_the_process_ends_with_the_code_and_all_of_its_output() -> None:
@@ -114,7 +114,7 @@ def test_the_process_ends_with_the_code_and_all_of_its_output() -> None:
         ends[arguments[0]] = subprocess.run(
             command, capture_output=True, text=True, env=ENVIRONMENT
         )
-    assert [found.returncode for found in ends.values()] == [0, 2, 2, 0]
+    assert [process.returncode for process in ends.values()] == [0, 2, 2, 0]
     assert ends["--version"].stdout.startswith("ptqbench ")
     assert "Unknown model 'nosuch'" in ends["run"].stderr
     assert "invalid choice: 'frobnicate'" in ends["frobnicate"].stderr

@@ -50,6 +50,24 @@ def test_a_path_that_only_this_process_has_is_handed_on(
     assert str(tmp_path) in import_path().split(os.pathsep)
 
 
+def test_entries_that_python_ignores_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "closed"
+    real = os.stat
+
+    def stat(path: object, *args: object, **options: object) -> os.stat_result:
+        if str(path).startswith(str(closed)):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "stat", stat)
+    monkeypatch.setattr(sys, "path", [tmp_path / "no text", str(closed), *sys.path])
+    folders = import_path().split(os.pathsep)
+    assert str(tmp_path / "no text") not in folders
+    assert str(ROOT) in folders
+
+
 def test_ptqbench_is_on_the_path_however_it_was_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     others = [folder for folder in sys.path if folder and Path(folder).resolve() != ROOT]
     monkeypatch.setattr(sys, "path", ["", *others])

@@ -59,5 +59,12 @@ def test_an_error_without_text_or_file() -> None:
     assert describe_error(error).startswith("ValueError: a b at ")
 
 
+def test_code_whose_file_name_is_its_text() -> None:
+    """As `compile(text, text, "exec")` makes it."""
+    text = "value = 1\n" * 1000 + "raise ValueError('x')"
+    line = innermost_line(error_of(exec, compile(text, text, "exec")), ())
+    assert line is not None and line.file == __file__
+
+
 def test_a_line_whose_text_is_gone() -> None:
     assert str(CodeLine("gone.py", 3)) == "gone.py, line 3"

@@ -176,4 +176,4 @@ def test_a_completed_recipe_written_out_declares_everything() -> None:
 def test_hashes_tell_the_recipes_apart() -> None:
     hashes = {recipe.hash for recipe in RECIPES}
     assert len(hashes) == len(RECIPES.names())
-    assert all(len(found) == 12 and int(found, 16) >= 0 for found in hashes)
+    assert all(len(digits) == 12 and int(digits, 16) >= 0 for digits in hashes)

@@ -139,6 +139,42 @@ def test_files_of_the_user_are_used(
     check_owner(settings)
 
 
+def test_a_link_of_another_user_to_a_file_of_the_user_is_refused(
+    inner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its relative paths would start where the link is."""
+    file, target = tmp_path / "ptqbench.toml", inner / "settings.toml"
+    target.write_text('plugins = ["quant"]\n', "utf-8")
+    file.unlink()
+    file.symlink_to(target)
+    check_owner(load(inner, CATALOG))
+    real = os.lstat
+
+    def lstat(path: object, *args: object, **options: object) -> os.stat_result:
+        fields = list(real(path, *args, **options))  # type: ignore[arg-type]
+        if path == file:
+            fields[4] = os.geteuid() + 4321
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(discovery.os, "lstat", lstat)
+    with pytest.raises(UserError, match="belong to another user"):
+        check_owner(load(inner, CATALOG))
+
+
+def test_folders_above_that_may_not_be_searched_are_passed_over(
+    inner: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = os.stat
+
+    def stat(path: object, *args: object, **options: object) -> os.stat_result:
+        if Path(str(path)).parent == inner.parent:
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path, *args, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(discovery.os, "stat", stat)
+    assert seed(inner) == 7
+
+
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() != 0, reason="only root gives files away")
 def test_a_file_that_was_given_away_is_refused(inner: Path, tmp_path: Path) -> None:
     file = tmp_path / "ptqbench.toml"
@@ -161,6 +197,14 @@ def test_the_named_file_replaces_the_nearest(
     (tmp_path / "pyproject.toml").write_text("[project]\nname = 'x'\n", "utf-8")
     with pytest.raises(UserError, match=r"it has no table \[tool\.ptqbench\]"):
         load(inner, CATALOG, file=tmp_path / "pyproject.toml")
+
+
+@pytest.mark.parametrize("name", ["recipe", "default"])
+def test_a_file_that_is_called_like_an_origin_counts(inner: Path, name: str) -> None:
+    (inner / name).write_text("thresholds.accuracy = 0.5\n", "utf-8")
+    case, origins = load(inner, CATALOG, file=Path(name)).case("resnet18")
+    assert case.thresholds == {"accuracy": 0.5}
+    assert origins["accuracy"] == str(inner / name)
 
 
 def test_settings_that_are_nested_too_deeply_are_a_sentence(tmp_path: Path) -> None:

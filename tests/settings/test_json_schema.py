@@ -12,8 +12,9 @@ import jsonschema
 import pytest
 
 from ptqbench.errors import UserError
+from ptqbench.recipes.recipe_catalog import CATALOG
+from ptqbench.settings.discovery import load
 from ptqbench.settings.json_schema import SCHEMA_FILE, schema_text, settings_schema
-from ptqbench.settings.parsing import parse_table
 
 ROOT = Path(__file__).parents[2]
 
@@ -45,8 +46,11 @@ MISTAKES = (
     "preprocessing.interpolation = 'cubic'",
     "classes = []",
     "report.html = 'a.html'",
+    "threads = 1025",
+    "model.resnet18.profile = 'ci'",
+    "model.resnet18.sed = 1",
+    "model = 'x'",
 )
-MISTAKES_OF_A_MODEL = ("model.resnet18.profile = 'ci'", "model.resnet18.sed = 1", "model = 'x'")
 
 
 def validate(text: str) -> None:
@@ -66,24 +70,17 @@ def test_the_module_prints_it() -> None:
 
 
 @pytest.mark.parametrize("text", EXAMPLES)
-def test_what_the_code_accepts_is_accepted(text: str) -> None:
+def test_what_the_code_accepts_is_accepted(tmp_path: Path, text: str) -> None:
     validate(text)
-    table = tomllib.loads(text)
-    table.pop("model", None)
-    if "classes" not in table:
-        parse_table(table, Path(), "a file")
+    (tmp_path / "ptqbench.toml").write_text(text, "utf-8")
+    load(tmp_path, CATALOG)
 
 
 @pytest.mark.parametrize("text", MISTAKES)
-def test_what_the_code_refuses_is_refused(text: str) -> None:
+def test_what_the_code_refuses_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "ptqbench.toml").write_text(text, "utf-8")
     with pytest.raises(UserError):
-        parse_table(tomllib.loads(text), Path(), "a file")
-    with pytest.raises(jsonschema.ValidationError):
-        validate(text)
-
-
-@pytest.mark.parametrize("text", MISTAKES_OF_A_MODEL)
-def test_mistakes_in_tables_of_models_are_refused(text: str) -> None:
+        load(tmp_path, CATALOG)
     with pytest.raises(jsonschema.ValidationError):
         validate(text)
 

@@ -1,4 +1,4 @@
-"""Settings: precedence, origins, wildcards, and what is said to mistakes."""
+"""Settings: precedence, origins, wildcards, and the answers to mistakes."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def test_without_a_file_recipes_and_defaults_hold(tmp_path):
         {},
     )
     assert settings.value("backends", "resnet18").value == ("onednn",)
-    found = settings.value("thresholds.size_ratio", "resnet18")
-    assert (found.value, found.origin) == (3.8, "recipe")
+    size_ratio = settings.value("thresholds.size_ratio", "resnet18")
+    assert (size_ratio.value, size_ratio.origin) == (3.8, "recipe")
 
 
 def test_precedence_command_line_marker_model_general_recipe(tmp_path):
@@ -77,8 +77,8 @@ def test_precedence_command_line_marker_model_general_recipe(tmp_path):
     marker = marker_layer((), {"accuracy": 0.5, "agreement": 0.1}, "a test")
 
     def origin(name: str, model: str, marker: Layer | None = None) -> tuple[object, str]:
-        found = settings.value(name, model, marker)
-        return found.value, found.origin
+        setting = settings.value(name, model, marker)
+        return setting.value, setting.origin
 
     assert origin("thresholds.agreement", "resnet18", marker) == (0.9, "command line")
     assert origin("thresholds.accuracy", "resnet18", marker) == (0.5, "marker")
@@ -121,14 +121,14 @@ def test_ptqbench_toml_has_the_same_settings_without_prefix(tmp_path):
 
 def test_the_environment_of_a_ci_makes_the_profile_strict(tmp_path, monkeypatch):
     monkeypatch.setenv("CI", "true")
-    found = load(tmp_path).value("profile")
-    assert found.value == "ci" and "CI is set" in found.origin
+    profile = load(tmp_path).value("profile")
+    assert profile.value == "ci" and "CI is set" in profile.origin
     monkeypatch.setenv("CI", "false")
     assert load(tmp_path).value("profile").value == "local"
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "words"),
     [
         ("wieghts = 'a'", "Unknown setting 'wieghts' in pyproject.toml [tool.ptqbench]. Did you"),
         ("thresholds.acuracy = 1", "'thresholds.acuracy' in .* Did you mean thresholds.accuracy"),
@@ -147,10 +147,10 @@ def test_the_environment_of_a_ci_makes_the_profile_strict(tmp_path, monkeypatch)
         ("seed = ", "cannot be read"),
     ],
 )
-def test_mistakes_are_named_with_place_and_remedy(tmp_path, text, said):
+def test_mistakes_are_named_with_place_and_remedy(tmp_path, text, words):
     with pytest.raises(UserError) as caught:
         load(written(tmp_path, f"[tool.ptqbench]\n{text}\n"))
-    assert re.search(said.replace("[tool.ptqbench].", r"\[tool.ptqbench\]."), str(caught.value))
+    assert re.search(words.replace("[tool.ptqbench].", r"\[tool.ptqbench\]."), str(caught.value))
 
 
 def test_a_table_for_no_model_is_an_error(tmp_path):

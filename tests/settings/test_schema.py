@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -116,9 +117,9 @@ def test_a_row_is_in_the_json_schema(with_row: None) -> None:
     expected = {"type": "integer", "minimum": 1}
     schema = settings_schema()
     for table in (schema, schema["$defs"]["model"]):
-        found = table["properties"]["dither"]
-        assert {key: found[key] for key in expected} == expected
-        assert found["description"] == "levels of dithering; default: no dithering"
+        properties = table["properties"]["dither"]
+        assert {key: properties[key] for key in expected} == expected
+        assert properties["description"] == "levels of dithering; default: no dithering"
 
 
 # The rows themselves
@@ -129,6 +130,44 @@ def test_every_default_is_the_one_of_the_record() -> None:
     for name in ("data", "limit", "broken_share", "workers", "batch_size", "threads", "seed"):
         assert SETTINGS[name].default == getattr(record, name)
     assert record.of("resnet18").weights == SETTINGS["weights"].default
+
+
+@pytest.mark.parametrize("name", ["fixture", "probe", "IMAGENET1K_V2"])
+def test_a_path_names_a_file_that_is_called_like_a_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).touch()
+    case, _ = parsed("run", "resnet18", "--weights", f"./{name}").case("resnet18")
+    assert case.weights == str(tmp_path / name)
+    case, _ = parsed("run", "resnet18", "--weights", name).case("resnet18")
+    assert case.weights == name
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--seed", "4294967296", "at most 4294967295"),
+        ("--threads", "1000000000000", "at most 1024"),
+        ("--workers", "1025", "at most 1024"),
+        ("--time-limit", "9999999", "at most 2000000"),
+    ],
+)
+def test_numbers_that_no_system_takes_are_refused(
+    option: str, value: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        build_parser().parse_args(["run", option, value])
+    assert f"argument {option}: expected " in (err := capsys.readouterr().err)
+    assert words in err
+
+
+def test_ten_thousands_of_class_names_are_checked_at_once() -> None:
+    names = [f"class {number}" for number in range(20_000)]
+    started = time.process_time()
+    with pytest.raises(ValueError, match=r"\(class 7 is repeated\)"):
+        values.CLASS_NAMES.parse([*names, "class 7"], Path())
+    assert time.process_time() - started < 1
 
 
 def test_options_belong_to_known_commands_and_groups() -> None:
