@@ -108,8 +108,8 @@ def _behaviour_notes(file: ArtifactFile, behaviour: Behaviour | None) -> list[st
         notes.append(f"{file.path.name} takes one image at a time only, and was run that way.")
     if behaviour is not None and behaviour.probabilities:
         notes.append(
-            f"{file.path.name} gives probabilities and the float32 model logits: the predicted "
-            "classes can be compared, but the SQNR means nothing."
+            f"{file.path.name} gives probabilities, so it is compared with those of the float32 "
+            "model: the SQNR is that of probabilities instead of logits."
         )
     return notes
 

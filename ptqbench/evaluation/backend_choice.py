@@ -144,8 +144,9 @@ def select(candidates: Sequence[Candidate], required: float) -> str:
 
 def usable_backends(subject: Subject) -> list[Backend]:
     """Backends that can run here; if any of them is written for this CPU, only those."""
+    here = instruction_set()
     usable = [backend for backend in BACKENDS if backend.refusal(subject.recipe) is None]
-    return [backend for backend in usable if instruction_set() in backend.targets] or usable
+    return [each for each in usable if not each.targets or here in each.targets] or usable
 
 
 def _build_all(
@@ -167,15 +168,17 @@ def _build_all(
 def _agreements(
     subject: Subject, artifacts: Mapping[str, Artifact], phases: Phases
 ) -> tuple[dict[str, float], int]:
-    """Agreement with float32 by backend, and the number of images that could be decoded."""
+    """Agreement with float32 by backend, and on how many images; none if none can be decoded."""
     images = subject.data.evaluation
     same = dict.fromkeys(artifacts, 0)
-    seen = 0
+    count = 0
     with phases.measure("choose the backend", forward=True), torch.inference_mode():
         models = {name: artifact.load() for name, artifact in artifacts.items()}
         for pixels, _ in images.batches(0, min(IMAGES, images.count), 50):
-            seen += len(pixels)
+            count += len(pixels)
             expected = subject.model(pixels).argmax(1)
             for name, model in models.items():
                 same[name] += int((model(pixels).argmax(1) == expected).sum())
-    return {name: number / seen for name, number in same.items()}, seen
+    if not count:
+        return {}, 0
+    return {name: number / count for name, number in same.items()}, count

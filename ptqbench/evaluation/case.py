@@ -16,7 +16,7 @@ from ptqbench.core.progress import Progress, silent
 from ptqbench.core.registry import Registry
 from ptqbench.data.image_set import ImageSet, broken_in
 from ptqbench.evaluation.fields import broken_facts, facts_of, macs_facts, metrics_of
-from ptqbench.evaluation.float_reference import FloatReference
+from ptqbench.evaluation.float_reference import FloatReference, as_probabilities
 from ptqbench.evaluation.int8_artifact import build_provenance
 from ptqbench.evaluation.result import CaseResult
 from ptqbench.evaluation.subject import BATCH_SIZE, Subject
@@ -225,7 +225,7 @@ def measure_speedup(case: CaseEvaluation) -> Speed:
         # Loaded anew: oneDNN keeps the primitives of the first input shape that a model sees
         # and is much slower on every other one.
         int8 = case.artifact.load()
-    latency, here = case.subject.latency, instruction_set()
+    latency, here, targets = case.subject.latency, instruction_set(), case.backend.targets
     thresholds = case.subject.thresholds.speedup
     with case.phases.measure("speed pairs", forward=True):
         return measure_speed(
@@ -233,7 +233,7 @@ def measure_speedup(case: CaseEvaluation) -> Speed:
             int8,
             latency.example(),
             threads=latency.threads,
-            threshold=thresholds.get(here) if here in case.backend.targets else None,
+            threshold=thresholds.get(here) if not targets or here in targets else None,
             progress=case.progress,
             float32_plain_ms=times_ms["eager"],
         )
@@ -251,6 +251,12 @@ MEASUREMENTS.add("size", measure_files)
 
 def _loaded_predictors(case: CaseEvaluation) -> tuple[Model, Model, ImageSet]:
     return case.reference.predictor, case.int8, case.subject.data.evaluation
+
+
+def probability_predictors(case: CaseEvaluation) -> tuple[Model, Model, ImageSet]:
+    """Return `Predictors` for an int8 file that gives probabilities: float32 gives them too."""
+    float32, int8, images = _loaded_predictors(case)
+    return as_probabilities(float32), int8, images
 
 
 def unavailable_case(

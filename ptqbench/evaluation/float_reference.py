@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from functools import cached_property
 
+import torch
+from torch import Tensor
+
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend import Backend, Model
 from ptqbench.backends.graph import Graph
@@ -96,3 +99,20 @@ class FloatReference:
         image = self._subject.inspection_images()[:1]
         models = runnable({self.lowering: self.fastest}, image)
         return models.get(self.lowering, next(iter(self._lowerings.values())))
+
+
+def as_probabilities(model: Model) -> Model:
+    """Return a model that gives probabilities where another one gives logits.
+
+    Args:
+        model: float32; what it gives stays as it is if it is probabilities already.
+    """
+
+    def run(images: Tensor) -> Tensor:
+        outputs = model(images)
+        ones = torch.ones(len(outputs))
+        if (outputs >= 0).all() and torch.allclose(outputs.sum(1), ones, atol=1e-3):
+            return outputs
+        return outputs.softmax(1)
+
+    return run

@@ -24,8 +24,8 @@ from ptqbench.core.progress import Progress, silent
 from ptqbench.data.image_set import Data
 from ptqbench.errors import UserError
 from ptqbench.evaluation.artifact_file import ArtifactFile, annotate, open_artifact_file
-from ptqbench.evaluation.case import CaseEvaluation, unavailable_case
-from ptqbench.evaluation.float_reference import FloatReference
+from ptqbench.evaluation.case import CaseEvaluation, probability_predictors, unavailable_case
+from ptqbench.evaluation.float_reference import FloatReference, as_probabilities
 from ptqbench.evaluation.int8_artifact import promise_of
 from ptqbench.evaluation.machine import machine_facts
 from ptqbench.evaluation.open_subject import open_subject
@@ -179,14 +179,15 @@ def evaluate_file(
             )
             return annotate(evaluation.judge(), file, keep_float=keep_float)
         artifact = replace(artifact, behaviour=behaviour)
-        seen = images[:1] if behaviour.one_at_a_time else images
+        sample = images[:1] if behaviour.one_at_a_time else images
         evaluation = CaseEvaluation(
             subject,
             backend,
             artifact,
             reference,
             provenance=provenance,
-            images=seen,
+            images=sample,
+            predictors=probability_predictors if behaviour.probabilities else None,
             tolerant=True,
             progress=progress,
             phases=phases,
@@ -194,13 +195,14 @@ def evaluate_file(
         with phases.measure("look inside"):
             evaluation.evidence(INSPECTIONS)
             others = _others(backend)
-            engines = measure_engines(artifact, backend, subject.model, seen, others, process)
+            float32 = as_probabilities(subject.model) if behaviour.probabilities else subject.model
+            engines = measure_engines(artifact, backend, float32, sample, others, process)
     return annotate(
         evaluation.judge(),
         file,
         keep_float=keep_float,
         engines=engines,
-        images=len(seen),
+        images=len(sample),
         behaviour=behaviour,
     )
 

@@ -193,12 +193,12 @@ def collect(
         measured: Measurements by model and backend.
     """
     recipes, measured = list(recipes), measured or {}
-    there = [BackendEntry(b.name, b.engine, b.availability()) for b in backends]
+    entries = [BackendEntry(b.name, b.engine, b.availability()) for b in backends]
     return Inventory(
         instruction_set,
         tuple(_model(m, read_weights(weights, m.name), published(m)) for m in models),
         tuple(_recipe(recipe) for recipe in recipes),
-        tuple(there),
+        tuple(entries),
         tuple(
             CaseEntry(
                 recipe.model,
@@ -209,7 +209,7 @@ def collect(
                 measured.get((recipe.model, backend.name), ()),
             )
             for recipe in recipes
-            for backend in there
+            for backend in entries
         ),
     )
 

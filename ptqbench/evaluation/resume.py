@@ -27,7 +27,7 @@ from ptqbench.evaluation.subject import shown_settings
 from ptqbench.models.catalog import MODELS
 from ptqbench.settings import data_specifier, weights_specifier
 
-_MACHINE = ("cpu", "instruction_set", "flags", "physical_cores", "torch")
+_MACHINE = ("cpu", "instruction_set", "flags", "physical_cores", "cpu_quota", "torch")
 """Facts of the machine that results depend on."""
 _IRRELEVANT = ("artifacts", "workers")
 """Settings that no number depends on."""
@@ -99,20 +99,22 @@ class ResultFolder:
     def write(self, key: CaseKey, report: Report, time_limit: float | None = None) -> None:
         """Write the result of a case that has just ended.
 
+        A file that cannot be written is no reason to lose the results of the run.
+
         Args:
             key: The case.
             report: Of this case alone.
             time_limit: The limit in s that ended it; None: it ended otherwise.
-
-        Raises:
-            UserError: The file cannot be written.
         """
         content = {
             **report.to_dict(),
             "request": self._requests[key],
             "ended_after_seconds": time_limit,
         }
-        write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", self.file(key))
+        try:
+            write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", self.file(key))
+        except UserError as error:
+            self._notify(f"The result of {key[0]} on {key[1]} is not kept: {error}")
 
     def _read(
         self, path: Path, key: CaseKey, plan: ModelPlan, time_limit: float | None
@@ -122,13 +124,15 @@ class ResultFolder:
             content = json.loads(path.read_text("utf-8"))
             request, limit = content["request"], content["ended_after_seconds"]
             (case,) = Report.from_dict(content).cases
+            different = _differences(request, self._requests[key])
+            ended_earlier = limit is not None and (time_limit is None or time_limit > limit)
         except UserError as error:
             return str(error).removesuffix(" Measure again.").rstrip(".")
         except Exception as error:  # a damaged file has many ways to be unreadable
             return f"its file is damaged ({type(error).__name__})"
-        if different := _differences(request, self._requests[key]):
+        if different:
             return f"its file belongs to another request, with other {' and '.join(different)}"
-        if limit is not None and (time_limit is None or time_limit > limit):
+        if ended_earlier:
             return f"it was ended after {limit:g} s, and may take longer now"
         folder = plan.settings.artifacts
         if folder is not None and case.evidence is not None and case.evidence.unavailable is None:
@@ -159,7 +163,7 @@ def _shared_request(plan: ModelPlan, content_hash: ContentHash) -> dict[str, Any
         "settings": settings,
         "weights": _weights_hash(plan.model, str(plan.settings.weights), content_hash),
         "images": _images_hash(plan.settings.data, content_hash),
-        "machine": {name: facts[name] for name in _MACHINE},
+        "machine": {name: facts.get(name) for name in _MACHINE},
     }
     restored: dict[str, Any] = json.loads(json.dumps(plain(request)))
     return restored
@@ -201,14 +205,28 @@ def _content_hash(path: Path) -> str:
 
 
 def _listing(folder: Path) -> Iterator[str]:
-    for place, _, names in os.walk(folder, followlinks=True):
+    entered: set[tuple[int, int]] = set()  # links may lead back to a folder above them
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders.sort()
+        yield os.path.relpath(place, folder)
+        status = _status(place)
+        identity = None if status is None else (status.st_dev, status.st_ino)
+        if identity is None or identity in entered:
+            folders.clear()
+            continue
+        entered.add(identity)
         for name in names:
             path = os.path.join(place, name)
-            try:
-                stat = os.stat(path)
-            except OSError:  # a dangling link: reading it is reported elsewhere
-                continue
-            yield f"{os.path.relpath(path, folder)} {stat.st_size} {stat.st_mtime_ns}"
+            if status := _status(path):
+                yield f"{os.path.relpath(path, folder)} {status.st_size} {status.st_mtime_ns}"
+
+
+def _status(path: str) -> os.stat_result | None:
+    """Status of a file or folder; None for a dangling link, which is reported elsewhere."""
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
 
 
 def _joined(parts: Iterable[str]) -> str:

@@ -29,11 +29,15 @@ def conversion_gate(evidence: Evidence, conversion: Conversion) -> GateResult:
     detail = f"{count} of {conversion.promised} promised layers are int8"
     if not conversion.int8 and not conversion.foreign:
         detail = f"Nothing was quantized: {detail}"
+    verdict = Verdict.PASS
     if problems:
+        verdict = Verdict.FAIL
         detail += f"; {'; '.join(problems)}."
+    elif not conversion.int8:
+        verdict = Verdict.UNVERIFIED
+        detail += ", so there is nothing to judge."
     else:
         detail += ", no float layer, BatchNorm or observer is left" + _observers(conversion)
-    verdict = Verdict.FAIL if problems else Verdict.PASS
     return GateResult(NAME, verdict, count, conversion.promised, None, conversion.promised, detail)
 
 

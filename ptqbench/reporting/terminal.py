@@ -53,7 +53,7 @@ def report_view(report: Report, width: int = PIPE_WIDTH) -> RenderableType:
     details = _details(cases)
     if details.row_count:
         parts += [Text(), details]
-    notes = [Text(note) for note in (*case_notes(cases), *_published(cases))]
+    notes = [Text(note) for note in (*case_notes(cases), *_published(cases), *report.notes)]
     if notes:
         parts += [Text(), *notes]
     return Group(*parts, Text(), _conditions(report), _summary(cases))

@@ -1,12 +1,13 @@
-"""Which backend is taken where a recipe recommends none, and what is said about it."""
+"""The choice of a backend where a recipe recommends none, and its sentence in the report."""
 
 from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
-from helpers import odd_networks as odd_nets
+from helpers import odd_networks
 from helpers.custom_models import seeded
 
 from ptqbench.backends.backend_registry import BACKENDS, default_backend, recommended
@@ -17,7 +18,7 @@ from ptqbench.data.image_set import Data
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.data.random_images import RandomImages
 from ptqbench.errors import UserError
-from ptqbench.evaluation import backend_choice as choosing
+from ptqbench.evaluation import backend_choice
 from ptqbench.evaluation.backend_choice import (
     Candidate,
     Choice,
@@ -38,7 +39,7 @@ def subject():
     with ExitStack() as stack:
         recipe = open_recipe("net")
         yield Subject(
-            model=seeded(odd_nets.Everything).eval(),
+            model=seeded(odd_networks.Everything).eval(),
             recipe=recipe,
             weights="random",
             preprocessing=Preprocessing(),
@@ -51,33 +52,33 @@ def subject():
         )
 
 
-def tried(*each: tuple[str, float, float | None]) -> list[Candidate]:
+def candidates(*each: tuple[str, float, float | None]) -> list[Candidate]:
     return [Candidate(*one) for one in each]
 
 
-def test_the_fastest_that_agrees_often_enough_is_select():
-    every = tried(("a", 1.0, 0.90), ("b", 2.0, 0.96), ("c", 3.0, 0.99))
+def test_the_fastest_that_agrees_often_enough_is_selected():
+    every = candidates(("a", 1.0, 0.90), ("b", 2.0, 0.96), ("c", 3.0, 0.99))
     assert select(every, 0.95) == "b"
     assert select(every, 0.90) == "a"
     assert select(every, 0.97) == "c"
-    assert select(tried(("a", 1.0, None), ("b", 2.0, None)), 0.95) == "a"
+    assert select(candidates(("a", 1.0, None), ("b", 2.0, None)), 0.95) == "a"
 
 
-def test_where_none_agrees_the_fastest_of_the_nearest_is():
-    every = tried(("a", 1.0, 0.50), ("b", 2.0, 0.79), ("c", 3.0, 0.80))
+def test_where_none_agrees_the_fastest_of_the_closest_is_selected():
+    every = candidates(("a", 1.0, 0.50), ("b", 2.0, 0.79), ("c", 3.0, 0.80))
     assert select(every, 0.95) == "b"
 
 
-def test_the_sentence_says_what_was_seen():
-    every = tuple(tried(("a", 1.0, 0.97), ("b", 2.0, 0.99)))
-    said = Choice("a", every, 200, 0.95, {"c": "no kernel"}).sentence("net")
-    assert said == (
+def test_the_sentence_lists_times_and_agreement():
+    every = tuple(candidates(("a", 1.0, 0.97), ("b", 2.0, 0.99)))
+    sentence = Choice("a", every, 200, 0.95, {"c": "no kernel"}).sentence("net")
+    assert sentence == (
         "net: its recipe recommends no backend; selected a, the fastest here that agrees with "
         "float32 on at least 95 % of 200 images: a 1 ms, agreement 97.0%; b 2 ms, agreement 99.0%; "
         "c not possible (no kernel)."
     )
-    said = Choice("a", every, 200, 0.999, {}).sentence("net")
-    assert "the fastest among the closest to float32 on 200 images; none reaches 99.9 %" in said
+    sentence = Choice("a", every, 200, 0.999, {}).sentence("net")
+    assert "the fastest among the closest to float32 on 200 images; none reaches 99.9 %" in sentence
     assert ", the fastest here: " in Choice("a", every, 0, 0.9, {}).sentence("net")
 
 
@@ -97,7 +98,7 @@ def test_every_backend_for_this_cpu_is_timed_and_looked_at(subject):
     assert subject.with_note("after").facts["notes"] == ("before", "after")
 
 
-def test_a_backend_that_cannot_is_told_and_one_is_enough(subject, monkeypatch):
+def test_a_backend_that_cannot_build_is_named_and_one_is_enough(subject, monkeypatch):
     original = TorchBackend.build
     names = [backend.name for backend in usable_backends(subject)]
 
@@ -110,7 +111,7 @@ def test_a_backend_that_cannot_is_told_and_one_is_enough(subject, monkeypatch):
     choice = choose_backend(subject, Phases(), compare=False)
     assert choice.impossible == {names[0]: "no kernel"}
     assert {each.backend for each in choice.candidates} == set(names[1:])
-    monkeypatch.setattr(choosing, "usable_backends", lambda subject: [BACKENDS.get(names[0])])
+    monkeypatch.setattr(backend_choice, "usable_backends", lambda subject: [BACKENDS.get(names[0])])
     with pytest.raises(UserError, match="no kernel"):
         choose_backend(subject, Phases(), compare=False)
 
@@ -128,11 +129,31 @@ def test_images_that_cannot_be_decoded_do_not_count_as_disagreement(subject):
     assert any((each.agreement or 0) > 0.5 for each in choice.candidates)
 
 
+def test_images_of_which_none_can_be_decoded_leave_the_fastest(subject):
+    class Broken(RandomImages):
+        def batches(self, start, stop, batch_size):
+            return iter(())
+
+    broken = replace(subject, data=replace(subject.data, evaluation=Broken(16, 1)))
+    choice = choose_backend(broken, Phases())
+    assert choice.images == 0
+    assert {each.agreement for each in choice.candidates} == {None}
+
+
+def test_kernels_for_any_cpu_are_for_this_one(subject, monkeypatch):
+    def backend(name, *targets):
+        return SimpleNamespace(name=name, targets=targets, refusal=lambda recipe: None)
+
+    backends = [backend("any"), backend("here", instruction_set()), backend("elsewhere", "no cpu")]
+    monkeypatch.setattr(backend_choice, "BACKENDS", backends)
+    assert [each.name for each in usable_backends(subject)] == ["any", "here"]
+
+
 def test_what_a_recipe_rules_out_is_no_candidate(subject):
     name = usable_backends(subject)[0].name
     recipe = replace(subject.recipe, unsupported={name: "no kernel"})
-    found = usable_backends(replace(subject, recipe=recipe))
-    assert name not in {backend.name for backend in found}
+    usable = usable_backends(replace(subject, recipe=recipe))
+    assert name not in {backend.name for backend in usable}
 
 
 def test_a_default_stands_in_where_nothing_is_measured():

@@ -100,11 +100,11 @@ def test_a_name_in_the_settings(project):
 def test_a_function_in_place_of_a_name(project):
     name = "my_package/quant.py:my_net"
     argv = ["--weights", "my.safetensors", "--data", "photos", "--backend", ANY]
-    case, verdicts = project.verdicts(name, *argv, "--artifacts", "made")
+    case, verdicts = project.verdicts(name, *argv, "--artifacts", "files")
     check_passed(verdicts)
     assert case["model"] == name
-    made = {path.name for path in (project.folder / "made").iterdir()}
-    assert made == {
+    files = {path.name for path in (project.folder / "files").iterdir()}
+    assert files == {
         f"my_package_quant.py_my_net-{ANY}.int8.pt",
         "my_package_quant.py_my_net.float32.pt",
     }
@@ -116,13 +116,13 @@ def test_a_recipe_is_saved_edited_and_used(project):
     printed = from_toml(path.read_text(), "printed")
     assert (printed.int8_modules, len(printed.fusion)) == (12, 11)
     path.write_text(path.read_text().replace("keep_float = []", 'keep_float = ["head"]'))
-    said = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", "ptqbench", "run", "my_net", "--recipe", path.name],
         cwd=project.folder, capture_output=True, text=True, check=False,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
-    assert said.returncode == 2
-    assert "promises 12 int8 layers, but the model has 11 with keep_float = [head]" in said.stderr
+    assert result.returncode == 2
+    assert "promises 12 int8 layers, but the model has 11 with keep_float = [head]" in result.stderr
     path.write_text(path.read_text().replace("int8_modules = 12", "int8_modules = 11"))
     edited = from_toml(path.read_text(), "edited")
     case, verdicts = project.verdicts("my_net", "--recipe", path.name)

@@ -38,18 +38,18 @@ def strangers(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> S
 @needs("fbgemm")
 def test_a_file_is_read_however_it_was_lowered(strangers: Strangers, way: str) -> None:
     path = strangers.save(strangers.eager("fbgemm"), way.replace(" ", "-"), way)
-    found = strangers.look(path, "fbgemm", STATIC)
-    assert {r.verdict for r in found.values()} == {Verdict.PASS}
-    assert found["fusion"].observed == 20 and found["conversion"].observed == 21
-    assert "in 21 layers the int8 weights are the float weights" in found["fusion"].detail
+    results = strangers.look(path, "fbgemm", STATIC)
+    assert {r.verdict for r in results.values()} == {Verdict.PASS}
+    assert results["fusion"].observed == 20 and results["conversion"].observed == 21
+    assert "in 21 layers the int8 weights are the float weights" in results["fusion"].detail
 
 
 @pytest.mark.parametrize("engine", [name for name in AVAILABLE if name != "fbgemm"])
 def test_graph_mode_on_every_engine(strangers: Strangers, engine: str) -> None:
     path = strangers.save(strangers.fx(engine), f"mobilenet-{engine}")
-    found = strangers.look(path, engine, STATIC)
-    assert {r.verdict for r in found.values()} == {Verdict.PASS}, found
-    assert found["conversion"].observed == 53
+    results = strangers.look(path, engine, STATIC)
+    assert {r.verdict for r in results.values()} == {Verdict.PASS}, results
+    assert results["conversion"].observed == 53
 
 
 def test_branches_that_are_never_taken_are_no_part_of_it(strangers: Strangers) -> None:
@@ -57,10 +57,10 @@ def test_branches_that_are_never_taken_are_no_part_of_it(strangers: Strangers) -
     model = strangers.eager(engine, name="mobilenet_v2")
     # `if self.use_res_connect`: scripted, each block is there twice, once never calibrated.
     path = strangers.save(model, "mobilenet-scripted", "scripted")
-    found = strangers.look(path, engine, (*STATIC, "saturation"))
-    assert {found[name].verdict for name in STATIC} == {Verdict.PASS}, found
-    assert found["conversion"].observed == 53
-    assert "53 int8 layers" in found["saturation"].detail
+    results = strangers.look(path, engine, (*STATIC, "saturation"))
+    assert {results[name].verdict for name in STATIC} == {Verdict.PASS}, results
+    assert results["conversion"].observed == 53
+    assert "53 int8 layers" in results["saturation"].detail
 
 
 @needs("qnnpack")
@@ -68,63 +68,63 @@ def test_an_activation_in_place_is_not_taken_for_the_layer(strangers: Strangers)
     # Graph mode leaves ReLU6 behind the convolution, which changes its output in place.
     path = strangers.save(strangers.fx("qnnpack"), "mobilenet-in-place")
     assert any("hardtanh_" in o.kind for o in BACKENDS.get("qnnpack").layers(path).operators)
-    (found,) = strangers.look(path, "qnnpack", ("saturation",)).values()
-    assert found.verdict is Verdict.PASS, found.detail
-    assert "53 int8 layers equal exact integer arithmetic" in found.detail
+    (result,) = strangers.look(path, "qnnpack", ("saturation",)).values()
+    assert result.verdict is Verdict.PASS, result.detail
+    assert "53 int8 layers equal exact integer arithmetic" in result.detail
 
 
 def test_not_fused(strangers: Strangers) -> None:
     engine = AVAILABLE[0]
     path = strangers.save(strangers.eager(engine, fuse=False), "not-fused")
-    found = strangers.look(path, engine, STATIC)
-    assert found["fusion"].verdict is Verdict.FAIL
-    assert "conv1: the BatchNorm that follows is not fused" in found["fusion"].detail
-    assert "BatchNorm left: quantized::batch_norm2d after conv1" in found["conversion"].detail
+    results = strangers.look(path, engine, STATIC)
+    assert results["fusion"].verdict is Verdict.FAIL
+    assert "conv1: the BatchNorm that follows is not fused" in results["fusion"].detail
+    assert "BatchNorm left: quantized::batch_norm2d after conv1" in results["conversion"].detail
 
 
 def test_one_layer_left_float(strangers: Strangers) -> None:
     engine = AVAILABLE[0]
     mapping = get_default_qconfig_mapping(engine).set_module_name("features.5.conv.2", None)
     path = strangers.save(strangers.fx(engine, mapping), "mobilenet-one-float")
-    found = strangers.look(path, engine, STATIC)
-    assert found["conversion"].verdict is Verdict.FAIL
-    assert "not int8: features.5.conv.2 " in found["conversion"].detail
-    meant = strangers.look(path, engine, ("conversion",), keep_float=("features.5.conv",))
-    assert "int8 although keep_float names them" in meant["conversion"].detail
-    meant = strangers.look(path, engine, STATIC, keep_float=("features.5.conv.2",))
-    assert {r.verdict for r in meant.values()} == {Verdict.PASS}
+    results = strangers.look(path, engine, STATIC)
+    assert results["conversion"].verdict is Verdict.FAIL
+    assert "not int8: features.5.conv.2 " in results["conversion"].detail
+    results = strangers.look(path, engine, ("conversion",), keep_float=("features.5.conv",))
+    assert "int8 although keep_float names them" in results["conversion"].detail
+    results = strangers.look(path, engine, STATIC, keep_float=("features.5.conv.2",))
+    assert {r.verdict for r in results.values()} == {Verdict.PASS}
 
 
 @pytest.mark.filterwarnings("ignore:must run observer before calling calculate_qparams")
 def test_never_calibrated(strangers: Strangers) -> None:
     engine = AVAILABLE[0]
     path = strangers.save(strangers.eager(engine, calibrate=False), "not-calibrated")
-    (found,) = strangers.look(path, engine, ("conversion",)).values()
-    assert found.verdict is Verdict.FAIL
-    assert "default scale 1 and zero point 0: aten::quantize_per_tensor" in found.detail
-    assert "(never calibrated)" in found.detail
+    (result,) = strangers.look(path, engine, ("conversion",)).values()
+    assert result.verdict is Verdict.FAIL
+    assert "default scale 1 and zero point 0: aten::quantize_per_tensor" in result.detail
+    assert "(never calibrated)" in result.detail
 
 
 @needs("fbgemm")
 def test_full_range_where_kernels_saturate(strangers: Strangers) -> None:
     path = strangers.save(strangers.eager("fbgemm", FULL_RANGE), "full-range")
-    (found,) = strangers.look(path, "fbgemm", ("saturation",)).values()
+    (result,) = strangers.look(path, "fbgemm", ("saturation",)).values()
     if multiplies_into_16_bits(instruction_set()):  # else its depthwise kernels alone do
-        assert found.verdict is Verdict.FAIL
+        assert result.verdict is Verdict.FAIL
         assert (
-            "int8 layers differ from exact integer arithmetic under fbgemm: conv1" in found.detail
+            "int8 layers differ from exact integer arithmetic under fbgemm: conv1" in result.detail
         )
     else:
-        assert "On a CPU without VNNI" in found.detail and "conv1" in found.detail
+        assert "On a CPU without VNNI" in result.detail and "conv1" in result.detail
 
 
 def test_folded_with_other_statistics(strangers: Strangers) -> None:
     engine = AVAILABLE[0]
     path = strangers.save(strangers.eager(engine, drift=True), "drifted")
-    (found,) = strangers.look(path, engine, ("fusion",)).values()
-    assert found.verdict is Verdict.UNVERIFIED
-    assert "in 20 of 21 layers the int8 weights are not the float weights" in found.detail
-    assert "conv1 (weights off by " in found.detail
+    (result,) = strangers.look(path, engine, ("fusion",)).values()
+    assert result.verdict is Verdict.UNVERIFIED
+    assert "in 20 of 21 layers the int8 weights are not the float weights" in result.detail
+    assert "conv1 (weights off by " in result.detail
 
 
 def test_a_changed_bias_is_seen_too(strangers: Strangers) -> None:
@@ -133,9 +133,9 @@ def test_a_changed_bias_is_seen_too(strangers: Strangers) -> None:
     with torch.no_grad():
         model.fc.set_weight_bias(model.fc.weight(), model.fc.bias() + 0.5)
     path = strangers.save(model, "changed-bias")
-    (found,) = strangers.look(path, engine, ("fusion",)).values()
-    assert found.verdict is Verdict.UNVERIFIED
-    assert "in 1 of 21 layers" in found.detail and "fc (bias off by " in found.detail
+    (result,) = strangers.look(path, engine, ("fusion",)).values()
+    assert result.verdict is Verdict.UNVERIFIED
+    assert "in 1 of 21 layers" in result.detail and "fc (bias off by " in result.detail
 
 
 def test_prepared_and_never_converted(strangers: Strangers) -> None:
@@ -145,10 +145,10 @@ def test_prepared_and_never_converted(strangers: Strangers) -> None:
     model.qconfig = get_default_qconfig(engine)
     prepare(model, inplace=True)(strangers.workshop.calibration[:2])
     path = strangers.save(model, "prepared", "traced")
-    (found,) = strangers.look(path, engine, ("conversion",)).values()
-    assert found.verdict is Verdict.FAIL
-    assert found.detail.startswith("Nothing was quantized: 0 of 21")
-    assert "observers left: " in found.detail and "but not converted" in found.detail
+    (result,) = strangers.look(path, engine, ("conversion",)).values()
+    assert result.verdict is Verdict.FAIL
+    assert result.detail.startswith("Nothing was quantized: 0 of 21")
+    assert "observers left: " in result.detail and "but not converted" in result.detail
 
 
 def test_only_the_linear_layer_is_int8(strangers: Strangers) -> None:
@@ -156,9 +156,9 @@ def test_only_the_linear_layer_is_int8(strangers: Strangers) -> None:
     torch.backends.quantized.engine = engine
     model = quantize_dynamic(copy.deepcopy(strangers.workshop.model("resnet18")), {nn.Linear})
     path = strangers.save(model, "dynamic")
-    (found,) = strangers.look(path, engine, ("conversion",)).values()
-    assert found.verdict is Verdict.FAIL
-    assert found.detail.startswith("1 of 21 promised layers are int8; not int8: conv1")
+    (result,) = strangers.look(path, engine, ("conversion",)).values()
+    assert result.verdict is Verdict.FAIL
+    assert result.detail.startswith("1 of 21 promised layers are int8; not int8: conv1")
 
 
 # Parts
@@ -171,10 +171,10 @@ def weights(integers: Tensor, scale: float) -> IntegerWeights:
 
 def test_steps_between_weights() -> None:
     integers = torch.tensor([[0, 2, 127], [0, 2, 5]], dtype=torch.int8)
-    found = steps_off(weights(integers, 0.1), torch.tensor([[0.0, 0.24, 15.0], [0.04, 0.2, 15.0]]))
+    steps = steps_off(weights(integers, 0.1), torch.tensor([[0.0, 0.24, 15.0], [0.04, 0.2, 15.0]]))
     # 150 steps are clipped to 127 by a channel that uses its range, and wrong in the other.
     expected = torch.tensor([[0.0, 0.4, 0.5], [0.4, 0.0, 145.0]], dtype=torch.float64)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(steps, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import jsonschema
@@ -19,9 +20,11 @@ from torch import Tensor, nn
 
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.torch_engines.engine import TorchBackend
 from ptqbench.backends.traced_model import read_float_graph
 from ptqbench.core.phases import Phases
+from ptqbench.core.progress import silent
 from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.data.image_set import Data
 from ptqbench.data.preprocessing import Preprocessing
@@ -31,7 +34,7 @@ from ptqbench.evaluation import open_subject
 from ptqbench.evaluation import run as run_module
 from ptqbench.evaluation import subject as subject_module
 from ptqbench.evaluation.case import CaseEvaluation
-from ptqbench.evaluation.float_reference import FloatReference
+from ptqbench.evaluation.float_reference import FloatReference, as_probabilities
 from ptqbench.evaluation.predict import _backend, predict
 from ptqbench.evaluation.result import METRICS, Report
 from ptqbench.evaluation.run import run_requests
@@ -44,6 +47,7 @@ from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.reporting.json_report import schema
 from ptqbench.settings.requests import CaseRequest
 from ptqbench.settings.run_settings import RunSettings
+from ptqbench.settings.thresholds import Thresholds
 from ptqbench.weights.load import load_weights
 from ptqbench.weights.open_weights import open_weights
 
@@ -65,9 +69,9 @@ class Run:
         self.phases = Phases()
         build_float = TorchBackend.build_float
 
-        def spy(backend: TorchBackend, *given: Any) -> Artifact:
+        def spy(backend: TorchBackend, *arguments: Any) -> Artifact:
             self.floats.append(backend.name)
-            return build_float(backend, *given)
+            return build_float(backend, *arguments)
 
         settings = RunSettings(
             data=str(user_case.data),
@@ -83,7 +87,7 @@ class Run:
 
 
 @pytest.fixture(scope="module")
-def done(user_case: UserCase, tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run(user_case: UserCase, tmp_path_factory: pytest.TempPathFactory) -> Run:
     return Run(user_case, tmp_path_factory.mktemp("run"))
 
 
@@ -100,35 +104,35 @@ def share(logits: Tensor, labels: Tensor, k: int = 1) -> float:
     return float((logits.topk(k).indices == labels[:, None]).any(1).double().mean())
 
 
-def test_metrics_against_a_count_by_hand(
-    done: Run, user_case: UserCase, workshop: Workshop
-) -> None:
+def test_metrics_against_a_count_by_hand(run: Run, user_case: UserCase, workshop: Workshop) -> None:
     images, labels = photographs(user_case, "val")
     assert len(labels) == 96
     with torch.inference_mode():
         float32 = workshop.model(user_case.model)(images)
-        for case in done.report.cases:
-            path = done.folder / "kept" / f"{user_case.model}-{case.backend}.int8.pt"
+        for case in run.report.cases:
+            path = run.folder / "kept" / f"{user_case.model}-{case.backend}.int8.pt"
             int8 = Artifact.open(path).load()(images)
-            found = {name: case.metrics[name] for name in METRICS}
+            metrics = {name: case.metrics[name] for name in METRICS}
             one_image = 1 / len(labels) + 1e-9  # kernels may break a tie otherwise
-            assert found["float32_top1"] == pytest.approx(share(float32, labels), abs=one_image)
-            assert found["int8_top1"] == pytest.approx(share(int8, labels), abs=one_image)
-            assert found["float32_top5"] == pytest.approx(share(float32, labels, 5), abs=one_image)
+            assert metrics["float32_top1"] == pytest.approx(share(float32, labels), abs=one_image)
+            assert metrics["int8_top1"] == pytest.approx(share(int8, labels), abs=one_image)
+            assert metrics["float32_top5"] == pytest.approx(
+                share(float32, labels, 5), abs=one_image
+            )
             agreement = float((float32.argmax(1) == int8.argmax(1)).double().mean())
-            assert found["agreement"] == pytest.approx(agreement, abs=one_image)
+            assert metrics["agreement"] == pytest.approx(agreement, abs=one_image)
             noise = float((float32 - int8).double().square().sum())
             sqnr = 10 * np.log10(float(float32.double().square().sum()) / noise)
-            assert found["sqnr_db"] == pytest.approx(sqnr, abs=0.1)
-            assert found["int8_bytes"] == path.stat().st_size
-            assert found["size_ratio"] == found["float32_bytes"] / found["int8_bytes"]
+            assert metrics["sqnr_db"] == pytest.approx(sqnr, abs=0.1)
+            assert metrics["int8_bytes"] == path.stat().st_size
+            assert metrics["size_ratio"] == metrics["float32_bytes"] / metrics["int8_bytes"]
             assert case.facts["evaluation_images"] == len(labels)
             assert case.facts["calibration_images"] == 48
 
 
-def test_circumstances_are_told(done: Run, user_case: UserCase) -> None:
-    assert [case.backend for case in done.report.cases] == CHOSEN
-    for case in done.report.cases:
+def test_circumstances_are_told(run: Run, user_case: UserCase) -> None:
+    assert [case.backend for case in run.report.cases] == CHOSEN
+    for case in run.report.cases:
         assert case.model == user_case.model
         assert case.weights == str(user_case.weights)
         assert case.data == str(user_case.data)
@@ -143,24 +147,22 @@ def test_circumstances_are_told(done: Run, user_case: UserCase) -> None:
         assert case.facts["int8_share_of_macs"] == 1.0
         assert 10e6 < case.facts["macs"] < 50e6
         assert len(str(case.facts["weights_sha256"])) == 64
-    settings = done.report.settings
+    settings = run.report.settings
     assert (settings["seed"], settings["threads"], settings["input_size"]) == (0, 1, 64)
-    jsonschema.Draft202012Validator(schema()).validate(
-        json.loads(json.dumps(done.report.to_dict()))
-    )
+    jsonschema.Draft202012Validator(schema()).validate(json.loads(json.dumps(run.report.to_dict())))
 
 
-def test_float32_is_made_once_for_all_backends(done: Run) -> None:
-    assert len(done.floats) == 1
-    files = sorted(path.name for path in (done.folder / "kept").iterdir())
-    model = done.report.cases[0].model
+def test_float32_is_made_once_for_all_backends(run: Run) -> None:
+    assert len(run.floats) == 1
+    files = sorted(path.name for path in (run.folder / "kept").iterdir())
+    model = run.report.cases[0].model
     assert files == sorted([f"{model}.float32.pt", *(f"{model}-{b}.int8.pt" for b in CHOSEN)])
 
 
-def test_the_time_is_accounted_for(done: Run) -> None:
-    names = [phase.name for phase in done.phases.records()]
+def test_the_time_is_accounted_for(run: Run) -> None:
+    names = [phase.name for phase in run.phases.records()]
     assert names[:2] == ["load weights", "open images"]
-    forward = {phase.name for phase in done.phases.records() if phase.forward}
+    forward = {phase.name for phase in run.phases.records() if phase.forward}
     assert {"calibration", "float32 predictions", "int8 predictions", "speed pairs"} <= forward
     assert len(set(names)) == len(names)
 
@@ -169,17 +171,17 @@ def test_artifacts_that_are_not_kept_go_away(
     user_case: UserCase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    seen: list[list[str]] = []
+    listings: list[list[str]] = []
 
     def stop(subject: Subject, *_: object, **__: object) -> None:
-        seen.append([path.name for path in subject.folder.iterdir()])
+        listings.append([path.name for path in subject.folder.iterdir()])
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run_module, "build_int8", stop)
     settings = RunSettings(data=str(user_case.data), weights=str(user_case.weights))
     with pytest.raises(KeyboardInterrupt):
         run_models([user_case.model], AVAILABLE[:1], settings)
-    assert seen == [[]]  # the folder was there
+    assert listings == [[]]  # the folder was there
     assert list(tmp_path.iterdir()) == []
 
 
@@ -196,20 +198,20 @@ def test_predict_against_the_model_itself(
     Image.fromarray(pixels.round().to(torch.uint8).numpy()).save(path)
     options = {"weights": str(user_case.weights), "data": str(user_case.data)}
     request = CaseRequest(user_case.model, (AVAILABLE[0],), "--backend", RunSettings(**options))
-    found = predict(path, request)
-    assert found.backend == AVAILABLE[0]
+    prediction = predict(path, request)
+    assert prediction.backend == AVAILABLE[0]
     with torch.inference_mode():
         shares = workshop.model(user_case.model)(images)[0].softmax(0)
     first = shares.argsort(descending=True)[:5]
-    assert [label for label, _ in found.float32] == [CLASSES[i] for i in first]
-    assert [p for _, p in found.float32] == pytest.approx(
+    assert [label for label, _ in prediction.float32] == [CLASSES[i] for i in first]
+    assert [p for _, p in prediction.float32] == pytest.approx(
         [float(shares[i]) for i in first], abs=1e-5
     )
-    assert len(found.int8) == 5
-    assert all(label in CLASSES and 0 < p < 1 for label, p in found.int8)
-    by_name = dict(found.int8)
-    assert by_name[found.float32[0][0]] == pytest.approx(found.float32[0][1], abs=0.2)
-    assert (found.model, found.backend) == (user_case.model, AVAILABLE[0])
+    assert len(prediction.int8) == 5
+    assert all(label in CLASSES and 0 < p < 1 for label, p in prediction.int8)
+    by_name = dict(prediction.int8)
+    assert by_name[prediction.float32[0][0]] == pytest.approx(prediction.float32[0][1], abs=0.2)
+    assert (prediction.model, prediction.backend) == (user_case.model, AVAILABLE[0])
 
 
 # Memory
@@ -312,6 +314,38 @@ def test_a_lowering_that_cannot_run_the_images_does_not_judge_them(tmp_path: Pat
     assert torch.allclose(side.predictor(pixels), model(pixels), atol=1e-5)
 
 
+def test_a_probability_is_compared_with_a_probability() -> None:
+    logits = torch.randn(4, 5, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(as_probabilities(lambda images: logits)(logits), logits.softmax(1))
+    probabilities = as_probabilities(lambda images: logits.softmax(1))(logits)
+    assert torch.equal(probabilities, logits.softmax(1))
+
+
+@pytest.mark.parametrize(
+    ("targets", "threshold"), [((), 1.5), ((instruction_set(),), 1.5), (("no cpu",), None)]
+)
+def test_pairs_are_added_wherever_the_gate_judges(
+    monkeypatch: pytest.MonkeyPatch, targets: tuple[str, ...], threshold: float | None
+) -> None:
+    thresholds: list[float | None] = []
+    monkeypatch.setattr(
+        case_module, "measure_speed", lambda *_, **options: thresholds.append(options["threshold"])
+    )
+    case = SimpleNamespace(
+        reference=SimpleNamespace(fastest=None, times_ms={"eager": 1.0}),
+        artifact=SimpleNamespace(load=lambda: None),
+        subject=SimpleNamespace(
+            latency=LatencyInput((1, 3, 8, 8), 1),
+            thresholds=Thresholds(speedup={instruction_set(): 1.5}),
+        ),
+        backend=SimpleNamespace(targets=targets),
+        phases=Phases(),
+        progress=silent,
+    )
+    case_module.measure_speedup(case)  # type: ignore[arg-type]
+    assert thresholds == [threshold]
+
+
 # Mistakes
 
 
@@ -400,7 +434,7 @@ def test_of_several_backends_predict_takes_the_recommended_or_the_first_that_run
 ) -> None:
     recipe = RECIPES.get("resnet18")
 
-    def taken(*patterns: str) -> str:
+    def choice(*patterns: str) -> str:
         return _backend(recipe, CaseRequest("resnet18", patterns, "a file")).name
 
     others = [name for name in BACKENDS.names() if name != recipe.backend]
@@ -408,15 +442,15 @@ def test_of_several_backends_predict_takes_the_recommended_or_the_first_that_run
     monkeypatch.setattr(
         TorchBackend, "refusal", lambda self, _: "no engine" if self.name in refused else None
     )
-    assert taken(*others, recipe.backend) == recipe.backend
-    assert taken(*others) == others[0]
+    assert choice(*others, recipe.backend) == recipe.backend
+    assert choice(*others) == others[0]
     refused.add(others[0])
-    assert taken(*others) == others[1]
-    assert taken(others[0]) == others[0]
+    assert choice(*others) == others[1]
+    assert choice(others[0]) == others[0]
     refused.add(recipe.backend)
-    assert taken("*") == others[1]
+    assert choice("*") == others[1]
     with pytest.raises(UserError, match=r"a file: Unknown backend 'x68'\. Did you mean x86"):
-        taken("x68")
+        choice("x68")
 
 
 def test_the_sidecar_of_the_case_was_read(user_case: UserCase) -> None:

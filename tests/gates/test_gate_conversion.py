@@ -25,7 +25,7 @@ from torch import nn
 from ptqbench.backends.torch_engines.script_graph import read_script
 from ptqbench.backends.traced_model import read_float_graph
 from ptqbench.gates import GateResult, Verdict
-from ptqbench.measurement.conversion import Promise, measure_conversion
+from ptqbench.measurement.conversion import Conversion, Promise, measure_conversion
 from ptqbench.measurement.layer_matching import match_graphs
 from ptqbench.quantization import eager
 from ptqbench.quantization.completion import complete_recipe
@@ -36,8 +36,8 @@ EAGER = replace(SMALL, flow="eager")
 
 
 def gate(built: Built, promise: Promise = PROMISE) -> GateResult:
-    found = measure_conversion(built.matched, promise, built.record)
-    return judge("conversion", conversion=found)
+    conversion = measure_conversion(built.matched, promise, built.record)
+    return judge("conversion", conversion=conversion)
 
 
 @pytest.mark.parametrize(("name", "backend", "flow"), CLEAN)
@@ -78,8 +78,8 @@ def test_names_layers_left_in_float(tmp_path: Path) -> None:
     assert "not int8: conv2, fc" in result.detail
     assert "float layers left: conv2, fc" in result.detail
     # What the recipe keeps is as it should be.
-    kept = gate(built, Promise(3, ("conv2", "fc"), per_channel=True))
-    assert kept.verdict is Verdict.PASS, kept.detail
+    as_promised = gate(built, Promise(3, ("conv2", "fc"), per_channel=True))
+    assert as_promised.verdict is Verdict.PASS, as_promised.detail
 
 
 def test_names_observers_that_saw_no_data(tmp_path: Path) -> None:
@@ -119,6 +119,15 @@ def test_names_weights_of_another_model(tmp_path: Path) -> None:
     assert result.verdict is Verdict.FAIL
     assert result.observed == 0
     assert "weights of no layer of the float model" in result.detail
+
+
+def test_nothing_int8_and_nothing_promised_is_no_pass() -> None:
+    conversion = Conversion(0, (), (), (), (), (), (), (), (), (), None, ())
+    result = judge("conversion", conversion=conversion)
+    assert result.verdict is Verdict.UNVERIFIED
+    assert result.detail == (
+        "Nothing was quantized: 0 of 0 promised layers are int8, so there is nothing to judge."
+    )
 
 
 @pytest.mark.parametrize("how", ["scripted", "traced"])

@@ -17,14 +17,14 @@ from ptqbench.measurement.replay import ReplayProcess
 
 def gate(built: Built, measured: Model | None = None, recorded: str | None = None) -> GateResult:
     name = built.artifact.info.backend if recorded is None else recorded
-    found = measure_fidelity(
+    fidelity = measure_fidelity(
         built.artifact.path,
         measured or built.artifact.load(),
         built.images[:2],
         backend=built.backend,
         recorded=BACKENDS.get(name) if name else None,
     )
-    return judge("fidelity", fidelity=found)
+    return judge("fidelity", fidelity=fidelity)
 
 
 @pytest.mark.parametrize(("name", "backend", "flow"), CLEAN)

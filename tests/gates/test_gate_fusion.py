@@ -32,8 +32,8 @@ EAGER = replace(SMALL, flow="eager")
 
 
 def gate(built: Built, record: bool = True) -> GateResult:
-    found = measure_fusion(built.matched, built.record if record else None)
-    return judge("fusion", fusion=found)
+    fusion = measure_fusion(built.matched, built.record if record else None)
+    return judge("fusion", fusion=fusion)
 
 
 def with_groups(*groups: tuple[str, ...]) -> Recipe:
@@ -126,10 +126,10 @@ def test_search_follows_functions_and_stops_where_a_value_is_used_twice() -> Non
             y = self.conv1(x)
             return self.bn1(y) + y + nn.functional.relu6(self.bn2(self.conv2(x)))
 
-    found = fusable(Functional().eval())
-    assert [str(p) for p in found] == ["stem.0 + <relu>", "conv2 + bn2 + <relu6>"]
-    assert not found[0].is_nameable
-    assert ("conv2", "bn2") in found[1].allowed
+    patterns = fusable(Functional().eval())
+    assert [str(p) for p in patterns] == ["stem.0 + <relu>", "conv2 + bn2 + <relu6>"]
+    assert not patterns[0].is_nameable
+    assert ("conv2", "bn2") in patterns[1].allowed
 
 
 def test_record_survives_json(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ def measure(built: Built) -> Saturation:
     return measure_saturation(built.artifact.path, built.backend, built.reference, built.images[:2])
 
 
-def gate(found: Saturation) -> GateResult:
-    return judge("saturation", saturation=found)
+def gate(saturation: Saturation) -> GateResult:
+    return judge("saturation", saturation=saturation)
 
 
 def heavy(layer: str, path: Path, **options: object) -> Built:
@@ -47,51 +47,51 @@ def heavy(layer: str, path: Path, **options: object) -> Built:
 
 @pytest.mark.parametrize(("name", "backend", "flow"), CLEAN)
 def test_passes_clean_models(name: str, backend: str, flow: str) -> None:
-    found = measure(shipped(name, backend, flow))
-    result = gate(found)
+    saturation = measure(shipped(name, backend, flow))
+    result = gate(saturation)
     assert result.verdict is Verdict.PASS, result.detail
     assert result.observed == 1.0
-    assert all(layer.outputs for layer in found.layers)
+    assert all(layer.outputs for layer in saturation.layers)
     if backend != "qnnpack":
         assert "No layer can saturate on a CPU without VNNI either" in result.detail
 
 
 @pytest.mark.parametrize("layer", KINDS)
 def test_names_the_layer_that_saturates(layer: str, tmp_path: Path) -> None:
-    found = measure(heavy(layer, tmp_path / "a.pt", saturates=False))
-    result = gate(found)
-    risky = {x.name for x in found.layers if x.by_weights}
+    saturation = measure(heavy(layer, tmp_path / "a.pt", saturates=False))
+    result = gate(saturation)
+    risky = {x.name for x in saturation.layers if x.by_weights}
     assert layer in risky
     if probe_engine("fbgemm")[KINDS[layer]] < 1:
         assert result.verdict is Verdict.FAIL, result.detail
-        broken = {x.name for x in found.layers if x.wrong}
+        broken = {x.name for x in saturation.layers if x.wrong}
         assert layer in broken
         # Whatever deviates was foreseen from the weights and the inputs.
-        assert broken <= {x.name for x in found.layers if x.by_images}
+        assert broken <= {x.name for x in saturation.layers if x.by_images}
         assert layer in result.detail
     else:
-        assert layer not in {x.name for x in found.layers if x.wrong}
+        assert layer not in {x.name for x in saturation.layers if x.wrong}
 
 
 @pytest.mark.parametrize("layer", KINDS)
 def test_seven_bit_weights_cannot_saturate(layer: str, tmp_path: Path) -> None:
-    found = measure(heavy(layer, tmp_path / "a.pt", saturates=True))
-    assert gate(found).verdict is Verdict.PASS
-    assert not any(x.by_weights for x in found.layers)
+    saturation = measure(heavy(layer, tmp_path / "a.pt", saturates=True))
+    assert gate(saturation).verdict is Verdict.PASS
+    assert not any(x.by_weights for x in saturation.layers)
 
 
 def test_seven_bit_activations_do_not_on_these_images(tmp_path: Path) -> None:
     recipe = replace(SMALL, spare_bit="activations")
-    found = measure(heavy("stem.0", tmp_path / "a.pt", recipe=recipe, saturates=True))
-    assert any(x.by_weights for x in found.layers)
-    result = gate(found)
+    saturation = measure(heavy("stem.0", tmp_path / "a.pt", recipe=recipe, saturates=True))
+    assert any(x.by_weights for x in saturation.layers)
+    result = gate(saturation)
     assert result.verdict is Verdict.PASS, result.detail
 
 
 def test_qnnpack_is_exact_with_full_ranges(tmp_path: Path) -> None:
-    found = measure(heavy("stem.0", tmp_path / "a.pt", backend="qnnpack", saturates=False))
-    assert set(found.probe.values()) == {1.0}
-    assert gate(found).verdict is Verdict.PASS
+    saturation = measure(heavy("stem.0", tmp_path / "a.pt", backend="qnnpack", saturates=False))
+    assert set(saturation.probe.values()) == {1.0}
+    assert gate(saturation).verdict is Verdict.PASS
 
 
 def test_probe_agrees_with_what_the_instruction_set_promises() -> None:
@@ -106,18 +106,18 @@ def test_probe_agrees_with_what_the_instruction_set_promises() -> None:
 
 
 def test_says_what_would_saturate_elsewhere(tmp_path: Path) -> None:
-    found = measure(heavy("stem.0", tmp_path / "a.pt", saturates=False))
-    here = tuple(replace(layer, wrong=0) for layer in found.layers)
-    result = gate(replace(found, layers=here, probe=dict.fromkeys(found.probe, 1.0)))
+    saturation = measure(heavy("stem.0", tmp_path / "a.pt", saturates=False))
+    here = tuple(replace(layer, wrong=0) for layer in saturation.layers)
+    result = gate(replace(saturation, layers=here, probe=dict.fromkeys(saturation.probe, 1.0)))
     assert result.verdict is Verdict.PASS
     assert "On a CPU without VNNI" in result.detail
     assert "stem.0" in result.detail
 
 
 def test_what_could_not_be_run_apart_is_unverified(tmp_path: Path) -> None:
-    found = measure(heavy("stem.0", tmp_path / "a.pt", saturates=False))
-    blind = tuple(replace(x, outputs=0, wrong=0, by_images=x.by_weights) for x in found.layers)
-    result = gate(replace(found, layers=blind, probe={"linear": 0.5}, error="no such graph"))
+    saturation = measure(heavy("stem.0", tmp_path / "a.pt", saturates=False))
+    blind = tuple(replace(x, outputs=0, wrong=0, by_images=x.by_weights) for x in saturation.layers)
+    result = gate(replace(saturation, layers=blind, probe={"linear": 0.5}, error="no such graph"))
     assert result.verdict is Verdict.UNVERIFIED
     assert "no such graph" in result.detail
 

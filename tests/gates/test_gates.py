@@ -14,14 +14,19 @@ from ptqbench.gates import GATES, Evidence, GateResult, Verdict, evaluate
 from ptqbench.gates.gate import decide, gate, gates_in_order
 from ptqbench.gates.stopping import stopping_rule
 from ptqbench.measurement.accuracy_record import Accuracy, Pairs
-from ptqbench.measurement.intervals import Estimate, paired_difference, proportion
+from ptqbench.measurement.intervals import (
+    Estimate,
+    noise_factor,
+    paired_difference,
+    proportion,
+)
 from ptqbench.measurement.size import Size
-from ptqbench.measurement.speed import Speed, noise_factor
+from ptqbench.measurement.speed import Speed
 from ptqbench.measurement.sqnr import LogitNoise
 from ptqbench.reporting.format import gate_number
 from ptqbench.settings.thresholds import INSTRUCTION_SETS, Thresholds
 
-ASKED = Thresholds(agreement=0.97, speedup={"avx2": 1.5})
+REQUIRED = Thresholds(agreement=0.97, speedup={"avx2": 1.5})
 QUIET = Estimate(1.0, 0.99, 1.01, 20)
 
 
@@ -63,7 +68,7 @@ def judge(name: str, **evidence: object) -> GateResult:
         if key in evidence
     }
     record = Evidence(
-        **{"thresholds": ASKED, "instruction_set": "avx2", **options}, measurements=evidence
+        **{"thresholds": REQUIRED, "instruction_set": "avx2", **options}, measurements=evidence
     )  # type: ignore[arg-type]
     return GATES.get(name)(record)
 
@@ -100,7 +105,7 @@ def test_gates_have_an_order_and_only_known_thresholds() -> None:
 
 def test_a_sound_case_passes_all_gates() -> None:
     evidence = Evidence(
-        ASKED,
+        REQUIRED,
         "avx2",
         {"accuracy": accuracy(), "size": Size(45_000_000, 11_500_000), "speed": speed(2.0, 2.2)},
     )
@@ -224,8 +229,8 @@ def test_speedup(low: float, high: float, verdict: Verdict) -> None:
 def test_speedup_without_a_threshold_is_unverified_with_its_number(here: str) -> None:
     others = {name: 1.5 for name in INSTRUCTION_SETS if name != here}
     measured = speed(1.6, 1.8)
-    asked = Thresholds(speedup=others)
-    result = judge("speedup", speed=measured, instruction_set=here, thresholds=asked)
+    required = Thresholds(speedup=others)
+    result = judge("speedup", speed=measured, instruction_set=here, thresholds=required)
     assert result.verdict is Verdict.UNVERIFIED
     assert result.observed == pytest.approx(1.7)
     assert result.interval == (1.6, 1.8)
@@ -234,8 +239,8 @@ def test_speedup_without_a_threshold_is_unverified_with_its_number(here: str) ->
         f"There is no speedup threshold for {here} (there is: {', '.join(others)}). int8 is 1.70 "
         f"times as fast as float32 here; to have that judged, set the threshold speedup.{here}."
     )
-    asked = Thresholds(speedup={**others, here: 1.5})
-    judged = judge("speedup", speed=measured, instruction_set=here, thresholds=asked)
+    required = Thresholds(speedup={**others, here: 1.5})
+    judged = judge("speedup", speed=measured, instruction_set=here, thresholds=required)
     assert judged.verdict is Verdict.PASS
 
 
@@ -304,7 +309,7 @@ def test_noise_factor(low: float, high: float, factor: float) -> None:
 
 def test_an_unavailable_backend_leaves_every_gate_unverified() -> None:
     reason = "fbgemm is not in this build of torch."
-    results = evaluate(Evidence(ASKED, "avx2", {"accuracy": accuracy()}, unavailable=reason))
+    results = evaluate(Evidence(REQUIRED, "avx2", {"accuracy": accuracy()}, unavailable=reason))
     assert {result.verdict for result in results} == {Verdict.UNVERIFIED}
     assert {result.detail for result in results} == {reason}
     assert all(result.observed is None for result in results)
@@ -323,10 +328,10 @@ def test_a_missing_measurement_says_why() -> None:
 
 
 def test_evaluate_takes_names() -> None:
-    results = evaluate(Evidence(ASKED, "avx2", {"size": Size(4, 1)}), ["size"])
+    results = evaluate(Evidence(REQUIRED, "avx2", {"size": Size(4, 1)}), ["size"])
     assert [result.name for result in results] == ["size"]
     with pytest.raises(UnknownNameError, match="Did you mean speedup"):
-        evaluate(Evidence(ASKED, "avx2"), ["speed_up"])
+        evaluate(Evidence(REQUIRED, "avx2"), ["speed_up"])
 
 
 def test_a_gate_is_a_record_that_reports_and_formats_read() -> None:
@@ -339,9 +344,9 @@ def test_a_gate_is_a_record_that_reports_and_formats_read() -> None:
     try:
         names = [record.name for record in gates_in_order()]
         assert names.index("weather") == names.index("agreement") + 1
-        evidence = Evidence(ASKED, "avx2", {"weather": 0.5})
+        evidence = Evidence(REQUIRED, "avx2", {"weather": 0.5})
         assert evaluate(evidence, ["weather"])[0].observed == 0.5
-        assert weather(Evidence(ASKED, "avx2")).detail == "The weather was not measured."
+        assert weather(Evidence(REQUIRED, "avx2")).detail == "The weather was not measured."
         assert gate_number("weather", 0.5) == "50.00 %"
         with pytest.raises(ValueError, match="already registered"):
             gate("weather", **options, units={})(weather.judge)  # type: ignore[arg-type]
@@ -363,7 +368,7 @@ def test_results_are_frozen_and_verdicts_are_words() -> None:
 
 
 @pytest.mark.parametrize(
-    ("measured", "settled"),
+    ("measured", "is_clear"),
     [
         (accuracy(agreed=1985), True),
         (accuracy(both=1650, only_float32=110, agreed=1700), True),
@@ -373,14 +378,14 @@ def test_results_are_frozen_and_verdicts_are_words() -> None:
     ],
     ids=["sound", "broken", "accuracy straddles", "agreement straddles", "guessing"],
 )
-def test_stopping_rule(measured: Accuracy, settled: bool) -> None:
-    assert stopping_rule(ASKED)(measured) is settled
+def test_stopping_rule(measured: Accuracy, is_clear: bool) -> None:
+    assert stopping_rule(REQUIRED)(measured) is is_clear
 
 
 def test_settling_early_asks_for_more_than_the_verdict_does() -> None:
     measured = accuracy(1744, 16, 10, agreed=2000)
     assert judge("accuracy", accuracy=measured).verdict is Verdict.PASS
-    assert not stopping_rule(ASKED)(measured)
+    assert not stopping_rule(REQUIRED)(measured)
 
 
 def test_importing_gates_does_not_import_torch() -> None:

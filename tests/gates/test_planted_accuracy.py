@@ -25,14 +25,14 @@ if TYPE_CHECKING:
 
 BACKEND = next((b.name for b in BACKENDS if b.availability() is None), "onednn")
 MODEL = "squeezenet1_1"
-ASKED = Thresholds(accuracy=0.9, top5=0.9, agreement=0.85, sqnr_db=18.0)
+REQUIRED = Thresholds(accuracy=0.9, top5=0.9, agreement=0.85, sqnr_db=18.0)
 """What 96 images can tell apart."""
 
 pytestmark = [pytest.mark.usefixtures("torch_settings"), pytest.mark.slow]
 
 
 class Positions:
-    """Images of which only the position is told: logits are looked up."""
+    """Images that are only positions: logits are looked up."""
 
     name, classes = "scenes", tuple(map(str, range(16)))
 
@@ -49,7 +49,7 @@ class Positions:
 
 
 def logits(workshop: Workshop, model: Model) -> Tensor:
-    """What a model says to the evaluation images."""
+    """The logits of a model for the evaluation images."""
     with torch.inference_mode():
         return torch.cat([model(images) for images in workshop.evaluation[0].split(48)])
 
@@ -58,8 +58,10 @@ def judged(
     workshop: Workshop, float32: Tensor, int8: Tensor, labelled: bool = True
 ) -> dict[str, GateResult]:
     images = Positions(workshop.evaluation[1], labelled)
-    found = measure_accuracy(float32.__getitem__, int8.__getitem__, images, batch_size=96)
-    results = evaluate(Evidence(ASKED, "avx2", {"accuracy": found}), ("accuracy", "agreement"))
+    accuracy = measure_accuracy(float32.__getitem__, int8.__getitem__, images, batch_size=96)
+    results = evaluate(
+        Evidence(REQUIRED, "avx2", {"accuracy": accuracy}), ("accuracy", "agreement")
+    )
     return {result.name: result for result in results}
 
 
@@ -85,7 +87,7 @@ class Defects:
         self.folder = folder
         self.float32 = logits(workshop, workshop.model(MODEL))
 
-    def made(self, defect: str) -> Model:
+    def artifact(self, defect: str) -> Model:
         model, batches = self.workshop.model(MODEL), list(self.workshop.batches())
         if defect == "calibrated on black images":
             batches = [torch.zeros_like(batch) for batch in batches]
@@ -123,7 +125,7 @@ def defects(workshop: Workshop, tmp_path_factory: pytest.TempPathFactory) -> Def
 def test_defects_are_caught_with_labels_and_without(
     workshop: Workshop, defects: Defects, defect: str
 ) -> None:
-    float32, int8 = defects.float32, logits(workshop, defects.made(defect))
+    float32, int8 = defects.float32, logits(workshop, defects.artifact(defect))
     results = judged(workshop, float32, int8)
     assert {result.verdict for result in results.values()} == {Verdict.FAIL}
     for result in results.values():
@@ -145,8 +147,8 @@ def test_the_size_of_sound_artifacts_and_of_one_that_was_not_converted(
 
     def size(artifact: Path, **changes: object) -> GateResult:
         measured = measure_size(float32, artifact)
-        asked = thresholds.replaced(changes)
-        return evaluate(Evidence(asked, "avx2", {"size": measured}), ["size"])[0]
+        required = thresholds.replaced(changes)
+        return evaluate(Evidence(required, "avx2", {"size": measured}), ["size"])[0]
 
     assert size(int8).verdict is Verdict.PASS
     assert size(float32).verdict is Verdict.FAIL

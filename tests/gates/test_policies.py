@@ -63,8 +63,8 @@ UNLABELLED = accuracy(None, None)
 
 def judge(gate: str, measured: Accuracy | Size, **thresholds: object) -> GateResult:
     part = "size" if isinstance(measured, Size) else "accuracy"
-    asked = Thresholds(**thresholds)  # type: ignore[arg-type]
-    return GATES.get(gate)(Evidence(asked, "avx2", {**{part: measured}}))  # type: ignore[arg-type]
+    required = Thresholds(**thresholds)  # type: ignore[arg-type]
+    return GATES.get(gate)(Evidence(required, "avx2", {**{part: measured}}))  # type: ignore[arg-type]
 
 
 # --- policies for top-1
@@ -105,7 +105,7 @@ def test_a_fixed_reference_is_held_against_int8_alone(reference: float, verdict:
 
 
 @pytest.mark.parametrize(
-    ("policy", "said"),
+    ("policy", "words"),
     [
         (
             {},
@@ -120,8 +120,8 @@ def test_a_fixed_reference_is_held_against_int8_alone(reference: float, verdict:
         ),
     ],
 )
-def test_the_detail_says_policy_observed_and_allowed(policy: dict[str, float], said: str) -> None:
-    assert said in judge("accuracy", accuracy((1742, 18, 6, 234)), **policy).detail
+def test_the_detail_says_policy_observed_and_allowed(policy: dict[str, float], words: str) -> None:
+    assert words in judge("accuracy", accuracy((1742, 18, 6, 234)), **policy).detail
 
 
 def test_one_policy_is_in_force() -> None:
@@ -240,7 +240,7 @@ def test_without_labels_agreement_and_sqnr_decide(
 
 
 @pytest.mark.parametrize(
-    ("measured", "thresholds", "settled"),
+    ("measured", "thresholds", "is_clear"),
     [
         (accuracy(agreed=1990), {}, True),
         (accuracy((1725, 35, 10, 230), agreed=1990), {}, False),
@@ -266,9 +266,9 @@ def test_without_labels_agreement_and_sqnr_decide(
     ],
 )
 def test_evaluation_goes_on_until_every_verdict_is_clear(
-    measured: Accuracy, thresholds: dict[str, float], settled: bool
+    measured: Accuracy, thresholds: dict[str, float], is_clear: bool
 ) -> None:
-    assert stopping_rule(Thresholds(**thresholds))(measured) is settled  # type: ignore[arg-type]
+    assert stopping_rule(Thresholds(**thresholds))(measured) is is_clear  # type: ignore[arg-type]
 
 
 class Numbered:
@@ -312,18 +312,19 @@ def logits(pixels: Tensor, wrong_every: int | None = None) -> Tensor:
 def test_every_policy_asks_for_images_and_for_no_more_than_there_are(
     thresholds: dict[str, float], labelled: bool, n: int
 ) -> None:
-    asked = Thresholds(**{"agreement": 0.9, **thresholds})  # type: ignore[arg-type]
-    found = measure_accuracy(
+    required = Thresholds(**{"agreement": 0.9, **thresholds})  # type: ignore[arg-type]
+    measured = measure_accuracy(
         logits,
         lambda pixels: logits(pixels, 50),  # 2 % wrong
         Numbered(labelled),
         batch_size=1000,
-        stop_when=stopping_rule(asked),
+        stop_when=stopping_rule(required),
     )
-    assert found.n == n
+    assert measured.n == n
     gates = ["agreement", "accuracy"] if labelled else ["agreement"]
     verdicts = {
-        GATES.get(gate)(Evidence(asked, "avx2", {"accuracy": found})).verdict for gate in gates
+        GATES.get(gate)(Evidence(required, "avx2", {"accuracy": measured})).verdict
+        for gate in gates
     }
     assert (INCONCLUSIVE in verdicts) is (n == 10_000)
 
@@ -332,7 +333,7 @@ def test_every_policy_asks_for_images_and_for_no_more_than_there_are(
 
 
 @pytest.mark.parametrize(
-    ("int8", "budget", "verdict", "criterion", "said"),
+    ("int8", "budget", "verdict", "criterion", "words"),
     [
         (250, 300, PASS, "size_ratio", "the budget is 300 bytes: 50 bytes are left"),
         (250, 250, PASS, "size_ratio", "0 bytes are left"),
@@ -343,33 +344,33 @@ def test_every_policy_asks_for_images_and_for_no_more_than_there_are(
     ],
 )
 def test_size_with_a_budget(
-    int8: int, budget: int | None, verdict: Verdict, criterion: str, said: str
+    int8: int, budget: int | None, verdict: Verdict, criterion: str, words: str
 ) -> None:
     result = judge("size", Size(1000, int8), max_bytes=budget)
     assert (result.verdict, result.criterion) == (verdict, criterion)
-    assert said in result.detail
+    assert words in result.detail
     expected = (int8, budget) if criterion == "max_bytes" else (1000 / int8, 3.0)
     assert (result.observed, result.threshold) == expected
 
 
 @pytest.mark.parametrize(
-    ("given", "found"),
+    ("value", "size"),
     [
         (3_000_000, 3_000_000), ("3000000", 3_000_000), ("3 MiB", 3 * 2**20),
         ("2.5MB", 2_500_000), ("1.1 MB", 1_100_000), ("500 kB", 500_000), ("1gib", 2**30),
         ("0.7 KiB", 716), (2e6, 2_000_000),
     ],
 )  # fmt: skip
-def test_sizes_are_read_with_units(given: object, found: int) -> None:
-    assert SIZE.parse(given, Path()) == found
+def test_sizes_are_read_with_units(value: object, size: int) -> None:
+    assert SIZE.parse(value, Path()) == size
 
 
 @pytest.mark.parametrize(
-    "given", [0, -1, 2.5, True, None, "", "3 MBit", "3,5 MB", "-3 MB", "0.1 B", math.nan, "1e6"]
+    "value", [0, -1, 2.5, True, None, "", "3 MBit", "3,5 MB", "-3 MB", "0.1 B", math.nan, "1e6"]
 )
-def test_what_is_no_size(given: object) -> None:
+def test_what_is_no_size(value: object) -> None:
     with pytest.raises(ValueError, match="3 MiB"):
-        SIZE.parse(given, Path())
+        SIZE.parse(value, Path())
 
 
 # --- settings
@@ -423,7 +424,7 @@ def test_the_closest_marker_chooses_the_policy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "words"),
     [
         (
             "thresholds.accuracy = 0.98\nthresholds.accuracy_points = 1",
@@ -437,11 +438,11 @@ def test_the_closest_marker_chooses_the_policy() -> None:
         ("thresholds.top5 = 'all'", "a share between 0 and 1"),
     ],
 )
-def test_wrong_policies_are_said_with_their_place(tmp_path: Path, text: str, said: str) -> None:
+def test_wrong_policies_are_said_with_their_place(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(UserError) as caught:
         load(written(tmp_path, text), CATALOG)
     message = str(caught.value)
-    assert said in (message.replace("Pyproject", "pyproject") if "pyproject" in said else message)
+    assert words in (message.replace("Pyproject", "pyproject") if "pyproject" in words else message)
 
 
 def test_two_policies_on_one_marker_are_an_error() -> None:
@@ -464,7 +465,7 @@ def test_the_option_takes_every_threshold() -> None:
 
 
 @pytest.mark.parametrize(
-    ("texts", "said"),
+    ("texts", "words"),
     [
         (["accuracy"], "--threshold takes NAME=VALUE, like accuracy=0.99 or speedup.avx2=1.5, but"),
         (["accuracy="], "takes NAME=VALUE"),
@@ -475,14 +476,14 @@ def test_the_option_takes_every_threshold() -> None:
         (["accuracy=0.9", "accuracy_points=1"], "--threshold sets thresholds.accuracy and"),
     ],
 )
-def test_mistakes_in_the_option(texts: list[str], said: str) -> None:
+def test_mistakes_in_the_option(texts: list[str], words: str) -> None:
     with pytest.raises(UserError) as caught:
         parse_thresholds(texts, "--threshold")
-    assert said in str(caught.value)
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("argv", "said"),
+    ("argv", "words"),
     [
         (["--threshold", "acuracy=1"], "Did you mean accuracy"),
         (["--threshold", "accuracy=1", "--threshold", "reference_top1=1"], "Keep one of them"),
@@ -490,14 +491,14 @@ def test_mistakes_in_the_option(texts: list[str], said: str) -> None:
     ],
 )
 def test_the_command_line_says_so_before_anything_is_measured(
-    argv: list[str], said: str, capsys: pytest.CaptureFixture[str]
+    argv: list[str], words: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     try:
         code = main(["run", *argv])
     except SystemExit as left:
         code = left.code  # type: ignore[assignment]
     assert code == 2
-    assert said in capsys.readouterr().err
+    assert words in capsys.readouterr().err
 
 
 # --- what is shown

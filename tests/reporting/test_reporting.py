@@ -65,8 +65,10 @@ def make_case(
     observed = (0.9992, 0.9905, 3.965, 2.68)
     intervals = ((0.995, 1.003), (0.985, 0.994), None, (2.61, 2.71))
     gates = tuple(
-        GateResult(name, verdict, seen, limit, interval, 2000, f"Sentence about {name} of {model}.")
-        for name, verdict, seen, limit, interval in zip(
+        GateResult(
+            name, verdict, value, limit, interval, 2000, f"Sentence about {name} of {model}."
+        )
+        for name, verdict, value, limit, interval in zip(
             GATES, verdicts, observed, (0.99, 0.95, 3.5, 1.3), intervals, strict=True
         )
     )
@@ -140,10 +142,10 @@ def test_json_fits_its_schema_and_keeps_the_numbers() -> None:
         wall_seconds=3.0,
         settings={"seed": 0, "overrides": {"mean": (0.5, 0.5, 0.5)}},
     )
-    found = json.loads(to_json(report))
-    validator().validate(found)
-    assert found["schema_version"] == 2
-    first, second = found["cases"]
+    content = json.loads(to_json(report))
+    validator().validate(content)
+    assert content["schema_version"] == 2
+    first, second = content["cases"]
     assert first["metrics"] == pytest.approx(dict(make_case().metrics))
     assert set(second["metrics"]) == set(METRICS)
     assert set(second["metrics"].values()) == {None}
@@ -158,8 +160,8 @@ def test_json_fits_its_schema_and_keeps_the_numbers() -> None:
         "criterion": None,
     }
     assert first["facts"]["input_shape"] == [1, 3, 224, 224]
-    assert found["phases"] == [{"name": "int8 predictions", "seconds": 1.5, "forward": True}]
-    assert found["settings"]["overrides"]["mean"] == [0.5, 0.5, 0.5]
+    assert content["phases"] == [{"name": "int8 predictions", "seconds": 1.5, "forward": True}]
+    assert content["settings"]["overrides"]["mean"] == [0.5, 0.5, 0.5]
 
 
 def test_json_has_no_infinities() -> None:
@@ -171,12 +173,12 @@ def test_json_has_no_infinities() -> None:
         gates=(gate,),
         facts={"noise": -math.inf, "path": Path("a/b"), "verdict": PASS},
     )
-    found = json.loads(to_json(make_report(case)), parse_constant=pytest.fail)
-    validator().validate(found)
-    assert found["cases"][0]["metrics"]["sqnr_db"] is None
-    assert found["cases"][0]["metrics"]["something_new"] == 4.0
-    assert found["cases"][0]["gates"][0]["interval"] == [None, 1.0]
-    assert found["cases"][0]["facts"] == {"noise": None, "path": "a/b", "verdict": "pass"}
+    content = json.loads(to_json(make_report(case)), parse_constant=pytest.fail)
+    validator().validate(content)
+    assert content["cases"][0]["metrics"]["sqnr_db"] is None
+    assert content["cases"][0]["metrics"]["something_new"] == 4.0
+    assert content["cases"][0]["gates"][0]["interval"] == [None, 1.0]
+    assert content["cases"][0]["facts"] == {"noise": None, "path": "a/b", "verdict": "pass"}
 
 
 @pytest.mark.parametrize(
@@ -193,19 +195,19 @@ def test_json_has_no_infinities() -> None:
     ],
 )
 def test_schema_refuses(where: tuple[str | int, ...], value: object) -> None:
-    found = json.loads(to_json(make_report(make_case())))
-    inner = found
+    content = json.loads(to_json(make_report(make_case())))
+    inner = content
     for key in where[:-1]:
         inner = inner[key]
     inner[where[-1]] = value
-    assert not validator().is_valid(found)
+    assert not validator().is_valid(content)
 
 
 @pytest.mark.parametrize("metric", METRICS)
 def test_schema_demands_every_metric(metric: str) -> None:
-    found = json.loads(to_json(make_report(make_case())))
-    del found["cases"][0]["metrics"][metric]
-    assert not validator().is_valid(found)
+    content = json.loads(to_json(make_report(make_case())))
+    del content["cases"][0]["metrics"][metric]
+    assert not validator().is_valid(content)
 
 
 def test_plain_takes_numpy_and_refuses_what_json_cannot_say() -> None:
@@ -273,8 +275,8 @@ def test_failures_come_first_and_details_follow_once() -> None:
         make_case("mobilenet_v2", (PASS, PASS, PASS, INCONCLUSIVE)),
         make_case("shufflenet_v2_x1_0", (FAIL, PASS, PASS, PASS)),
     )
-    found = lines(report_view(report, 100))
-    table = [line[2:].split()[0] for line in found if line[:2] in ("✗ ", "? ", "○ ", "✓ ")]
+    rows = lines(report_view(report, 100))
+    table = [line[2:].split()[0] for line in rows if line[:2] in ("✗ ", "? ", "○ ", "✓ ")]
     assert table[:5] == [
         "shufflenet_v2_x1_0",
         "mobilenet_v2",
@@ -282,7 +284,7 @@ def test_failures_come_first_and_details_follow_once() -> None:
         "efficientnet_b0",
         "resnet18",
     ]
-    text = " ".join(" ".join(found).split())
+    text = " ".join(" ".join(rows).split())
     assert (
         "✗ fail accuracy of shufflenet_v2_x1_0 on onednn: 99.92 % (99.50–100.30), needs 99.00 %. "
         "Sentence about accuracy of shufflenet_v2_x1_0." in text
@@ -291,7 +293,12 @@ def test_failures_come_first_and_details_follow_once() -> None:
     assert text.count("no qnnpack engine") == 1
     assert "speedup of squeezenet1_1, efficientnet_b0 on qnnpack: This build" in text
     assert "Sentence about agreement" not in text
-    assert found[-1] == "5 cases: ✗ 1 fail   ? 1 inconclusive   ○ 2 unverified   ✓ 1 pass"
+    assert rows[-1] == "5 cases: ✗ 1 fail   ? 1 inconclusive   ○ 2 unverified   ✓ 1 pass"
+
+
+def test_notes_on_the_report_are_shown() -> None:
+    report = replace(make_report(make_case()), notes=("Two models were left out.",))
+    assert "Two models were left out." in shown(report)
 
 
 def test_only_a_pass_is_green(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -372,13 +379,13 @@ def test_timings_add_up_and_name_the_ratio() -> None:
     assert overhead(phases[:1], 10.0) is None
     text = "\n".join(lines(timings_view(phases, 10.0)))
     assert "1.25 × its forward passes" in text
-    found = {
+    cells = {
         line.rsplit(maxsplit=3)[0].strip(): line.split()[-3:-1]
         for line in text.splitlines()
         if line.endswith("%")
     }
-    assert found["everything else"] == ["1.00", "10.0"]
-    assert found["forward passes"] == ["8.00", "80.0"]
+    assert cells["everything else"] == ["1.00", "10.0"]
+    assert cells["forward passes"] == ["8.00", "80.0"]
 
 
 def test_prediction_shows_both_and_says_whether_they_differ() -> None:
@@ -425,9 +432,9 @@ def test_inventory_shows_weights_recipes_and_why_a_backend_is_missing(tmp_path: 
     (tmp_path / "resnet18.safetensors").write_bytes(b"")
     sidecar = {"float32_top1": 0.8912, "evaluation_images": 2000}
     (tmp_path / "resnet18.json").write_text(json.dumps(sidecar), "utf-8")
-    found = make_inventory(tmp_path)
+    inventory = make_inventory(tmp_path)
     for width in (80, 100):
-        text = lines(inventory_view(found), width)
+        text = lines(inventory_view(inventory), width)
         assert max(map(len, text)) <= width
         rows = {line.split()[0]: line for line in text if line}
         assert rows["VGG"].split()[1:] == ["vgg11"]
@@ -435,7 +442,7 @@ def test_inventory_shows_weights_recipes_and_why_a_backend_is_missing(tmp_path: 
     joined = "\n".join(text)
     assert "89.12 % of 2,000 images" in joined
     assert "1.30×" in joined
-    content = json.loads(found.to_json())
+    content = json.loads(inventory.to_json())
     assert content["models"][0]["weights"]["float32_top1"] == 0.8912
     assert content["backends"][1]["unavailable"] == "No such engine."
     assert content["models"][0]["sources"] == ["fixture", "probe", "IMAGENET1K_V1"]
