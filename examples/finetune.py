@@ -5,8 +5,8 @@
 
 The folder holds ``train/`` and ``val/`` with one folder of pictures per class. The network
 starts from the weights that ship with ptqbench (``--from-scratch``: from random ones) with a
-new last layer. Beside the weights lies ``FILE.json`` with the preprocessing and the classes,
-which is all that ptqbench needs to know about them.
+new last layer. ``FILE.json`` is written next to the weights, with the preprocessing and the
+classes, which is all that ptqbench needs to know about them.
 
 All pictures are decoded once and kept in memory at the size of training: 7 kB each at 48
 pixels, 150 kB at 224.
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ptqbench import Preprocessing, UserError
+from ptqbench.core.atomic import check_writable
 from ptqbench.data.decode import load_image
 from ptqbench.data.folder_layout import find_files
 from ptqbench.models.catalog import MODELS
@@ -62,10 +63,12 @@ def starting_point(name: str, classes: int, from_scratch: bool) -> nn.Module:
     spec = MODELS.get(name)
     model = spec.factory(classes)
     if not from_scratch:
-        own = model.state_dict()
+        initial = model.state_dict()
         shipped = load_weights(spec).state
-        fitting = {key: value for key, value in shipped.items() if value.shape == own[key].shape}
-        model.load_state_dict({**own, **fitting})
+        fitting = {
+            key: value for key, value in shipped.items() if value.shape == initial[key].shape
+        }
+        model.load_state_dict({**initial, **fitting})
     return model.to(memory_format=torch.channels_last)
 
 
@@ -176,6 +179,7 @@ def parse() -> argparse.Namespace:
 
 def finetune(arguments: argparse.Namespace) -> None:
     """Read, train, measure and save."""
+    check_writable(arguments.output)
     torch.manual_seed(arguments.seed)
     preprocessing = Preprocessing(resize=arguments.size, crop=arguments.size)
     training = arguments.data / "train"

@@ -32,7 +32,7 @@ _LAZY = {
     "RunSettings": "ptqbench.settings.run_settings",
     "Thresholds": "ptqbench.settings.thresholds",
     "UserError": "ptqbench.errors",
-    "Verdict": "ptqbench.gates.gate",
+    "Verdict": "ptqbench.gates.verdict",
     "quantize": "ptqbench.api",
     "register_model": "ptqbench.models.custom.registration",
     "validate": "ptqbench.api",

@@ -6,9 +6,9 @@ import atexit
 import copy
 import shutil
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -42,9 +42,6 @@ from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.settings.run_settings import BROKEN_SHARE, RunSettings
 from ptqbench.weights.load import build_model
 from ptqbench.weights.open_weights import open_weights
-
-_READING = ("limit", "broken_share", "workers")
-"""Settings of how images are read, which opened data have been already."""
 
 
 def quantize(
@@ -105,7 +102,19 @@ def quantize(
         folder = tempfile.mkdtemp(prefix="ptqbench-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
         path = Path(folder) / f"{safe_file_name(chosen.model)}-{target.name}.int8.pt"
-    return target.build(module, chosen, calibration, Path(path))
+    return target.build(module, chosen, _image_batches(calibration), Path(path))
+
+
+def _image_batches(calibration: Iterable[object]) -> Iterator[Tensor]:
+    """Yield calibration batches; anything else, such as images with labels, is refused."""
+    for batch in calibration:
+        if not isinstance(batch, Tensor) or batch.ndim != 4:
+            kind = f"{batch.ndim}-D tensor" if isinstance(batch, Tensor) else type(batch).__name__
+            raise UserError(
+                f"calibration must yield tensors N×C×H×W float32, but yielded a {kind}. Of a data "
+                "loader, pass (images for images, labels in loader); of a single batch, [batch]."
+            )
+        yield batch
 
 
 @process_unchanged()
@@ -141,7 +150,7 @@ def validate(
             torchvision's weights enums, or a file; by default those of ``settings``.
         preprocessing: For a module: what is done to its images; default ImageNet's.
         classes: For a module: its class names in output order, to match the folders of the
-            data by name.
+            data by name. Opened data need neither.
         keep_float: For a file: modules that are meant to stay float32, with all below them;
             wildcards allowed.
         settings: Everything else; its ``overrides`` are for a named model.
@@ -226,10 +235,8 @@ def _evaluated(
         )
     artifact = build_int8(subject, backend, phases)
     float32 = FloatReference(subject, backend, phases)
-    evaluation = CaseEvaluation(
-        subject, backend, artifact, float32, progress=progress, phases=phases
-    )
-    return evaluation.judge()
+    case = CaseEvaluation(subject, backend, artifact, float32, progress=progress, phases=phases)
+    return case.judge()
 
 
 def _file(artifact: Artifact | str | Path, backend: str | None) -> ArtifactFile | None:
@@ -263,36 +270,36 @@ def _check_applicable(
     Raises:
         UserError: There is one.
     """
+    arguments = {"preprocessing": preprocessing, "classes": classes}
+    names = [name for name, value in arguments.items() if value is not None]
     if isinstance(model, str):
-        for name, value in (("preprocessing", preprocessing), ("classes", classes)):
-            if value is not None:
-                raise UserError(
-                    f"{name} applies to a module, but the model is {model!r}, whose weights say "
-                    f"it. To replace that, pass settings=RunSettings(overrides={{...}}), with the "
-                    "names of the sidecar: resize, crop, mean, std, interpolation, classes."
-                )
-    else:
-        if settings.weights is not None:
-            raise _not_for_a_module("weights")
-        if settings.overrides:
+        if names:
             raise UserError(
-                "settings.overrides applies to a named model, but a module was passed. Pass "
-                "preprocessing= and classes= instead."
+                f"{names[0]} applies to a module, but the model is {model!r}, whose weights say "
+                "it. To replace that, pass settings=RunSettings(overrides={...}), with the "
+                "names of the sidecar: resize, crop, mean, std, interpolation, classes."
             )
+    elif settings.weights is not None:
+        raise _not_for_a_module("weights")
+    elif settings.overrides:
+        raise UserError(
+            "settings.overrides applies to a named model, but a module was passed. Pass "
+            "preprocessing= and classes= instead."
+        )
     if keep_float and file is None:
         raise UserError(
             "keep_float applies to a file, but the artifact is to be built. Set keep_float in "
             "its recipe instead: recipe=dataclasses.replace(recipe, keep_float=...)."
         )
-    if data is None:
-        return
-    defaults = {field.name: field.default for field in fields(RunSettings)}
-    for name in (*_READING, "data"):
-        if getattr(settings, name) != defaults[name]:
-            raise UserError(
-                f"settings.{name} does not apply to data that are opened already. Pass the name "
-                "of the data instead, or leave the setting out."
-            )
+    unset = RunSettings()
+    # What opened data have been read with already.
+    reading = ("data", "limit", "broken_share", "workers", "overrides")
+    names += [f"settings.{n}" for n in reading if getattr(settings, n) != getattr(unset, n)]
+    if data is not None and names:
+        raise UserError(
+            f"{names[0]} does not apply to data that are opened already. Pass the name of the data "
+            f"instead, or leave {names[0]} out."
+        )
 
 
 def _not_for_a_module(argument: str) -> UserError:

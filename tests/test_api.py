@@ -59,31 +59,47 @@ def test_a_module_is_quantized_like_the_recipe_says(
     model = copy.deepcopy(workshop.model(MODEL)).train()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     path = tmp_path / "mine.pt"
-    made = quantize(model, workshop.batches(), backend=AVAILABLE[0], recipe=MODEL, path=path)
-    assert made == Artifact.open(path)
-    assert made.info == artifact.info
+    copied = quantize(model, workshop.batches(), backend=AVAILABLE[0], recipe=MODEL, path=path)
+    assert copied == Artifact.open(path)
+    assert copied.info == artifact.info
     images = workshop.evaluation[0][:8]
     with torch.inference_mode():
-        assert torch.equal(made.load()(images), artifact.load()(images))
+        assert torch.equal(copied.load()(images), artifact.load()(images))
     assert model.training
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
 def test_a_name_is_quantized_with_its_recipe(user_case: UserCase) -> None:
-    made = quantize(MODEL, str(user_case.data), weights=str(user_case.weights))
+    artifact = quantize(MODEL, str(user_case.data), weights=str(user_case.weights))
     recipe = RECIPES.get(MODEL)
-    info = made.info
+    info = artifact.info
     assert (info.model, info.backend, info.recipe_hash) == (MODEL, recipe.backend, recipe.hash)
     assert info.calibration_images == 48
-    assert made.path.is_file()
+    assert artifact.path.is_file()
 
 
 def test_a_changed_recipe_is_another_recipe(workshop: Workshop, tmp_path: Path) -> None:
     recipe = workshop.recipe(MODEL, observer="minmax", keep_float=("classifier.1",))
-    made = quantize(
+    artifact = quantize(
         workshop.model(MODEL), workshop.batches(), recipe=recipe, path=tmp_path / "mine.pt"
     )
-    assert made.info.recipe_hash == recipe.hash != RECIPES.get(MODEL).hash
+    assert artifact.info.recipe_hash == recipe.hash != RECIPES.get(MODEL).hash
+
+
+@pytest.mark.parametrize(
+    ("batches", "kind"),
+    [
+        ([[torch.zeros(2, 3, 64, 64), torch.zeros(2)]], "list"),
+        (torch.zeros(2, 3, 64, 64), "3-D tensor"),
+        (["photos"], "str"),
+    ],
+)
+def test_batches_that_are_not_images_are_refused(
+    workshop: Workshop, tmp_path: Path, batches: Any, kind: str
+) -> None:
+    with pytest.raises(UserError, match=f"calibration must yield .* but yielded a {kind}"):
+        quantize(workshop.model(MODEL), batches, recipe=MODEL, path=tmp_path / "int8.pt")
+    assert not list(tmp_path.iterdir())
 
 
 # validate
@@ -145,8 +161,8 @@ def test_a_missing_engine_is_unverified(
     workshop: Workshop, photos: Data, artifact: Artifact, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["none"])
-    for given in (artifact, artifact.path, AVAILABLE[0]):
-        report = validate(workshop.model(MODEL), given, photos, recipe=MODEL, settings=FAST)
+    for source in (artifact, artifact.path, AVAILABLE[0]):
+        report = validate(workshop.model(MODEL), source, photos, recipe=MODEL, settings=FAST)
         assert {gate.verdict for gate in report.cases[0].gates} == {Verdict.UNVERIFIED}
         assert (report.exit_code(), report.exit_code(strict=True)) == (0, 3)
 
@@ -253,6 +269,12 @@ def test_arguments_take_precedence_and_the_report_shows_what_was_used(
         ("name", "backend", {"keep_float": ["layer1"]}, "keep_float applies to a file"),
         ("module", "backend", {"settings": RunSettings(limit=5)}, "settings.limit does not apply"),
         ("module", "backend", {"settings": RunSettings(data="x")}, "settings.data does not apply"),
+        ("module", "backend", {"preprocessing": PREPROCESSING}, "preprocessing does not apply"),
+        ("module", "file", {"classes": ["a"]}, "classes does not apply to data"),
+        (
+            "name", "backend", {"settings": RunSettings(overrides={"crop": 64})},
+            "settings.overrides does not apply to data",
+        ),
         ("name", "file", {"backend": "x68"}, "Unknown backend 'x68'"),
         ("name", "other", {"backend": "x86"}, "backend='x86' another"),
     ],

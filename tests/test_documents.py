@@ -1,5 +1,6 @@
 """The scripts that write numbers into the documents: their logic, and the blocks they need."""
 
+import argparse
 import ast
 import importlib
 import json
@@ -15,6 +16,7 @@ import pytest
 import torch
 
 import ptqbench.data.fixture.scenes  # loaded before the checkout's folder comes first on the path
+from ptqbench.errors import UserError
 from ptqbench.evaluation.result import CaseResult, Report
 from ptqbench.gates.gate import GateResult
 from ptqbench.gates.verdict import Verdict
@@ -285,6 +287,16 @@ def test_float32_is_computed_once_for_all_recipes(script):
     assert len(calls) == 2
 
 
+def test_an_example_says_before_training_that_its_weights_cannot_be_written(script, tmp_path):
+    output = tmp_path / "none" / "mine.safetensors"
+    arguments = argparse.Namespace(
+        model="resnet18", data=tmp_path, output=output, epochs=1, size=32, lr=1e-3, seed=0,
+        from_scratch=True,
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"Cannot write .*mine\.safetensors: there is no folder"):
+        script("examples.finetune").finetune(arguments)
+
+
 def test_the_contact_sheet_shows_every_class_and_is_small(script, tmp_path):
     module = script("fixtures.describe")
     sheet = module.contact_sheet()
@@ -309,11 +321,11 @@ def test_what_probe_weights_classify_comes_from_results_and_record(script):
         {"model": "vgg11", "status": "missing"},
     ]
     models = {"alexnet": entry, "vgg11": entry, "resnet18": entry | {"weights": "fixture"}}
-    found = module.recorded({"runs": {"native": {"models": models, "cases": cases}}})
-    assert list(found) == ["alexnet"]
-    text = module.body(found.values())
+    rows = module.recorded({"runs": {"native": {"models": models, "cases": cases}}})
+    assert list(rows) == ["alexnet"]
+    text = module.body(rows.values())
     assert "25.0 to 25.0 % over 1 models" in text
     assert "| alexnet | 64 | 58 | 300 | 992 | 25.0 | 25.0 (20–30) | – |" in text
-    timed = found["alexnet"] | {"seconds": 12.3}
+    timed = rows["alexnet"] | {"seconds": 12.3}
     assert "| 12 |" in module.body([timed])
     assert module.body([]) == "Nothing has been measured yet."

@@ -28,8 +28,8 @@ class Elsewhere:
         self.folder = folder
         # The other variables stay: where the fixture images are cached, how many threads.
         strange = ("PYTEST_", "PYTHON", "CI", "COV_")
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
-        self.environment = {**kept, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"}
+        usual = {name: value for name, value in os.environ.items() if not name.startswith(strange)}
+        self.environment = {**usual, "PYTHONPATH": str(site), "PYTHONSAFEPATH": "1"}
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -47,9 +47,9 @@ class Elsewhere:
         """The process, and what it wrote as JUnit XML."""
         report = self.folder / "junit.xml"
         report.unlink(missing_ok=True)
-        # Beside the machinery that is under test, nothing that happens to be installed.
-        done = self.run("-m", "pytest", "-p", "no:xdist", f"--junitxml={report}", *options)
-        return done, ElementTree.parse(report).getroot()
+        # Nothing that happens to be installed, only what is under test.
+        process = self.run("-m", "pytest", "-p", "no:xdist", f"--junitxml={report}", *options)
+        return process, ElementTree.parse(report).getroot()
 
 
 @pytest.fixture(scope="module")
@@ -89,13 +89,13 @@ def test_three_lines_gate_two_models_and_a_raised_threshold_turns_red(
 ) -> None:
     gates = elsewhere.folder / "test_gates.py"
     gates.write_text(GATES.format(size_ratio=3.0))
-    done, junit = elsewhere.pytest(
+    process, junit = elsewhere.pytest(
         "--ptqbench-models=resnet18,squeezenet1_1",
         "-k",
         f"(resnet18 and not speedup) or (squeezenet1_1 and ({STRUCTURE}))",
     )
-    assert done.returncode == 0, done.stdout
-    assert "10 verdicts on 2 cases: 10 pass." in done.stdout
+    assert process.returncode == 0, process.stdout
+    assert "10 verdicts on 2 cases: 10 pass." in process.stdout
     suite = junit.find("testsuite")
     assert suite is not None
     counts = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped")}
@@ -103,10 +103,10 @@ def test_three_lines_gate_two_models_and_a_raised_threshold_turns_red(
 
     # The same file, asking for more than int8 can give.
     gates.write_text(GATES.format(size_ratio=9.5))
-    done, junit = elsewhere.pytest("--ptqbench-models=squeezenet1_1", "-k", STRUCTURE)
-    assert done.returncode == 1, done.stdout
-    assert "3 verdicts on 1 case: 1 fail, 2 pass." in done.stdout
-    assert "Traceback" not in done.stdout + done.stderr
+    process, junit = elsewhere.pytest("--ptqbench-models=squeezenet1_1", "-k", STRUCTURE)
+    assert process.returncode == 1, process.stdout
+    assert "3 verdicts on 1 case: 1 fail, 2 pass." in process.stdout
+    assert "Traceback" not in process.stdout + process.stderr
     failed = [case for case in junit.iter("testcase") if case.find("failure") is not None]
     assert [case.get("name") for case in failed] == ["test_size[squeezenet1_1-onednn]"]
     (failure,) = junit.iter("failure")

@@ -177,7 +177,7 @@ def explain(model: str, key: str, differences: Sequence[Difference]) -> str:
             line += " is not in the reference"
         lines.append(line)
     if any(difference.kind == "worse" for difference in differences):
-        lines.append("  Something became worse. If that is meant, run with --ptqbench-update.")
+        lines.append("  Something became worse. If that is intended, run with --ptqbench-update.")
     else:
         lines.append("  Run with --ptqbench-update and commit the file, to record this.")
     return "\n".join(lines)
@@ -214,10 +214,10 @@ def read(path: Path, model: str) -> ModelReference:
         content = json.loads(path.read_text(encoding="utf-8"))
         version, owner = content["schema_version"], content["model"]
         cases = {
-            str(key): CaseReference(str(case["recipe"]), dict(case["numbers"]))
+            str(key): CaseReference(str(case["recipe"]), _numbers(case["numbers"]))
             for key, case in content["cases"].items()
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(
             f"The reference {path} cannot be read ({type(error).__name__}: {error}). Restore it, "
             "or delete it and run with --ptqbench-update."
@@ -230,6 +230,15 @@ def read(path: Path, model: str) -> ModelReference:
     if owner != model:
         raise UserError(f"The reference {path} is for {owner}, not for {model}. Rename it.")
     return ModelReference(model, cases)
+
+
+def _numbers(content: Mapping[str, object]) -> dict[str, float | None]:
+    numbers: dict[str, float | None] = {}
+    for name, value in content.items():
+        if not (value is None or isinstance(value, int | float)):
+            raise TypeError(f"{name} is {value!r}, which is not a number")
+        numbers[name] = value
+    return numbers
 
 
 def write(path: Path, reference: ModelReference) -> None:

@@ -86,7 +86,14 @@ def check_reference(state: State, case: CaseRequest, *, update: bool) -> None:
     notice when the gain is lost again.
     """
     __tracebackhide__ = True
-    folder = Path(state.settings.value("baselines").value)
+    setting = state.settings.value("baselines").value
+    if setting is None:
+        pytest.fail(
+            f"reference of {case.model} on {case.backend}: there is no folder of references. Set "
+            "`baselines` in [tool.ptqbench] to it.",
+            pytrace=False,
+        )
+    folder = Path(setting)
     try:
         current = state.runner.reference(case)
         path = folder / f"{safe_file_name(case.model)}.json"

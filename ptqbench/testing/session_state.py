@@ -73,7 +73,7 @@ class State:
             self.config.rootpath,
             CATALOG,
             command_line(self.config),
-            file=self.config.invocation_params.dir / user_path(file) if file else None,
+            file=None if file is None else self.config.invocation_params.dir / user_path(file),
             file_option=CONFIG_OPTION,
         )
 

@@ -93,6 +93,15 @@ def test_files_that_are_not_references_are_refused(tmp_path):
     path.write_text("{}")
     with pytest.raises(UserError, match="cannot be read"):
         read(path, "resnet18")
+    path.write_text("[" * 100_000)
+    with pytest.raises(UserError, match="cannot be read"):
+        read(path, "resnet18")
+    numbers = {"int8_top1": "0.8"}
+    case = {"recipe": "abc", "numbers": numbers}
+    content = {"schema_version": 1, "model": "resnet18", "cases": {"x86": case}}
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=r"int8_top1 is '0\.8', which"):
+        read(path, "resnet18")
     write(path, ModelReference("resnet18"))
     with pytest.raises(UserError, match="is for resnet18, not for vgg"):
         read(path, "vgg")

@@ -30,7 +30,7 @@ def test_what_can_be_compared_is():
 
 
 @pytest.mark.parametrize(
-    ("case", "said"),
+    ("case", "message"),
     [
         ({"saved": None}, "no saved run to compare with.* --benchmark-autosave"),
         ({"saved": ("a",)}, "1 benchmarks are not in the saved run.*: b"),
@@ -41,10 +41,10 @@ def test_what_can_be_compared_is():
         ({"measuring": False}, "leaves nothing to compare"),
     ],
 )
-def test_a_comparison_that_means_nothing_is_refused(case, said):
-    found = ask(**case)
-    assert found is not None
-    assert re.search(said, found)
+def test_a_comparison_that_means_nothing_is_refused(case, message):
+    reason = ask(**case)
+    assert reason is not None
+    assert re.search(message, reason)
 
 
 @pytest.fixture

@@ -95,8 +95,8 @@ def test_unused_it_is_silent_and_does_not_import_torch(pytester, suite):
     assert result.ret == 0
     result.stdout.fnmatch_lines(["torch False numpy False"])
     # An installation is named in the head, like that of any other plugin.
-    said = [line for line in result.outlines if not line.startswith(("plugins:", "rootdir:"))]
-    assert "ptqbench" not in "\n".join(said)
+    lines = [line for line in result.outlines if not line.startswith(("plugins:", "rootdir:"))]
+    assert "ptqbench" not in "\n".join(lines)
 
 
 def test_verdicts_become_outcomes_and_reports(pytester, suite):
@@ -228,7 +228,7 @@ def test_the_ci_profile_fails_what_is_undecided_and_the_command_line_beats_the_m
 
 
 @pytest.mark.parametrize(
-    ("files", "args", "code", "said"),
+    ("files", "args", "code", "message"),
     [
         (
             {"test_a.py": "import pytest\n@pytest.mark.ptqbench(acuracy=1)\ndef test_a(): pass\n"},
@@ -253,17 +253,17 @@ def test_the_ci_profile_fails_what_is_undecided_and_the_command_line_beats_the_m
     ],
     ids=["marker", "model", "setting", "report", "update"],
 )
-def test_wrong_use_is_said_before_anything_runs(pytester, suite, files, args, code, said):
+def test_wrong_use_is_said_before_anything_runs(pytester, suite, files, args, code, message):
     for name, text in files.items():
         (pytester.path / name).write_text(text)
     result = suite(*args)
     assert result.ret == code
-    (result.stderr if code == 4 else result.stdout).fnmatch_lines([said])
+    (result.stderr if code == 4 else result.stdout).fnmatch_lines([message])
     assert "Traceback" not in result.stdout.str() + result.stderr.str()
 
 
 @pytest.mark.parametrize(
-    ("setting", "said"),
+    ("setting", "message"),
     [
         ('data = "/gpu-box/photos"', "*There are no images at /gpu-box/photos*pyproject.toml*"),
         ('weights = "/gpu-box/w.safetensors"', "*There are no weights at /gpu-box/w.safetensors*"),
@@ -273,7 +273,7 @@ def test_wrong_use_is_said_before_anything_runs(pytester, suite, files, args, co
     ],
     ids=["data", "weights", "model", "report", "baselines"],
 )
-def test_paths_of_the_file_matter_only_to_a_session_with_a_case(pytester, suite, setting, said):
+def test_paths_of_the_file_matter_only_to_a_session_with_a_case(pytester, suite, setting, message):
     pytester.makepyprojecttoml(f'[tool.ptqbench]\nmodels = ["resnet18"]\n{setting}\n')
     pytester.makepyfile(
         test_unit="def test_unit(): pass", test_gates="from ptqbench.suite import *"
@@ -283,7 +283,7 @@ def test_paths_of_the_file_matter_only_to_a_session_with_a_case(pytester, suite,
     assert "ptqbench: " not in alone.stdout.str() + alone.stderr.str()
     refused = suite("test_gates.py")
     assert refused.ret == pytest.ExitCode.INTERRUPTED
-    refused.stdout.fnmatch_lines([said])
+    refused.stdout.fnmatch_lines([message])
     assert "Traceback" not in refused.stdout.str() + refused.stderr.str()
 
 
@@ -318,6 +318,7 @@ def test_the_file_with_the_settings_can_be_named(pytester, suite):
     missing = suite("--ptqbench-config=none.toml")
     assert missing.ret == pytest.ExitCode.USAGE_ERROR
     missing.stderr.fnmatch_lines(["*--ptqbench-config*none.toml: there is no such file*"])
+    assert suite("--ptqbench-config=").ret == pytest.ExitCode.USAGE_ERROR
 
 
 def test_cases_whose_models_differ_in_odd_characters_only_have_names_of_their_own():
@@ -362,6 +363,14 @@ def test_references_are_written_compared_and_asked_for(pytester, suite):
     result = suite(*chosen)
     assert result.ret == 1
     result.stdout.fnmatch_lines(["*better: sqnr_db 20 -> 30*", "*--ptqbench-update*"])
+
+
+def test_a_reference_without_a_folder_of_references_is_a_failure_in_a_sentence(pytester, suite):
+    pytester.makepyfile("def test_own(ptqbench_reference): ptqbench_reference()")
+    result = suite("--ptqbench-models=resnet18")
+    assert result.ret == 1
+    result.stdout.fnmatch_lines(["*there is no folder of references. Set `baselines` in*"])
+    assert "TypeError" not in result.stdout.str()
 
 
 def test_workers_of_xdist_report_to_one_session(pytester, suite):

@@ -178,10 +178,10 @@ def test_a_backend_that_cannot_run_here_is_unverified(tmp_path, case, monkeypatc
 
 
 def test_the_machine_is_told_with_what_kernels_are_chosen_by(tmp_path):
-    found = SharedRunner(tmp_path, workers=1).machine()
-    assert {"cpu", "flags", "instruction_set", "physical_cores", "engines", "torch"} <= set(found)
-    assert set(found["flags"]) <= isa.cpu_flags()
-    assert (found["instruction_set"] != "avx2") or "avx2" in found["flags"]
+    facts = SharedRunner(tmp_path, workers=1).machine()
+    assert {"cpu", "flags", "instruction_set", "physical_cores", "engines", "torch"} <= set(facts)
+    assert set(facts["flags"]) <= isa.cpu_flags()
+    assert (facts["instruction_set"] != "avx2") or "avx2" in facts["flags"]
 
 
 def test_the_process_is_left_as_it_was(tmp_path, case):
@@ -200,18 +200,18 @@ def test_the_threads_of_the_settings_hold_for_every_measurement(tmp_path, case, 
     runner = SharedRunner(tmp_path, workers=1)
     if reason := runner.backends()["onednn"]:
         pytest.skip(reason)
-    seen = []
+    threads_used = []
     measure = evaluation.measure_accuracy
 
     def spy(*args, **options):
-        seen.append(torch.get_num_threads())
+        threads_used.append(torch.get_num_threads())
         return measure(*args, **options)
 
     monkeypatch.setattr(evaluation, "measure_accuracy", spy)
     monkeypatch.setattr(cases, "physical_cores", lambda: 8)
     for threads, expected in ((1, 1), (3, 3)):
         runner.judge(replace(case, settings=replace(case.settings, threads=threads)), "agreement")
-        assert seen.pop() == expected
+        assert threads_used.pop() == expected
     crowded = SharedRunner(tmp_path / "crowded", workers=4)
     crowded.judge(replace(case, settings=replace(case.settings, threads=3)), "agreement")
-    assert seen == [2]  # eight cores for four workers
+    assert threads_used == [2]  # eight cores for four workers

@@ -1,4 +1,4 @@
-"""The real suite beside itself: pytest-xdist spreads gates over workers that share the work."""
+"""The real suite under pytest-xdist, which spreads gates over workers that share the work."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ import os
 import numpy
 from ptqbench.backends.torch_engines.engine import TorchBackend
 
-def counted(owner, name, said):
+def counted(owner, name, label):
     original = getattr(owner, name)
     def wrapped(*args, **more):
-        with open("made.txt", "a") as file:
-            file.write(f"{said}\\n")
+        with open("work.txt", "a") as file:
+            file.write(f"{label}\\n")
         return original(*args, **more)
     setattr(owner, name, wrapped)
 
@@ -68,8 +68,8 @@ def test_workers_share_artifacts_and_logits_and_time_nothing(
     result.stdout.fnmatch_lines(
         ["speedup of *: unverified. Speed is not measured while 2 pytest-xdist workers run*-n 0*"]
     )
-    made = Counter((pytester.path / "made.txt").read_text().splitlines())
-    assert made == {"int8 artifact": cases, "float32 artifact": 1, "logits": cases + 1}
+    work = Counter((pytester.path / "work.txt").read_text().splitlines())
+    assert work == {"int8 artifact": cases, "float32 artifact": 1, "logits": cases + 1}
     report = json.loads((pytester.path / "out.json").read_text())
     assert report["verdict"] == "unverified"
     assert [len(case["gates"]) for case in report["cases"]] == [gates + 1] * cases
