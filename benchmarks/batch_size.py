@@ -70,8 +70,8 @@ def measure(name: str, folder: Path) -> list[tuple[str, ...]]:
             for side, call in sides[size].items():
                 times[size][side].append(per_image_ms(call, data, size))
     rows = []
-    for size, found in times.items():
-        ms = [median(found[side][1:] or found[side]) for side in ("float32", "int8", "calibration")]
+    for size, series in times.items():
+        ms = [median(each[1:] or each) for each in series.values()]
         shown = f"**{size}**" if size == BATCH_SIZE else str(size)
         rows.append((name, shown, *(f"{value:.2f}" for value in (*ms, geometric_mean(ms[:2])))))
     return rows

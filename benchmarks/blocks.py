@@ -20,9 +20,9 @@ BUILD = ROOT / "build"
 def replace_block(text: str, name: str, body: str) -> str:
     """The text with the body of one block exchanged; everything else stays as it is."""
     pattern = rf"(<!-- begin {re.escape(name)}\b[^\n]*-->\n).*?(<!-- end {re.escape(name)} -->)"
-    found = re.findall(pattern, text, flags=re.DOTALL)
-    if len(found) != 1:
-        raise ValueError(f"Expected one block {name!r}, but found {len(found)}.")
+    count = len(re.findall(pattern, text, flags=re.DOTALL))
+    if count != 1:
+        raise ValueError(f"Expected one block {name!r}, but found {count}.")
     return re.sub(
         pattern,
         lambda match: f"{match[1]}\n{body.strip()}\n\n{match[2]}",

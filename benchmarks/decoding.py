@@ -130,14 +130,14 @@ def main() -> None:
         files = write_pictures(folder, count)
         kilobytes = sum(file.path.stat().st_size for file in files) / 1e3 / count
         model = int8_model(folder)
-        found: dict[int, list[float]] = {workers: [] for workers in WORKERS}
+        rounds: dict[int, list[float]] = {workers: [] for workers in WORKERS}
         images_per_second(files[:BATCH_SIZE], model, 1)  # warms up
         for turn in range(ROUNDS):
             # In alternating order: whatever slows the machine down for a while meets all.
             for workers in WORKERS[:: -1 if turn % 2 else 1]:
-                found[workers].append(images_per_second(files, model, workers))
-                print(f"{workers} workers: {found[workers][-1]:.0f} images/s", file=sys.stderr)
-    speeds = {workers: median(values) for workers, values in found.items()}
+                rounds[workers].append(images_per_second(files, model, workers))
+                print(f"{workers} workers: {rounds[workers][-1]:.0f} images/s", file=sys.stderr)
+    speeds = {workers: median(values) for workers, values in rounds.items()}
     rewrite(ROOT / "docs/data.md", "decoding", block(speeds, kilobytes, count))
 
 

@@ -89,12 +89,12 @@ def of_kind(model: nn.Module, kind: str) -> tuple[str, ...]:
 
 def variants(recipe: Recipe, model: nn.Module, *, saturates: bool) -> Iterator[tuple[str, Recipe]]:
     """The shipped recipe, and what differs from it in one choice."""
-    kept = ", ".join(f"`{name}`" for name in recipe.keep_float)
-    yield "**shipped**" + (f", float: {kept}" if kept else ""), recipe
+    names = ", ".join(f"`{name}`" for name in recipe.keep_float)
+    yield "**shipped**" + (f", float: {names}" if names else ""), recipe
     layers = {"first layer": layers_of(model)[0][0], "last layer": head_of(model)[0]}
-    found: dict[str, tuple[str, ...]] = {what: (path,) for what, path in layers.items()}
-    found |= {kind: of_kind(model, kind) for kind in KINDS}
-    for what, paths in found.items():
+    modules: dict[str, tuple[str, ...]] = {what: (path,) for what, path in layers.items()}
+    modules |= {kind: of_kind(model, kind) for kind in KINDS}
+    for what, paths in modules.items():
         if paths and not set(paths) <= set(recipe.keep_float):
             yield f"{what} in float32", replace(recipe, keep_float=(*recipe.keep_float, *paths))
     for name, what in CALLS.items():
@@ -186,9 +186,9 @@ def write() -> None:
     """The table of all models that have been measured."""
     contents = [json.loads(path.read_text("utf-8")) for path in sorted(RESULTS.glob("*.json"))]
     order = list(FAMILIES)
-    found = sorted(contents, key=lambda content: order.index(family(content[0]["model"])))
-    families = {family(content[0]["model"]) for content in found}
-    rows = [row for content in found for row in rows_of(content)]
+    contents.sort(key=lambda content: order.index(family(content[0]["model"])))
+    families = {family(content[0]["model"]) for content in contents}
+    rows = [row for content in contents for row in rows_of(content)]
     lines = [
         table(HEADING, rows, right=range(5, 11)),
         "",
@@ -205,12 +205,12 @@ def main() -> None:
     parser.add_argument("--images", type=int, help="evaluation images, instead of the plan's")
     parser.add_argument("--weights", metavar="NAME", help="a source or a file")
     parser.add_argument("--table", action="store_true", help="only write the table")
-    given = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
     RESULTS.mkdir(parents=True, exist_ok=True)
-    for name in () if given.table else given.models:
-        source = given.weights or (FIXTURE if name in SHIPPED else PROBE)
-        rows = measure(name, given.backend or BACKENDS_MEASURED, given.images, source)
+    for name in () if args.table else args.models:
+        source = args.weights or (FIXTURE if name in SHIPPED else PROBE)
+        rows = measure(name, args.backend or BACKENDS_MEASURED, args.images, source)
         with atomic_path(RESULTS / f"{name}-{kind(source)}.json") as temporary:
             temporary.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
     write()

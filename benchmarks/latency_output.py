@@ -41,7 +41,7 @@ def run(options: Sequence[str], storage: str) -> tuple[str, int]:
         SHOWN,
         f"--benchmark-storage={storage}",
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [sys.executable, "-m", *COMMAND, *options, *hidden],
         stdout=subprocess.PIPE,
         cwd=ROOT,
@@ -49,7 +49,7 @@ def run(options: Sequence[str], storage: str) -> tuple[str, int]:
         encoding="utf-8",
         check=False,
     )
-    return done.stdout.replace(storage, ".benchmarks"), done.returncode
+    return result.stdout.replace(storage, ".benchmarks"), result.returncode
 
 
 def main() -> int:

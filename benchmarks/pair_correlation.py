@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from benchmarks.blocks import table
+from benchmarks.blocks import BUILD, table
 from ptqbench.measurement.intervals import lag_one_correlation, ratio_interval
 
 PAIRS = 20
@@ -128,7 +128,7 @@ def main() -> None:
     parser.add_argument("--model", default="squeezenet1_1")
     parser.add_argument("--read", type=Path, nargs="+", help="summarise earlier --output files")
     parser.add_argument("--simulate", type=int, metavar="RUNS", help="simulate instead")
-    parser.add_argument("--output", type=Path, default=Path("build/pair-correlation.jsonl"))
+    parser.add_argument("--output", type=Path, default=BUILD / "pair-correlation.jsonl")
     args = parser.parse_args()
     if args.simulate:
         print(simulation(args.simulate))

@@ -42,8 +42,8 @@ Json = Mapping[str, Any]
 
 def giga_macs(spec: ModelSpec) -> float:
     """What a picture costs at the side of the probe, from torchvision's figures, in 1e9."""
-    found = import_torchvision().models.get_model_weights(spec.name)
-    cheapest = min(found, key=lambda each: float(each.meta["_ops"]))
+    weights = import_torchvision().models.get_model_weights(spec.name)
+    cheapest = min(weights, key=lambda each: float(each.meta["_ops"]))
     share = (preprocessing_of(spec).crop / int(cheapest.transforms().crop_size[0])) ** 2
     return float(cheapest.meta["_ops"]) * share
 
@@ -59,13 +59,13 @@ def measure(spec: ModelSpec) -> dict[str, Any]:
     from ptqbench.weights.probe.probe_cache import state_hash
 
     with progress_display() as progress:
-        began = time.perf_counter()
-        made = compute_probe(spec, 0, progress=progress)
-        seconds = time.perf_counter() - began
-    preprocessing, sha256 = preprocessing_of(spec), state_hash(made.state)
-    weights = Weights("probe", made.state, preprocessing, CLASSES, len(CLASSES), sha256)
-    model, facts = build_model(spec, weights), dict(made.facts)
-    del made, weights
+        start = time.perf_counter()
+        probe = compute_probe(spec, 0, progress=progress)
+        seconds = time.perf_counter() - start
+    preprocessing, sha256 = preprocessing_of(spec), state_hash(probe.state)
+    weights = Weights("probe", probe.state, preprocessing, CLASSES, len(CLASSES), sha256)
+    model, facts = build_model(spec, weights), dict(probe.facts)
+    del probe, weights
     right = 0
     with torch.inference_mode():
         for pixels, labels in open_fixture(preprocessing).evaluation.batches(0, IMAGES, BATCH):
@@ -87,10 +87,10 @@ def measure(spec: ModelSpec) -> dict[str, Any]:
 def stored(model: str) -> Json | None:
     """The result of a model, if it is of the present algorithm."""
     try:
-        found: Json = json.loads((RESULTS / f"{model}.json").read_text("utf-8"))
+        result: Json = json.loads((RESULTS / f"{model}.json").read_text("utf-8"))
     except (OSError, ValueError):
         return None
-    return found if found.get("algorithm") == ALGORITHM else None
+    return result if result.get("algorithm") == ALGORITHM else None
 
 
 def recorded(content: Json) -> dict[str, Json]:
@@ -165,7 +165,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             keep(result := measure(spec))
             print(f"{spec.name}: {result['right']} of {IMAGES} right", file=sys.stderr, flush=True)
     results = recorded(json.loads(RECORD.read_text("utf-8")))
-    results |= {name: found for name in MODELS.names() if (found := stored(name)) is not None}
+    results |= {name: each for name in MODELS.names() if (each := stored(name)) is not None}
     rewrite(ROOT / "docs" / "weights.md", "probe", body(results.values()))
     return 0
 

@@ -16,7 +16,16 @@ from typing import Any
 from benchmarks.blocks import BUILD, ROOT, rewrite, table
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.recipes import RECIPES
-from ptqbench.reporting.format import decibel, number, pair, percent, significant, span, times
+from ptqbench.reporting.format import (
+    arrow,
+    decibel,
+    number,
+    pair,
+    percent,
+    significant,
+    span,
+    times,
+)
 
 RESULTS = BUILD / "readme"
 BACKENDS = ("fbgemm", "x86", "onednn", "qnnpack")
@@ -49,10 +58,6 @@ def measure(model: str, backends: Sequence[str], path: Path) -> None:
         report = run_requests([CaseRequest(model, tuple(backends), "the table")], progress)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(to_json(report), path)
-
-
-def arrow(before: str, after: str) -> str:
-    return before if before == after == "–" else f"{before} → {after}"
 
 
 def verdict(case: Json) -> str:
@@ -143,8 +148,8 @@ def main() -> None:
     if files is None:
         for model in arguments.models or SHIPPED:
             measure(model, BACKENDS, RESULTS / f"{model}.json")
-        kept = (RESULTS / f"{model}.json" for model in SHIPPED)
-        files = [path for path in kept if path.is_file()]
+        paths = (RESULTS / f"{model}.json" for model in SHIPPED)
+        files = [path for path in paths if path.is_file()]
     reports = [json.loads(path.read_text("utf-8")) for path in files]
     rewrite(ROOT / "README.md", "results", block(reports))
 

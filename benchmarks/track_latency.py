@@ -1,6 +1,6 @@
 """Save the latency of the models that `ptqbench run` has just judged; the last part of `bench`.
 
-python benchmarks/track_latency.py [what was given to `ptqbench run`]
+python benchmarks/track_latency.py [options of `ptqbench run`]
 """
 
 from __future__ import annotations
@@ -13,25 +13,28 @@ from ptqbench.cli.parser import build_parser
 TRACKED = ("models", "backend", "weights", "data")
 """Options of `ptqbench run` that the plugin has as well."""
 
-OTHERWISE = ("json", "strict", "timings", "artifacts", "cache_dir", "threshold", "max_bytes")
+IRRELEVANT = (
+    *("json", "strict", "timings", "artifacts", "cache_dir", "threshold", "max_bytes"),
+    *("quiet", "resume", "isolate", "time_limit", "workers"),
+)
 """Options that change nothing of what is timed."""
 
 
-def pytest_arguments(given: list[str]) -> list[str] | None:
-    """Arguments for pytest; None if what was given would not be measured alike."""
+def pytest_arguments(options: list[str]) -> list[str] | None:
+    """Arguments for pytest; None if an option of `ptqbench run` changes what is timed."""
     parser = build_parser()
-    args = parser.parse_args(["run", *given])
+    args = parser.parse_args(["run", *options])
     bare = parser.parse_args(["run"])
     for name, value in vars(args).items():
-        if name not in (*TRACKED, *OTHERWISE, "command") and value != getattr(bare, name):
+        if name not in (*TRACKED, *IRRELEVANT, "command") and value != getattr(bare, name):
             return None
-    found = ["benchmarks/test_latency.py", "--benchmark-autosave"]
+    arguments = ["benchmarks/test_latency.py", "--benchmark-autosave"]
     for option, names in (("models", args.models), ("backends", args.backend or [])):
-        found += [f"--ptqbench-{option}={name}" for name in names]
+        arguments += [f"--ptqbench-{option}={name}" for name in names]
     for option in ("weights", "data"):
         if getattr(args, option) is not None:
-            found.append(f"--ptqbench-{option}={getattr(args, option)}")
-    return found
+            arguments.append(f"--ptqbench-{option}={getattr(args, option)}")
+    return arguments
 
 
 def main() -> int:

@@ -4,46 +4,42 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Any
 
 from benchmarks.blocks import table
 from benchmarks.coverage.plan import EAGER
-from ptqbench.core.names import first_few
+from benchmarks.coverage.record import Json
 from ptqbench.recipes.family import FAMILIES, OTHER
 from ptqbench.reporting.format import MISSING
 
 HEADING = ("Family", "Models", "Cases", "pass", "fail", "inconclusive", "unverified", "Recommended")
 _WORST_FIRST = ("fail", "inconclusive", "unverified")
+_TITLE = "{cpu}, {instruction_set}"
 _MACHINE = "{physical_cores} cores, {system}, Python {python}, torch {torch}."
 _STATUS = {"refused": "torch refuses", "died": "did not finish", "missing": "not measured yet"}
-
-Json = Mapping[str, Any]
 
 
 def body(content: Json, recommended: Mapping[str, str]) -> str:
     """Return the generated block, from the record and the backends that recipes recommend."""
     runs = content["runs"].values()
-    chosen = [(case, run) for run in runs for case in run["cases"] if _is_chosen(case, recommended)]
-    models = {case["model"] for run in runs for case in run["cases"]}
+    titles = [_TITLE.format(**run["machine"]) for run in runs]
+    cases = [(case, run["machine"]["instruction_set"]) for run in runs for case in run["cases"]]
+    chosen = [(case, cpu) for case, cpu in cases if case["case"] == recommended.get(case["model"])]
+    models = {case["model"] for case, _ in cases}
     passed = {case["model"] for case, _ in chosen if case["verdict"] == "pass"}
     parts = [
         f"**{len(passed)} of {len(models)} models pass every gate on their recommended backend** "
-        f"({' or '.join(map(_title, runs))}). What keeps the others from it, there:"
+        f"({' or '.join(titles)}). What keeps the others from it, there:"
     ]
     lines: dict[str, list[str]] = {}
-    for case, run in chosen:
+    for case, cpu in chosen:
         if case["model"] not in passed:
-            text = f"{outcome(case)} ({run['machine']['instruction_set']})"
-            lines.setdefault(f"- `{case['model']}` on {case['backend']}: ", []).append(text)
+            start = f"- `{case['model']}` on {case['backend']}: "
+            lines.setdefault(start, []).append(f"{outcome(case)} ({cpu})")
     parts.append("\n".join(start + ", ".join(ends) for start, ends in sorted(lines.items())))
-    for run in runs:
-        parts += [f"## {_title(run)}", _MACHINE.format(**run["machine"])]
-        parts += [_summary(run, recommended), "What does not pass:", "\n".join(_failures(run))]
+    for title, run in zip(titles, runs, strict=True):
+        parts += [f"## {title}", _MACHINE.format(**run["machine"]), _summary(run, recommended)]
+        parts += ["What does not pass:", "\n".join(_failures(run))]
     return "\n\n".join(parts)
-
-
-def _title(run: Json) -> str:
-    return "{cpu}, {instruction_set}".format(**run["machine"])
 
 
 def _summary(run: Json, recommended: Mapping[str, str]) -> str:
@@ -52,7 +48,7 @@ def _summary(run: Json, recommended: Mapping[str, str]) -> str:
     for family in (*(name for name in (*FAMILIES, OTHER) if name in families.values()), ""):
         cases = [c for c in run["cases"] if not family or families[c["model"]] == family]
         verdicts = Counter(case["verdict"] for case in cases)
-        chosen = [case["verdict"] for case in cases if _is_chosen(case, recommended)]
+        chosen = [c["verdict"] for c in cases if c["case"] == recommended.get(c["model"])]
         passed = f"{chosen.count('pass')} of {len(chosen)} pass" if chosen else MISSING
         counts = [len({case["model"] for case in cases}), len(cases)]
         counts += [verdicts[name] for name in ("pass", *_WORST_FIRST)]
@@ -74,24 +70,18 @@ def _failures(run: Json) -> Iterator[str]:
 
 
 def _models(models: list[str], run: Json) -> str:
-    everything = len(run["models"])
-    if len(models) > everything / 2:
-        rest = [name for name in run["models"] if name not in models]
-        return f"all but {first_few(rest, everything)}" if rest else "every model"
-    return ", ".join(models)
+    others = [name for name in run["models"] if name not in models]
+    if len(models) <= len(others):
+        return ", ".join(models)
+    return f"all but {', '.join(others)}" if others else "every model"
 
 
 def outcome(case: Json) -> str:
     """Return the gates that did not pass by verdict, or why there is no verdict."""
     if case["status"] != "measured":
         return f"{_STATUS[case['status']]}: {case['reason']}"
-    parts = [
-        f"{kind}: {', '.join(names)}"
-        for kind in _WORST_FIRST
-        if (names := [name for name, verdict in case["gates"].items() if verdict == kind])
-    ]
-    return "; ".join(parts) or "pass"
-
-
-def _is_chosen(case: Json, recommended: Mapping[str, str]) -> bool:
-    return bool(case["case"] == recommended.get(case["model"]))
+    texts = []
+    for kind in _WORST_FIRST:
+        if names := [name for name, verdict in case["gates"].items() if verdict == kind]:
+            texts.append(f"{kind}: {', '.join(names)}")
+    return "; ".join(texts)

@@ -27,7 +27,6 @@ JUDGED_AGAIN = ("accuracy", "agreement", "size", "speedup")
 _PROCESS = ("It did not end", "Its process")
 """Beginnings of the reasons of cases whose process is to blame, and not torch."""
 UNMEASURED = {"status": "missing", "reason": "it has not been measured yet"}
-
 _FACTS = ["evaluation_images", "calibration_images", "int8_share_of_macs", "float32_lowering"]
 _FACTS += ["threads", "pairs"]
 
@@ -40,9 +39,8 @@ Runs = dict[str, dict[str, Any]]
 def case_record(case: CaseResult, evidence: Evidence) -> dict[str, Any]:
     """Return what the record has of a case, judged by what its recipe requires now."""
     if evidence.unavailable is not None:
-        died = evidence.unavailable.startswith(_PROCESS)
-        status, reason = "died" if died else "refused", evidence.unavailable
-        return {"backend": case.backend, "status": status, "reason": reason}
+        status = "died" if evidence.unavailable.startswith(_PROCESS) else "refused"
+        return {"backend": case.backend, "status": status, "reason": evidence.unavailable}
     case = case.judged_by(RECIPES.get(case.model).thresholds_for(case.weights))
     accuracy, speed, fusion = (evidence.measurements[n] for n in ("accuracy", "speed", "fusion"))
     estimates = {"agreement": accuracy.agreement, "sqnr_db": accuracy.sqnr}
@@ -60,20 +58,8 @@ def case_record(case: CaseResult, evidence: Evidence) -> dict[str, Any]:
         "fused": [fusion.fused, fusion.groups],
         "metrics": {name: rounded(value) for name, value in metrics.items()},
         "intervals": {n: [rounded(each.low), rounded(each.high)] for n, each in estimates.items()},
-        "gates": {gate.name: gate.verdict.value for gate in case.gates},
+        "gates": {gate.name: gate.verdict for gate in case.gates},
         "details": {g.name: g.detail for g in case.gates if g.verdict is not Verdict.PASS},
-    }
-
-
-def model_record(case: CaseResult, evidence: Evidence) -> dict[str, Any]:
-    """Return what the cases of a model share."""
-    facts = case.facts
-    return {
-        "family": family(case.model),
-        "weights": case.weights,
-        "weights_facts": {n: v for n, v in facts.items() if n.startswith(("weights_", "probe_"))},
-        **{name: facts[name] for name in ("macs", "input_shape", "evaluation_images")},
-        "int8_modules": evidence.measurements["conversion"].promised,
     }
 
 
@@ -85,21 +71,22 @@ def rounded(value: float | None) -> float | None:
 
 
 def estimate(case: Json, name: str) -> Estimate:
-    """Return a recorded estimate; what is not a number is minus infinity."""
-    low, high = (-math.inf if x is None else x for x in case["intervals"][name])
+    """Return a recorded estimate; a missing number is minus infinity, a missing end infinity."""
+    value, (low, high) = case["metrics"].get(name, 1.0), case["intervals"][name]
+    if high is None and low is not None:
+        high = math.inf
     n = case["pairs"] if name in ("speedup", "noise") else case["evaluation_images"]
-    value = case["metrics"].get(name, 1.0)
-    return Estimate(-math.inf if value is None else value, low, high, n)
+    value, low, high = (-math.inf if x is None else x for x in (value, low, high))
+    return Estimate(value, low, high, n)
 
 
 def judged(case: Json, thresholds: Thresholds) -> dict[str, Verdict]:
     """Return the verdicts of all gates on a recorded case under thresholds."""
     verdicts = {name: Verdict(verdict) for name, verdict in case["gates"].items()}
-    for gate, names in (("accuracy", ("accuracy",)), ("agreement", ("agreement", "sqnr_db"))):
-        required = {name: getattr(thresholds, name) for name in names}
+    for gate, names in (("accuracy", ["accuracy"]), ("agreement", ["agreement", "sqnr_db"])):
         if verdicts[gate] is not Verdict.UNVERIFIED:
-            decided = [decide(estimate(case, n), x) for n, x in required.items() if x is not None]
-            verdicts[gate] = worst(decided)
+            required = {n: x for n in names if (x := getattr(thresholds, n)) is not None}
+            verdicts[gate] = worst(decide(estimate(case, n), x) for n, x in required.items())
     metrics = case["metrics"]
     measurements: dict[str, Any] = {"size": Size(metrics["float32_bytes"], metrics["int8_bytes"])}
     if "speedup" in case["intervals"]:
@@ -129,53 +116,51 @@ def add_report(runs: Runs, cpu: str, report: Report, name: str) -> None:
     if (before := run["machine"]["instruction_set"]) != machine["instruction_set"]:
         raise ValueError(f"The run {cpu} would mix {before} and {machine['instruction_set']}.")
     if evidence.unavailable is None:
-        shared = run["models"].get(model, {})
-        groups = shared.get("fused_groups", evidence.measurements["fusion"].groups)
-        run["models"][model] = {**shared, **model_record(case, evidence), "fused_groups": groups}
+        facts, shared = case.facts, run["models"].get(model, {})
+        origin = {n: v for n, v in facts.items() if n.startswith(("weights_", "probe_"))}
+        run["models"][model] = {
+            **shared,
+            **{"family": family(model), "weights": case.weights, "weights_facts": origin},
+            **{name: facts[name] for name in ("macs", "input_shape", "evaluation_images")},
+            "fused_groups": shared.get("fused_groups", evidence.measurements["fusion"].groups),
+            "int8_modules": evidence.measurements["conversion"].promised,
+        }
     run["cases"].setdefault(model, {})[name] = case_record(case, evidence)
 
 
-def entries(run: Json, model: str, names: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+def entries(run: Json, model: str) -> Iterator[dict[str, Any]]:
     """Return the lines of a model's cases, judged by what its recipe requires now."""
-    recipe = RECIPES.get(model)
-    shared = run["models"].get(model, {})
-    for name in names:
-        variant = plan.eager(recipe) if name == plan.EAGER else recipe
+    for name, (recipe, planned) in plan.cases_of(model).items():
         case = run["cases"].get(model, {}).get(name, UNMEASURED)
-        backend = case.get("backend", recipe.backend if name == plan.EAGER else name)
-        now = plan.method(variant, backend, run["machine"].get("instruction_set"))
-        if case.get("method", now) != now:
+        backend = case.get("backend", planned)
+        method = plan.method(recipe, backend, run["machine"]["instruction_set"])
+        if case.get("method", method) != method:
             case = UNMEASURED
-        head = {"model": model, "case": name, "backend": backend, "flow": variant.flow}
-        line = {**head, "method": now, **case, "recipe": variant.hash}
-        if case["status"] != "measured":
-            yield {**line, "verdict": Verdict.UNVERIFIED.value}
-            continue
-        verdicts = judged(case, recipe.thresholds_for(shared["weights"]))
-        failures = [gate for gate, verdict in verdicts.items() if verdict is not Verdict.PASS]
-        yield {
-            **line,
-            "verdict": worst(verdicts.values()).value,
-            "gates": {gate: verdict.value for gate, verdict in verdicts.items()},
-            "details": {n: case["details"].get(n, "By thresholds set since.") for n in failures},
-        }
+        line = {"model": model, "case": name, "backend": backend, "flow": recipe.flow}
+        line |= {"method": method, **case, "recipe": recipe.hash, "verdict": Verdict.UNVERIFIED}
+        if case["status"] == "measured":
+            weights = run["models"][model]["weights"]
+            line["gates"] = verdicts = judged(case, recipe.thresholds_for(weights))
+            line["verdict"] = worst(verdicts.values())
+            details = {**dict.fromkeys(verdicts, "By thresholds set since."), **case["details"]}
+            line["details"] = {g: details[g] for g, v in verdicts.items() if v is not Verdict.PASS}
+        yield line
 
 
 def render(runs: Runs) -> str:
     """Return the text of the file; only the first run has cases that were not measured."""
-    parts = []
+    texts: dict[str, str] = {}
     for cpu, run in runs.items():
-        names = RECIPES.names() if not parts else [n for n in RECIPES.names() if n in run["cases"]]
-        models = {name: run["models"].get(name, {"family": family(name)}) for name in names}
-        lines = [
-            _json(entry)
-            for name in names
-            for entry in entries(run, name, plan.cases_of(name))
-            if not parts or entry["status"] != UNMEASURED["status"]
-        ]
-        shared = ",\n".join(f"{_json(name)}: {_json(each)}" for name, each in models.items())
-        cases = ",\n".join(lines)
-        head = f'{_json(cpu)}: {{\n"machine": {_json(run["machine"])},\n'
-        parts.append(f'{head}"models": {{\n{shared}\n}},\n"cases": [\n{cases}\n]\n}}')
-    joined = ",\n".join(parts)
-    return f'{{\n"schema_version": {SCHEMA_VERSION},\n"runs": {{\n{joined}\n}}\n}}\n'
+        first = not texts
+        names = [name for name in RECIPES.names() if first or name in run["cases"]]
+        models = {n: _json(run["models"].get(n, {"family": family(n)})) for n in names}
+        lines = [line for name in names for line in entries(run, name)]
+        cases = [_json(x) for x in lines if first or x["status"] != UNMEASURED["status"]]
+        parts = {"machine": _json(run["machine"]), "models": _object(models)}
+        texts[cpu] = _object(parts | {"cases": "[\n" + ",\n".join(cases) + "\n]"})
+    return _object({"schema_version": _json(SCHEMA_VERSION), "runs": _object(texts)}) + "\n"
+
+
+def _object(texts: Mapping[str, str]) -> str:
+    """Return a JSON object with a member on each line, from the JSON of its members."""
+    return "{\n" + ",\n".join(f"{_json(name)}: {text}" for name, text in texts.items()) + "\n}"
