@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from filelock import FileLock
 from PIL import Image
 
 from ptqbench.data.class_matching import ClassMap, match_classes
@@ -115,12 +117,19 @@ def _dataset(root: Path, *, train: bool, download: bool = False) -> Any:
     two files of one author, but nobody can make a second file with the hash of another's.
     """
     datasets = import_datasets()
+    read = functools.partial(datasets.CIFAR10, str(root), train=train)
     archive = root / CIFAR10_ARCHIVE
-    # An archive that is intact is unpacked, without going to the network for it.
-    unpack = archive.is_file() and _is_intact(archive, datasets.CIFAR10.tgz_md5)
     try:
-        with stdout_to_stderr():
-            return datasets.CIFAR10(str(root), train=train, download=download or unpack)
+        try:
+            return read()
+        except RuntimeError:
+            # An archive that is intact is unpacked, without going to the network for it.
+            if not download and not _is_intact(archive, datasets.CIFAR10.tgz_md5):
+                raise
+            root.mkdir(parents=True, exist_ok=True)
+            # The workers of pytest-xdist need the same files at the same time.
+            with FileLock(root / f".{CIFAR10_ARCHIVE}.lock"), stdout_to_stderr():
+                return read(download=True)
     except (OSError, RuntimeError) as error:
         # Without a network it is OSError (URLError is one); for a damaged file, RuntimeError.
         reason = str(getattr(error, "reason", "") or error).rstrip(".")

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 
+from ptqbench.core.paths import is_dir
 from ptqbench.data.preprocessing import upright_rgb
 from ptqbench.errors import UserError
 
@@ -24,7 +25,7 @@ def load_image(path: Path) -> Image.Image:
     Raises:
         UserError: There is no such file, or it cannot be decoded.
     """
-    if path.is_dir():
+    if is_dir(path):
         raise UserError(f"{path} is a folder. Pass the path of one picture.")
     try:
         with large_pictures_allowed(), Image.open(path) as image:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from ptqbench.core.names import first_few
-from ptqbench.core.paths import exists, is_dir
+from ptqbench.core.paths import exists, is_dir, is_file
 from ptqbench.data.image_set import UNLABELLED
 from ptqbench.errors import UserError
 
@@ -110,12 +111,17 @@ def find_files(top: Path, classes: Sequence[str] | Mapping[str, int]) -> list[La
     Args:
         top: Holds the folders; those that are not a class are passed over.
         classes: Names of the folders in the order of their labels, or the labels by name.
+
+    Raises:
+        UserError: A folder cannot be read.
     """
     label = classes if isinstance(classes, Mapping) else {n: i for i, n in enumerate(classes)}
     folders = [f for f in _folders(top) if f.name in label]
     entered = {_identity(folder) for folder in (top, *folders)}
     return [
-        LabelledFile(path, label[f.name]) for f in folders for path in _pictures(f, set(entered))
+        LabelledFile(path, label[f.name])
+        for f in folders
+        for path in _pictures(f, set(entered), _refuse)
     ]
 
 
@@ -125,28 +131,36 @@ def find_loose(folder: Path) -> list[LabelledFile]:
 
 
 def _folders(top: Path) -> list[Path]:
-    return sorted(p for p in _entries(top) if p.is_dir() and not p.name.startswith("."))
+    return sorted(p for p in _entries(top) if is_dir(p) and not p.name.startswith("."))
 
 
 def _entries(top: Path) -> list[Path]:
     try:
         return list(top.iterdir())
     except OSError as error:
-        raise UserError(f"The folder {top} cannot be read: {error.strerror}.") from None
+        _refuse(error)
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise UserError(f"The folder {error.filename} cannot be read: {error.strerror}.") from None
 
 
 def _is_split(folder: Path) -> bool:
-    return folder.is_dir() and bool(_folders(folder)) and next(_direct(folder), None) is None
+    return is_dir(folder) and bool(_folders(folder)) and next(_direct(folder), None) is None
 
 
 def _direct(folder: Path) -> Iterator[Path]:
-    return (p for p in _entries(folder) if _is_picture(p.name) and p.is_file())
+    return (p for p in _entries(folder) if _is_picture(p.name) and is_file(p))
 
 
-def _pictures(folder: Path, entered: set[tuple[int, int]]) -> list[Path]:
+def _pictures(
+    folder: Path,
+    entered: set[tuple[int, int]],
+    on_error: Callable[[OSError], object] | None = None,
+) -> list[Path]:
     """Find the pictures below a folder, without those of folders that were entered already."""
     pictures = []
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=on_error, followlinks=True):
         pictures += [Path(parent, name) for name in names if _is_picture(name)]
         new = []
         for name in sorted(folders):

@@ -7,13 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ptqbench.core.names import first_few
+from ptqbench.core.paths import is_dir
 from ptqbench.data.class_matching import ClassMap
 from ptqbench.data.folder import open_layout
-from ptqbench.data.folder_layout import Layout
+from ptqbench.data.folder_layout import Layout, find_loose
 from ptqbench.data.image_set import Data
 from ptqbench.data.split import DataOptions
 from ptqbench.data.torchvision_datasets import import_datasets, stdout_to_stderr
 from ptqbench.errors import UserError
+
+_VALIDATION = "ILSVRC2012_val_"
+"""Beginning of the names of the validation images."""
 
 
 def open_imagenet(root: Path, options: DataOptions) -> Data:
@@ -43,10 +47,28 @@ def open_imagenet(root: Path, options: DataOptions) -> Data:
     except Exception as error:  # what a damaged meta.bin raises is anybody's guess
         reason = str(error).partition("\n")[0].rstrip(".")
         raise UserError(f"ImageNet in {root} cannot be read: {reason}.") from None
+    evaluation, train = Path(dataset.split_folder), root / "train"
+    _check_unpacked(evaluation)
     matched = _match_synsets(words, options.classes, options.num_classes, root)
-    train = root / "train"
-    layout = Layout(Path(dataset.split_folder), train if train.is_dir() else None)
+    layout = Layout(evaluation, train if is_dir(train) else None)
     return open_layout(f"imagenet:{root}", layout, matched, options)
+
+
+def _check_unpacked(folder: Path) -> None:
+    """Check that all validation images are in the folders of their classes.
+
+    torchvision unpacks them side by side and then moves them there, one by one.
+
+    Raises:
+        UserError: Some are not there yet.
+    """
+    rest = [file for file in find_loose(folder) if file.path.name.startswith(_VALIDATION)]
+    if rest:
+        raise UserError(
+            f"{len(rest):,} images in {folder} are not in the folder of a class, such as "
+            f"{rest[0].path.name}: the archive is being unpacked, or that was interrupted. If it "
+            f"was, remove {folder} and keep the archive, which is then unpacked again."
+        )
 
 
 def _match_synsets(

@@ -118,7 +118,7 @@ class Pictures:
         # Here and not while decoding, so that the number of workers changes nothing.
         for picture in broken:
             self._broken[picture.position] = picture.reason
-        if len(self._broken) > self._broken_share * self.count:
+        if len(self._broken) / self.count > self._broken_share:
             raise UserError(
                 f"{len(self._broken)} of the {self.count} pictures in {self.name} cannot be "
                 f"decoded, more than {self._broken_share * 100:g} %: {first_few(self.broken)}. "

@@ -9,6 +9,8 @@ from typing import Self
 
 from PIL import Image
 
+from ptqbench.errors import UserError
+
 
 class PictureSource(ABC):
     """Pictures with labels, reached by their position.
@@ -66,9 +68,10 @@ def without_copies(source: PictureSource, others: PictureSource) -> list[int]:
     sizes = [source.size(position) for position in range(len(source))]
     other_sizes = [others.size(position) for position in range(len(others))]
     common = set(sizes) & set(other_sizes)
-    digests = {others.digest(i) for i, size in enumerate(other_sizes) if size in common}
+    digests = {_digest(others, i) for i, size in enumerate(other_sizes) if size in common}
+    digests.discard(None)
     return [
-        i for i, size in enumerate(sizes) if size not in common or source.digest(i) not in digests
+        i for i, size in enumerate(sizes) if size not in common or _digest(source, i) not in digests
     ]
 
 
@@ -76,5 +79,14 @@ def count_repeated(source: PictureSource) -> int:
     """Count the pictures that have the content of one before them."""
     sizes = [source.size(position) for position in range(len(source))]
     common = {size for size, times in Counter(sizes).items() if times > 1}
-    digests = [source.digest(i) for i, size in enumerate(sizes) if size in common]
-    return len(digests) - len(set(digests))
+    digests = [_digest(source, i) for i, size in enumerate(sizes) if size in common]
+    readable = [digest for digest in digests if digest is not None]
+    return len(readable) - len(set(readable))
+
+
+def _digest(source: PictureSource, position: int) -> str | None:
+    """The digest of a picture; None if it cannot be read, which counts when it is decoded."""
+    try:
+        return source.digest(position)
+    except UserError:
+        return None

@@ -32,12 +32,15 @@ class RandomImages:
     def batches(self, start: int, stop: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Stream pixels ``N×3×H×W`` float32, and `UNLABELLED` for each."""
         for first in range(start, stop, batch_size):
-            number = min(batch_size, stop - first)
-            generator = torch.Generator().manual_seed(self.seed * 10_007 + first)
-            pixels = torch.randn(number, 3, self.side, self.side, generator=generator)
-            yield pixels, torch.full((number,), UNLABELLED)
+            positions = range(first, min(first + batch_size, stop))
+            pixels = torch.stack([self._image(position) for position in positions])
+            yield pixels, torch.full((len(positions),), UNLABELLED)
 
     def content_hashes(self, start: int, stop: int) -> Iterator[str]:
         """Hash seed and position, which are all that an image is made of."""
         for index in range(start, stop):
             yield hashlib.sha256(f"{self.seed} {index}".encode()).hexdigest()
+
+    def _image(self, position: int) -> Tensor:
+        generator = torch.Generator().manual_seed(self.seed * 10_007 + position)
+        return torch.randn(3, self.side, self.side, generator=generator)

@@ -21,7 +21,9 @@ from ptqbench.models.catalog import ModelSpec
 from ptqbench.weights.architecture_match import advice, expected_shapes
 from ptqbench.weights.state_dict_names import plain_names, unwrapped
 
-_COUNTER = "num_batches_tracked"
+COUNTER = "num_batches_tracked"
+"""End of the names of BatchNorm's counters, which inference does not use."""
+
 _SHOWN = 3
 _HEADER_SIZE = 8
 """Bytes in front of the JSON header of a safetensors file: the header's length."""
@@ -232,9 +234,9 @@ def _with_counters(
     absent = [
         key
         for key in expected
-        if key.endswith(_COUNTER)
+        if key.endswith(COUNTER)
         and key not in state
-        and key.removesuffix(_COUNTER) + "running_mean" in state
+        and key.removesuffix(COUNTER) + "running_mean" in state
     ]
     return {**state, **{key: torch.tensor(0) for key in absent}}
 

@@ -16,6 +16,7 @@ import torch.hub
 from filelock import FileLock
 
 from ptqbench.core.atomic import atomic_path
+from ptqbench.core.paths import is_file
 from ptqbench.core.progress import Progress, silent
 from ptqbench.errors import UserError
 
@@ -56,13 +57,13 @@ def fetch(url: str, progress: Progress = silent) -> Path:
         UserError: The file cannot be downloaded or written, or its hash is not the expected one.
     """
     path = checkpoints_folder() / file_name(url)
-    if path.is_file():
+    if is_file(path):
         return path
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # The workers of pytest-xdist need the same file at the same time.
         with FileLock(path.with_name(f".{path.name}.lock")):
-            if not path.is_file():
+            if not is_file(path):
                 _download(url, path, progress)
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
         raise UserError(_offline(url, path, error)) from None

@@ -29,7 +29,7 @@ from ptqbench.settings.weights_specifier import (
     is_enum_name,
 )
 from ptqbench.weights import torchvision_weights as imagenet
-from ptqbench.weights.checkpoint import check_architecture, read_state
+from ptqbench.weights.checkpoint import COUNTER, check_architecture, read_state
 from ptqbench.weights.download import fetch, hash_prefix
 from ptqbench.weights.sidecar import WeightsSettings, override_settings, read_settings
 
@@ -104,12 +104,30 @@ def load_weights(
         UserError: There is no such file or name, the file holds anything but plain tensors, the
             tensors are of another architecture, or a setting is wrong.
     """
+    member = _torchvision_member(spec, source)
+    path = fetch(member.url, progress) if member else _locate(spec, source)
+    content = read_state(path, hash_prefix(member.url) if member else "")
+    file, num_classes = check_architecture(spec, content, path)
+    fitted = spec.fitted(file.tensors)
     overrides = overrides or {}
-    if source == IMAGENET or is_enum_name(source):
-        weights = _published_weights(spec, source, overrides, progress)
+    if member:
+        default = imagenet.settings_of(member, spec)
+        settings = override_settings(default, {}, overrides, "the given options")
     else:
-        weights = _weights_of_file(spec, source, _locate(spec, source), overrides)
-    _check_settings(spec.fitted(weights.state), weights)
+        settings = read_settings(path, overrides, WeightsSettings(_standard(spec, fitted)))
+    weights = Weights(
+        source,
+        file.tensors,
+        settings.preprocessing,
+        settings.classes,
+        num_classes,
+        file.sha256,
+        transform_input=settings.transform_input,
+        name=str(member) if member else None,
+        published=imagenet.published_with(spec, member) if member else None,
+        notes=file.notes,
+    )
+    _check_settings(fitted, weights)
     return weights
 
 
@@ -124,8 +142,8 @@ def check_published(spec: ModelSpec, source: str, progress: Progress = silent) -
     Raises:
         UserError: There are no weights of that name, or they cannot be downloaded.
     """
-    if source == IMAGENET or is_enum_name(source):
-        fetch(imagenet.choose(spec, source).url, progress)
+    if member := _torchvision_member(spec, source):
+        fetch(member.url, progress)
 
 
 def build_model(spec: ModelSpec, weights: Weights) -> nn.Module:
@@ -155,12 +173,27 @@ def _assign(model: nn.Module, spec: ModelSpec, weights: Weights) -> None:
     state: OrderedDict[str, Any] = OrderedDict(copy.deepcopy(dict(weights.state)))
     # The versions of the modules, without which MNASNet refuses a state dict; old names were
     # updated when the file was read.
-    state._metadata = model.state_dict()._metadata  # type: ignore[attr-defined]
+    expected = model.state_dict()
+    state._metadata = expected._metadata  # type: ignore[attr-defined]
+    _check_kinds(expected, state, weights.source)
     try:
         model.load_state_dict(state, strict=True, assign=True)
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise UserError(f"The weights {weights.source} do not fit {spec.name}: {reason}") from None
+
+
+def _check_kinds(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    """Check that indices are integers and all other values are not."""
+    for name, value in state.items():
+        if name not in expected or name.endswith(COUNTER):  # inference uses no counters
+            continue
+        kinds = [each.is_floating_point() for each in (value, expected[name])]
+        if kinds[0] != kinds[1]:
+            raise UserError(
+                f"The tensor {name!r} of the weights {source} is of type {value.dtype} instead of "
+                f"{expected[name].dtype}. Save model.state_dict() as it is."
+            )
 
 
 def _transform_input(model: nn.Module, spec: ModelSpec) -> None:
@@ -172,45 +205,10 @@ def _transform_input(model: nn.Module, spec: ModelSpec) -> None:
     model.transform_input = True  # type: ignore[assignment]
 
 
-def _published_weights(
-    spec: ModelSpec, source: str, overrides: Mapping[str, object], progress: Progress
-) -> Weights:
-    member = imagenet.choose(spec, source)
-    path = fetch(member.url, progress)
-    file = read_state(path, hash_prefix(member.url))
-    file, num_classes = check_architecture(spec, file, path)
-    default = imagenet.settings_of(member, spec)
-    settings = override_settings(default, {}, overrides, "the given options")
-    return Weights(
-        source,
-        file.tensors,
-        settings.preprocessing,
-        settings.classes,
-        num_classes,
-        file.sha256,
-        transform_input=settings.transform_input,
-        name=str(member),
-        published=imagenet.published_with(spec, member),
-        notes=file.notes,
-    )
-
-
-def _weights_of_file(
-    spec: ModelSpec, source: str, path: Path, overrides: Mapping[str, object]
-) -> Weights:
-    file, num_classes = check_architecture(spec, read_state(path), path)
-    default = WeightsSettings(_standard(spec, spec.fitted(file.tensors)))
-    settings = read_settings(path, overrides, default)
-    return Weights(
-        source,
-        file.tensors,
-        settings.preprocessing,
-        settings.classes,
-        num_classes,
-        file.sha256,
-        transform_input=settings.transform_input,
-        notes=file.notes,
-    )
+def _torchvision_member(spec: ModelSpec, source: str) -> Any:
+    """The member of a torchvision weights enum that a source names; None for other sources."""
+    is_member = source == IMAGENET or is_enum_name(source)
+    return imagenet.choose(spec, source) if is_member else None
 
 
 def _standard(spec: ModelSpec, fitted: ModelSpec) -> Preprocessing:
@@ -268,7 +266,10 @@ def _fixture(spec: ModelSpec) -> Path:
 
 
 def _hint(spec: ModelSpec, path: Path) -> str:
-    siblings = [p.name for p in path.parent.iterdir()] if is_dir(path.parent) else []
+    siblings = (
+        # Unlike iterdir, glob yields nothing if the folder cannot be read.
+        [p.name for p in path.parent.glob("*")] if is_dir(path.parent) else []
+    )
     enum_names = imagenet.names(spec)
     known = [*NAMES, *enum_names, *sorted(siblings if len(siblings) < 200 else [])]
     if path.name.upper() in enum_names:

@@ -28,8 +28,8 @@ def choose(spec: ModelSpec, source: str) -> Any:
     Raises:
         UserError: torchvision has no weights for the model, or none of that name.
     """
-    enum = _enum(spec.name)
-    members = _classifiers(spec.name)
+    enum = _enum(spec)
+    members = _classifiers(spec)
     if not members:
         raise UserError(
             f"torchvision has no ImageNet weights for {spec.name}. Pass a weights file."
@@ -49,7 +49,7 @@ def choose(spec: ModelSpec, source: str) -> Any:
 
 def names(spec: ModelSpec) -> list[str]:
     """Return the names of torchvision's weights for a model; none for a custom model."""
-    return [*_classifiers(spec.name)]
+    return [*_classifiers(spec)]
 
 
 def settings_of(member: Any, spec: ModelSpec) -> WeightsSettings:
@@ -87,26 +87,28 @@ def published_with(spec: ModelSpec, member: Any) -> PublishedAccuracy | None:
     return None if top1 is None or not math.isfinite(top1) else PublishedAccuracy(float(top1))
 
 
-def _enum(name: str) -> Any:
+def _enum(spec: ModelSpec) -> Any:
+    if spec.origin:  # torchvision ignores case: a custom model may be called ResNet18
+        return None
     try:
-        return import_torchvision().models.get_model_weights(name)
+        return import_torchvision().models.get_model_weights(spec.name)
     except ValueError:
         return None
 
 
-def _classifiers(name: str) -> dict[str, Any]:
+def _classifiers(spec: ModelSpec) -> dict[str, Any]:
     """Members by name, without those that lack a trained classifier (VGG16's features)."""
-    enum = _enum(name)
+    enum = _enum(spec)
     return {member.name: member for member in enum or () if member.meta.get("categories")}
 
 
 def _unknown(spec: ModelSpec, name: str, allowed: list[str]) -> str:
-    if name in getattr(_enum(spec.name), "__members__", {}):
+    if name in getattr(_enum(spec), "__members__", {}):
         reason = f"{name} of {spec.name} are features for detectors, without a trained classifier"
     elif "FBGEMM" in name or "QNNPACK" in name:
         reason = f"{name} are int8 weights, and ptqbench starts from float32"
     else:
-        others = [other for other in MODELS.names() if name in _classifiers(other)]
+        others = [other for other in MODELS.names() if name in _classifiers(MODELS.get(other))]
         if others:
             return (
                 f"{spec.name} has no weights {name}; {first_few(others, _OTHERS)} "

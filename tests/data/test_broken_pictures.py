@@ -63,9 +63,9 @@ def test_at_the_command_line(
     argv = ["run", user_case.model, "--weights", str(user_case.weights), "--data", str(photos)]
     argv += ["--input-size", "64", "--threads", "1"]
     assert main(argv) == 2
-    said = capsys.readouterr().err
-    assert "1 of the 48 pictures" in said and "more than 1 %" in said
-    assert str(broken(photos, "train")) in said and "--broken-share" in said
+    message = capsys.readouterr().err
+    assert "1 of the 48 pictures" in message and "more than 1 %" in message
+    assert str(broken(photos, "train")) in message and "--broken-share" in message
     assert not Path("r.json").exists()
 
     Path("ptqbench.toml").write_text(f"broken_share = {ENOUGH}\n{settings}", "utf-8")
@@ -96,12 +96,12 @@ def test_from_python(user_case: UserCase, photos: Path) -> None:
 
 
 def test_quantize(user_case: UserCase, photos: Path, tmp_path: Path) -> None:
-    given = {"weights": str(user_case.weights), "path": tmp_path / "int8.pt"}
-    given["backend"] = BACKEND
-    refused(lambda: quantize(user_case.model, str(photos), **given), photos, "train")  # type: ignore[arg-type]
+    options = {"weights": str(user_case.weights), "path": tmp_path / "int8.pt"}
+    options["backend"] = BACKEND
+    refused(lambda: quantize(user_case.model, str(photos), **options), photos, "train")  # type: ignore[arg-type]
     assert not (tmp_path / "int8.pt").exists()
-    made = quantize(user_case.model, str(photos), broken_share=ENOUGH, **given)  # type: ignore[arg-type]
-    assert made.info.calibration_images == 47
+    artifact = quantize(user_case.model, str(photos), broken_share=ENOUGH, **options)  # type: ignore[arg-type]
+    assert artifact.info.calibration_images == 47
 
 
 def test_in_pytest(user_case: UserCase, photos: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import functools
 import hashlib
 import http.server
 import pickle
+import shutil
 import tarfile
 import threading
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 from scipy import io
 
@@ -83,21 +85,21 @@ class Cifar:
 
 @pytest.fixture
 def cifar(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Cifar:
-    made = Cifar(tmp_path / "data")
+    dataset = Cifar(tmp_path / "data")
 
     def known(names: list[str]) -> list[list[str]]:
-        return [[name, md5(made.batches / name)] for name in names]
+        return [[name, md5(dataset.batches / name)] for name in names]
 
-    made.pack()
-    meta = {**datasets.CIFAR10.meta, "md5": md5(made.batches / "batches.meta")}
+    dataset.pack()
+    meta = {**datasets.CIFAR10.meta, "md5": md5(dataset.batches / "batches.meta")}
     train = [f"data_batch_{n}" for n in range(1, 6)]
     monkeypatch.setattr(datasets.CIFAR10, "train_list", known(train))
     monkeypatch.setattr(datasets.CIFAR10, "test_list", known(["test_batch"]))
     monkeypatch.setattr(datasets.CIFAR10, "meta", meta)
-    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", md5(made.archive))
+    monkeypatch.setattr(datasets.CIFAR10, "tgz_md5", md5(dataset.archive))
     monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
-    made.archive.unlink()
-    return made
+    dataset.archive.unlink()
+    return dataset
 
 
 def opened(
@@ -133,15 +135,15 @@ def test_cifar10_is_calibrated_with_train_and_evaluated_on_test(cifar: Cifar) ->
     data = opened(f"cifar10:{cifar.root}")
     assert data.name == f"cifar10:{cifar.root}"
     assert data.evaluation.classes == tuple(NAMES)
-    kept = [i for i in range(30) if i != 4]
+    rest = [i for i in range(30) if i != 4]
     pixels, labels = all_of(data.evaluation)
-    assert labels == [cifar.test_labels[i] for i in kept]
-    assert torch.allclose(pixels, normalised(cifar.test[kept]), atol=1e-6)
+    assert labels == [cifar.test_labels[i] for i in rest]
+    assert torch.allclose(pixels, normalised(cifar.test[rest]), atol=1e-6)
     calibrated, calibration_labels = all_of(data.calibration)
     assert sorted(calibration_labels) == sorted(cifar.train_labels)
     whole = {p.numpy().tobytes() for p in normalised(cifar.train).mul(1e4).round().int()}
     assert {p.numpy().tobytes() for p in calibrated.mul(1e4).round().int()} == whole
-    hashes = [hashlib.sha256(i.transpose(1, 2, 0).tobytes()).hexdigest() for i in cifar.test[kept]]
+    hashes = [hashlib.sha256(i.transpose(1, 2, 0).tobytes()).hexdigest() for i in cifar.test[rest]]
     assert [*data.evaluation.content_hashes(0, 29)] == hashes
     assert data.notes == (
         "Calibration images come from CIFAR-10's training images. By content hash, none of them "
@@ -178,7 +180,7 @@ def test_cifar10_is_matched_to_the_weights_by_name(cifar: Cifar) -> None:
 
 
 @pytest.mark.parametrize(
-    ("classes", "outputs", "said"),
+    ("classes", "outputs", "message"),
     [
         (None, 16, "CIFAR-10 has 10 classes .* but the weights have 16 outputs"),
         (
@@ -189,9 +191,9 @@ def test_cifar10_is_matched_to_the_weights_by_name(cifar: Cifar) -> None:
     ],
 )
 def test_cifar10_for_other_weights_is_refused(
-    cifar: Cifar, classes: tuple[str, ...] | None, outputs: int, said: str
+    cifar: Cifar, classes: tuple[str, ...] | None, outputs: int, message: str
 ) -> None:
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         opened(f"cifar10:{cifar.root}", classes, outputs)
 
 
@@ -210,10 +212,12 @@ def test_without_a_network_file_and_folder_are_named(
     monkeypatch.setenv("PTQBENCH_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UserError) as caught:
         opened("cifar10")
-    said = str(caught.value)
-    assert f"CIFAR-10 is not in {tmp_path / 'cache' / 'cifar10'} and cannot be downloaded" in said
-    assert f"Place cifar-10-python.tar.gz (from {datasets.CIFAR10.url})" in said
-    assert "cifar10:ROOT" in said
+    message = str(caught.value)
+    assert (
+        f"CIFAR-10 is not in {tmp_path / 'cache' / 'cifar10'} and cannot be downloaded" in message
+    )
+    assert f"Place cifar-10-python.tar.gz (from {datasets.CIFAR10.url})" in message
+    assert "cifar10:ROOT" in message
 
 
 @pytest.fixture
@@ -251,6 +255,23 @@ def test_it_is_downloaded_into_the_cache_and_says_nothing_on_standard_output(
     assert (folder / "test_batch").read_bytes() == (served.batches / "test_batch").read_bytes()
     monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/nothing")
     assert opened("cifar10").name == "cifar10"  # the second time there is nothing to download
+
+
+def test_one_process_at_a_time_downloads_and_unpacks(
+    served: Cifar, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PTQBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/nothing")
+    folder = tmp_path / "cache" / "cifar10"
+    folder.mkdir(parents=True)
+    counts: list[int] = []
+    thread = threading.Thread(target=lambda: counts.append(opened("cifar10").evaluation.count))
+    with FileLock(folder / f".{served.archive.name}.lock"):
+        thread.start()
+        thread.join(0.3)  # without the lock it would have failed by now
+        shutil.copytree(served.batches, folder / served.batches.name)
+    thread.join()
+    assert counts == [29]
 
 
 class Poison:
@@ -320,8 +341,8 @@ def test_imagenet_is_calibrated_with_train_where_it_is(small_imagenet: Path) -> 
 
 
 def test_the_names_of_the_weights_win(small_imagenet: Path) -> None:
-    own = ("goldfish, Carassius auratus", "bald eagle", "Airedale")
-    assert opened(f"imagenet:{small_imagenet}", own, 3).evaluation.classes == own
+    names = ("goldfish, Carassius auratus", "bald eagle", "Airedale")
+    assert opened(f"imagenet:{small_imagenet}", names, 3).evaluation.classes == names
 
 
 def test_a_part_of_val_keeps_its_labels(small_imagenet: Path) -> None:
@@ -362,13 +383,13 @@ def test_archives_are_unpacked_by_torchvision(
     }
     monkeypatch.setattr(imagenet, "ARCHIVE_META", known)
     data = opened(f"imagenet:{root}", outputs=3)
-    found = all_of(data.evaluation)[1] + all_of(data.calibration)[1]
-    assert sorted(found) == sorted(i - 1 for i in ids)
+    labels = all_of(data.evaluation)[1] + all_of(data.calibration)[1]
+    assert sorted(labels) == sorted(i - 1 for i in ids)
     assert (root / "meta.bin").is_file()
 
 
 @pytest.mark.parametrize(
-    ("classes", "outputs", "said"),
+    ("classes", "outputs", "message"),
     [
         (None, 1000, "has 3 classes, but the weights have 1000 outputs"),
         (("Airedale", "goldfish", "bald eagle"), 3, "Only 0 of the weights' 3 classes"),
@@ -376,9 +397,9 @@ def test_archives_are_unpacked_by_torchvision(
     ],
 )
 def test_weights_with_other_classes_than_imagenet_are_refused(
-    small_imagenet: Path, classes: tuple[str, ...] | None, outputs: int, said: str
+    small_imagenet: Path, classes: tuple[str, ...] | None, outputs: int, message: str
 ) -> None:
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         opened(f"imagenet:{small_imagenet}", classes, outputs)
 
 
@@ -387,6 +408,14 @@ def test_a_foreign_folder_in_val_is_named(small_imagenet: Path) -> None:
     with pytest.raises(
         UserError, match=r"contains folder others, which is not listed in .*meta\.bin"
     ):
+        opened(f"imagenet:{small_imagenet}", outputs=3)
+
+
+def test_images_that_are_not_in_the_folder_of_a_class_yet_are_noticed(small_imagenet: Path) -> None:
+    paint(small_imagenet / "val" / "overview.png", 98)
+    assert opened(f"imagenet:{small_imagenet}", outputs=3).evaluation.count == 10
+    paint(small_imagenet / "val" / "ILSVRC2012_val_00000007.JPEG", 99)
+    with pytest.raises(UserError, match=r"1 images in .*val are not in .*00007\.JPEG.* remove"):
         opened(f"imagenet:{small_imagenet}", outputs=3)
 
 
@@ -455,9 +484,9 @@ def test_synsets_that_nothing_explains_are_refused(
 ) -> None:
     with pytest.raises(UserError) as caught:
         match_classes(folders, classes, len(classes), "photos")
-    said = str(caught.value)
-    assert f"The {len(folders)} folders in photos are named by synsets" in said
-    assert "one a line" in said and "--classes" in said and "imagenet:ROOT" in said
+    message = str(caught.value)
+    assert f"The {len(folders)} folders in photos are named by synsets" in message
+    assert "one a line" in message and "--classes" in message and "imagenet:ROOT" in message
 
 
 def test_a_synset_that_is_not_imagenets_is_named() -> None:
@@ -534,11 +563,11 @@ MISTAKES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "said"), MISTAKES)
+@pytest.mark.parametrize(("text", "message"), MISTAKES)
 @pytest.mark.parametrize("command", ["run resnet18", "gate", "predict"])
 def test_mistakes_are_said_before_anything_is_measured(
     text: str,
-    said: str,
+    message: str,
     command: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -558,21 +587,21 @@ def test_mistakes_are_said_before_anything_is_measured(
     assert main([*command.split(), *more, "--data", text]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert said in printed.err
+    assert message in printed.err
 
 
 def test_a_settings_file_is_checked_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    for text, said in (
+    for text, message in (
         ("imagenet", "Wrong value for 'data' in ptqbench.toml: expected `fixture`"),
         ("imagenet:sets", f"The folder {tmp_path}/sets of imagenet:"),
         ("cifar100", "(ptqbench.toml): it is neither a folder nor the name of a data set"),
     ):
         (tmp_path / "ptqbench.toml").write_text(f'data = "{text}"\n')
         assert main(["run", "resnet18"]) == 2
-        assert said in capsys.readouterr().err
+        assert message in capsys.readouterr().err
 
 
 def test_what_is_there_is_not_refused(cifar: Cifar, small_imagenet: Path) -> None:

@@ -163,12 +163,17 @@ def damage_pickle(path: Path) -> None:
     np.save(path, np.array([{}], dtype=object), allow_pickle=True)
 
 
+def damage_header(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b"}", b" ", 1))
+
+
 def damage_remove(path: Path) -> None:
     path.unlink()
 
 
 @pytest.mark.parametrize(
-    "damage", [damage_truncate, damage_empty, damage_flip, damage_pickle, damage_remove]
+    "damage",
+    [damage_truncate, damage_empty, damage_flip, damage_pickle, damage_header, damage_remove],
 )
 def test_a_damaged_shard_is_rendered_again(
     data: Data, tmp_path: Path, manifest: Manifest, damage: object

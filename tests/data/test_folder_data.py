@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
 import warnings
 from dataclasses import replace
@@ -151,7 +153,7 @@ def test_folders_are_matched_to_the_classes_of_the_weights_by_name(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "message"),
     [
         (
             {"classes": ("ants", "bee", "cat")},
@@ -160,8 +162,8 @@ def test_folders_are_matched_to_the_classes_of_the_weights_by_name(tmp_path: Pat
         ({"num_classes": 4}, r"has 3 classes \(ant, bee, cat\), but the weights have 4 outputs"),
     ],
 )
-def test_other_classes_are_named(tmp_path: Path, options: dict[str, object], said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_other_classes_are_named(tmp_path: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         opened(fill(tmp_path, 2), **options)
 
 
@@ -346,7 +348,7 @@ def test_pictures_that_cannot_be_read_are_explained(tmp_path: Path) -> None:
     (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:500])
     (tmp_path / "text.jpg").write_text("no picture")
     (tmp_path / "empty.png").write_bytes(b"")
-    for name in ("cut.jpg", "text.jpg", "empty.png", "nowhere.jpg", "."):
+    for name in ("cut.jpg", "text.jpg", "empty.png", "nowhere.jpg", "x" * 300, "."):
         with pytest.raises(UserError) as caught:
             load_image(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
@@ -385,6 +387,41 @@ def test_class_folders_that_are_links_are_read(tmp_path: Path) -> None:
     for name in CLASSES:
         (tmp_path / "photos" / name).symlink_to(tmp_path / "store" / name)
     assert len(find_files(tmp_path / "photos", CLASSES)) == 15
+
+
+def test_links_to_impossible_places_are_passed_over(tmp_path: Path) -> None:
+    fill(tmp_path, 5)
+    for link in ("zoo", "cat/more", "cat/z.png"):
+        (tmp_path / link).symlink_to("x" * 300)
+    (tmp_path / "cat" / "z.png").unlink()
+    data = opened(tmp_path)
+    assert data.calibration.count + data.evaluation.count == 15
+
+
+def test_a_folder_that_cannot_be_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint(fill(tmp_path, 5) / "cat" / "more" / "a.png", 99)
+    scandir = os.scandir
+
+    def deny(path: str) -> object:
+        if str(path).endswith("more"):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", deny)
+    with pytest.raises(UserError, match=r"The folder .*more cannot be read: Permission denied"):
+        opened(tmp_path)
+
+
+def test_pictures_that_cannot_be_opened_are_broken_ones(tmp_path: Path) -> None:
+    fill(tmp_path / "train", 4)
+    fill(tmp_path / "val", 4, first=100)
+    for link in ("train/ant/x.png", "val/ant/x.png", "val/ant/y.png"):
+        (tmp_path / link).symlink_to("nowhere")
+    data = opened(tmp_path, reading=RunSettings(broken_share=0.2))
+    assert len(labels_of(data.evaluation)) == 12
+    assert [Path(name).name for name in data.evaluation.broken] == ["x.png", "y.png"]  # type: ignore[attr-defined]
 
 
 @pytest.fixture

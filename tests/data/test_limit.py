@@ -308,11 +308,11 @@ def manifest() -> Manifest:
 
 
 @pytest.mark.parametrize(
-    ("limit", "count", "most", "said"),
+    ("limit", "count", "most", "notes"),
     [(None, 10, 20, 0), (4, 4, 4, 1), (15, 10, 15, 1), (20, 10, 20, 0), (99, 10, 20, 0)],
 )
 def test_of_the_fixture_set_first_look_and_top_up_are_limited(
-    manifest: Manifest, tmp_path: Path, limit: int | None, count: int, most: int, said: int
+    manifest: Manifest, tmp_path: Path, limit: int | None, count: int, most: int, notes: int
 ) -> None:
     data = open_fixture(
         Preprocessing(SIZE, SIZE),
@@ -323,7 +323,7 @@ def test_of_the_fixture_set_first_look_and_top_up_are_limited(
     )
     assert (data.evaluation.count, data.evaluation.limit) == (count, most)
     assert data.calibration.count == data.calibration.limit == 8
-    assert len(data.notes) == said
+    assert len(data.notes) == notes
     with pytest.raises(ValueError, match="has images 0"):
         list(data.evaluation.batches(0, most + 1, 8))
 
@@ -365,10 +365,10 @@ def pytest_ptqbench_runner(config):
 
 
 @pytest.mark.parametrize(
-    ("option", "said"),
+    ("option", "message"),
     [("25", "limit 25 of the case"), ("0", "'limit'*a whole number of at least 1"), ("x", "x")],
 )
-def test_the_plugin_takes_a_limit(pytester: pytest.Pytester, option: str, said: str) -> None:
+def test_the_plugin_takes_a_limit(pytester: pytest.Pytester, option: str, message: str) -> None:
     pytester.makeconftest(RUNNER)
     pytester.makepyfile("def test_size(ptqbench_gate): ptqbench_gate('size')")
     installed = any(
@@ -379,4 +379,4 @@ def test_the_plugin_takes_a_limit(pytester: pytest.Pytester, option: str, said: 
         "--ptqbench-models", "resnet18", "--ptqbench-backends", "x86", "--ptqbench-limit", option,
     )  # fmt: skip
     assert result.ret == (pytest.ExitCode.TESTS_FAILED if option == "25" else 4)
-    (result.stdout if option == "25" else result.stderr).fnmatch_lines([f"*{said}*"])
+    (result.stdout if option == "25" else result.stderr).fnmatch_lines([f"*{message}*"])

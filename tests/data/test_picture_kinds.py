@@ -96,9 +96,9 @@ def test_a_file_is_read_as_it_is(name: str, tmp_path: Path) -> None:
     write(tmp_path / name)
     image = load_image(tmp_path / name)
     assert image.mode == "RGB"
-    found = np.asarray(image).astype(int)
-    assert found.shape == expected.shape
-    assert np.abs(found - expected).max() <= tolerance
+    actual = np.asarray(image).astype(int)
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() <= tolerance
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -120,9 +120,9 @@ def test_a_file_is_turned_as_its_exif_says(suffix: str, orientation: int, tmp_pa
     path = tmp_path / f"x.{suffix}"
     options = {"lossless": True} if suffix == "webp" else {"quality": 95}
     Image.fromarray(np.ascontiguousarray(stored)).save(path, exif=exif, **options)
-    found = np.asarray(load_image(path)).astype(int)
-    assert found.shape == COLOURS.shape
-    assert np.abs(found - COLOURS).max() <= (6 if suffix == "jpg" else 0)
+    actual = np.asarray(load_image(path)).astype(int)
+    assert actual.shape == COLOURS.shape
+    assert np.abs(actual - COLOURS).max() <= (6 if suffix == "jpg" else 0)
 
 
 def test_kinds_stand_side_by_side_in_a_set(tmp_path: Path) -> None:

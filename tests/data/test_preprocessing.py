@@ -110,7 +110,7 @@ def test_transparency_is_laid_over_white() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "said"),
+    ("settings", "message"),
     [
         ({"resize": 0}, "resize=0"),
         ({"resize": "64"}, "resize='64'"),
@@ -128,12 +128,12 @@ def test_transparency_is_laid_over_white() -> None:
         ({"interpolation": ["bilinear"]}, "Unknown interpolation"),
     ],
 )
-def test_wrong_settings_are_explained(given: dict[str, object], said: str) -> None:
-    with pytest.raises(UserError, match=said):
-        Preprocessing(**given)  # type: ignore[arg-type]
+def test_wrong_settings_are_explained(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Preprocessing(**settings)  # type: ignore[arg-type]
 
 
 def test_lists_become_tuples() -> None:
-    made = Preprocessing(mean=[0, 0, 0], std=[1, 1, 1])  # type: ignore[arg-type]
-    assert made == Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    assert hash(made) == hash(Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))
+    preprocessing = Preprocessing(mean=[0, 0, 0], std=[1, 1, 1])  # type: ignore[arg-type]
+    assert preprocessing == Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    assert hash(preprocessing) == hash(Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0)))

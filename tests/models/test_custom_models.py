@@ -96,26 +96,26 @@ def test_a_registered_function_is_a_model_everywhere():
 
 
 def test_a_registered_recipe_is_the_models():
-    given = Recipe("any", "x86", (("conv",),), 2, Thresholds(agreement=0.9))
-    ptqbench.register_model("my_net", recipe=given)(small)
-    found = RECIPES.get("my_net")
-    assert (found.model, found.thresholds.agreement) == ("my_net", 0.9)
+    recipe = Recipe("any", "x86", (("conv",),), 2, Thresholds(agreement=0.9))
+    ptqbench.register_model("my_net", recipe=recipe)(small)
+    entry = RECIPES.get("my_net")
+    assert (entry.model, entry.thresholds.agreement) == ("my_net", 0.9)
 
 
 def test_the_same_code_may_register_again_and_other_code_may_not():
     ptqbench.register_model("my_net")(small)
     ptqbench.register_model("my_net", input_size=(3, 96, 96))(small)
     assert MODELS.get("my_net").input_size == (3, 96, 96)
-    said = error_of(ptqbench.register_model("my_net"), Small)
-    assert "already does" in said
-    assert said.count("test_custom_models.py, line") == 2
+    message = error_of(ptqbench.register_model("my_net"), Small)
+    assert "already does" in message
+    assert message.count("test_custom_models.py, line") == 2
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vit_b_16", "regnet_y_8gf"])
 def test_names_of_torchvision_are_taken(name):
-    said = error_of(ptqbench.register_model(name), small)
-    assert f"'{name}', but torchvision has a model of that name" in said
-    assert f"'my_{name}'" in said
+    message = error_of(ptqbench.register_model(name), small)
+    assert f"'{name}', but torchvision has a model of that name" in message
+    assert f"'my_{name}'" in message
 
 
 @pytest.mark.parametrize("name", ["", "my net", "a:b", "a/b", ".hidden", "-x", None])
@@ -136,17 +136,17 @@ def test_a_name_has_letters_and_digits(name):
     ],
 )
 def test_an_input_size_is_three_numbers(size, words):
-    said = error_of(ptqbench.register_model, "my_net", input_size=size)
-    assert words in said
-    assert "(3, 224, 224)" in said
+    message = error_of(ptqbench.register_model, "my_net", input_size=size)
+    assert words in message
+    assert "(3, 224, 224)" in message
 
 
 def test_a_factory_takes_the_number_of_classes_and_needs_nothing_else():
     register = ptqbench.register_model("my_net")
     assert "has no parameter num_classes" in error_of(register, lambda: small())
     assert "has no parameter num_classes" in error_of(register, lambda num_classes, /: small())
-    said = error_of(register, lambda width, num_classes=3: small())
-    assert "because width has no default" in said
+    message = error_of(register, lambda width, num_classes=3: small())
+    assert "because width has no default" in message
     register(lambda **options: small(**options))
     assert MODELS.get("my_net").num_classes is None
     assert MODELS.get("my_net").factory(5).head.out_features == 5
@@ -158,9 +158,9 @@ def test_a_factory_that_fails_or_makes_something_else_is_named():
 
     ptqbench.register_model("broken")(broken)
     ptqbench.register_model("listing")(lambda num_classes: [num_classes])
-    said = error_of(MODELS.get("broken").factory, 3)
-    assert "cannot be built for 3 classes: IndexError: list index out of range at " in said
-    assert said.endswith(": return [][num_classes].")
+    message = error_of(MODELS.get("broken").factory, 3)
+    assert "cannot be built for 3 classes: IndexError: list index out of range at " in message
+    assert message.endswith(": return [][num_classes].")
     assert "returned a list instead of a torch.nn.Module" in error_of(
         MODELS.get("listing").factory, 3
     )
@@ -215,7 +215,9 @@ def test_a_file_that_is_imported_already_is_not_imported_again(tmp_path):
     plugins.reference(f"{path}:registered")
     assert MODELS.get(f"{path}:registered").input_size == (3, 32, 32)
     plugins.load(["nets"], [path.parent])  # the same file under another name
-    assert {own.origin for own in CUSTOM_MODELS if own.name == "registered"} == {f"{path}, line 5"}
+    assert {custom.origin for custom in CUSTOM_MODELS if custom.name == "registered"} == {
+        f"{path}, line 5"
+    }
 
 
 def test_plain_names_and_wildcards_are_no_functions():
@@ -244,6 +246,14 @@ def test_what_a_reference_lacks_is_said(tmp_path, text, words):
     assert words in error_of(plugins.reference, text, [tmp_path])
 
 
+def test_a_folder_that_cannot_be_listed_is_no_obstacle_to_the_message(tmp_path, monkeypatch):
+    def deny(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "iterdir", deny)
+    assert "no module nest in " in error_of(plugins.reference, "nest:plain", [tmp_path / "none"])
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
@@ -260,23 +270,25 @@ def test_what_a_reference_lacks_is_said(tmp_path, text, words):
 def test_a_plugin_that_fails_is_named_with_the_line(tmp_path, content, words):
     path = module(tmp_path, content)
     for name in ("nets", str(path)):
-        said = error_of(plugins.load, [name], [tmp_path], "ptqbench.toml")
-        assert said.startswith(f"The plugin {name} (ptqbench.toml) cannot be imported: ")
-        assert "nets.py" in said
-        assert [word for word in words if word not in said] == []
+        message = error_of(plugins.load, [name], [tmp_path], "ptqbench.toml")
+        assert message.startswith(f"The plugin {name} (ptqbench.toml) cannot be imported: ")
+        assert "nets.py" in message
+        assert [word for word in words if word not in message] == []
         assert "nets" not in sys.modules
 
 
 def test_an_error_in_a_library_is_put_down_to_the_line_that_called_it(tmp_path):
     module(tmp_path, "import json\nvalue = json.loads('{')\n")
-    said = error_of(plugins.load, ["nets"], [tmp_path])
-    assert "nets.py, line 2: value = json.loads('{')" in said
+    message = error_of(plugins.load, ["nets"], [tmp_path])
+    assert "nets.py, line 2: value = json.loads('{')" in message
 
 
 def test_settings_want_names_of_modules(tmp_path):
     (tmp_path / "ptqbench.toml").write_text('plugins = ["my net"]\n')
-    said = error_of(load, tmp_path, CATALOG)
-    assert "Wrong value for 'plugins' in ptqbench.toml: expected a list of Python modules" in said
+    message = error_of(load, tmp_path, CATALOG)
+    assert (
+        "Wrong value for 'plugins' in ptqbench.toml: expected a list of Python modules" in message
+    )
 
 
 def test_commands_know_models_of_ones_own(tmp_path, monkeypatch, capsys):
@@ -343,10 +355,10 @@ def test_weights_of_another_model_are_refused(tmp_path):
     from safetensors.torch import save_file
 
     save_file(state, path)
-    said = error_of(load_weights, MODELS.get("small"), str(path))
-    assert "are not those of small: 1 of 4 tensors missing, such as conv.bias" in said
-    assert "not part of it, such as more.weight" in said
-    assert "conv.weight (8×3×5×5 instead of 8×3×3×3)" in said
+    message = error_of(load_weights, MODELS.get("small"), str(path))
+    assert "are not those of small: 1 of 4 tensors missing, such as conv.bias" in message
+    assert "not part of it, such as more.weight" in message
+    assert "conv.weight (8×3×5×5 instead of 8×3×3×3)" in message
 
 
 def test_the_example_is_filled_from_its_file(tmp_path):

@@ -69,12 +69,12 @@ from ptqbench.models.import_torchvision import import_torchvision
 
 torchvision = import_torchvision()
 assert not any(name.startswith("torchvision.datasets.") for name in sys.modules)
-{asked}
+{usage}
 assert torchvision.datasets is sys.modules["torchvision.datasets"]
 assert torchvision.datasets.__file__
 print("imported")
 """
-ASKED = (
+USAGES = (
     "torchvision.datasets.CIFAR10",
     "from torchvision.datasets import CIFAR10",
     "from torchvision.datasets import *; CIFAR10",
@@ -121,10 +121,10 @@ def test_the_compiler_is_imported_at_first_use_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "asked", [ASKED[0], *(pytest.param(each, marks=pytest.mark.slow) for each in ASKED[1:])]
+    "usage", [USAGES[0], *(pytest.param(each, marks=pytest.mark.slow) for each in USAGES[1:])]
 )
-def test_datasets_are_imported_at_first_use_only(asked: str) -> None:
-    assert run(DATASETS.format(asked=asked)) == "imported"
+def test_datasets_are_imported_at_first_use_only(usage: str) -> None:
+    assert run(DATASETS.format(usage=usage)) == "imported"
 
 
 def test_a_library_that_loads_is_noticed(tmp_path: Path) -> None:

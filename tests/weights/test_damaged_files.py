@@ -14,7 +14,7 @@ from torch import nn
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import MODELS, ModelSpec
 from ptqbench.weights.checkpoint import read_state
-from ptqbench.weights.load import load_weights
+from ptqbench.weights.load import build_model, load_weights
 from ptqbench.weights.sidecar import WeightsSettings, read_settings
 
 MUTATIONS = 400
@@ -138,6 +138,25 @@ def test_a_vision_transformer_with_other_patches_is_refused(tmp_path: Path) -> N
     with pytest.raises(UserError, match="are not those of vit_b_16") as caught:
         load_weights(MODELS.get("vit_b_16"), str(path))
     assert "conv_proj.weight (768×3×14×14 instead of 768×3×16×16)" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("1.running_var", torch.int32), ("index", torch.float32)]
+)
+def test_values_of_another_kind_are_refused(tmp_path: Path, name: str, dtype: torch.dtype) -> None:
+    def indexed(num_classes: int) -> nn.Module:
+        model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Linear(4, num_classes))
+        model.register_buffer("index", torch.arange(4))
+        return model
+
+    state = indexed(3).state_dict()
+    state["1.num_batches_tracked"] = torch.tensor(2.0)  # harmless
+    spec, path = ModelSpec("indexed", indexed), tmp_path / "x.safetensors"
+    path.write_bytes(save(state))
+    build_model(spec, load_weights(spec, str(path)))
+    path.write_bytes(save({**state, name: state[name].to(dtype)}))
+    with pytest.raises(UserError, match=f"'{name}' .* is of type {dtype} instead of torch"):
+        build_model(spec, load_weights(spec, str(path)))
 
 
 def net(num_classes: int) -> nn.Module:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.quantizable import build_quantizable
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import VisionTransformer
 
@@ -40,14 +41,14 @@ SMALL = "mnasnet0_5"
 
 
 @cache
-def made(model: str, most_images: int = 320) -> ProbeWeights:
+def probe_of(model: str, most_images: int = 320) -> ProbeWeights:
     return compute_probe(MODELS.get(model), 0, most_images=most_images)
 
 
 def weights(model: str, most_images: int = 320) -> Weights:
-    found = made(model, most_images)
+    probe = probe_of(model, most_images)
     side = Preprocessing(64, 64)
-    return Weights("probe", found.state, side, None, CLASSES, probe_cache.state_hash(found.state))
+    return Weights("probe", probe.state, side, None, CLASSES, probe_cache.state_hash(probe.state))
 
 
 @cache
@@ -147,16 +148,16 @@ def test_batchnorm_gets_the_statistics_of_its_input() -> None:
 def test_layers_with_a_bias_give_one_deviation_around_the_mean_of_activations() -> None:
     images = torch.randn(16, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     model = initial_model(MODELS.get("squeezenet1_0"), CLASSES, 0)
-    found = scale_layers(model, images)
+    scaling = scale_layers(model, images)
     seen = inputs_of(model, nn.Conv2d, images)
-    del seen[found.head]
+    del seen[scaling.head]
     assert len(seen) == 25
     for value in seen.values():
         assert float(value.std(correction=0)) == pytest.approx(1, abs=1e-3)
         assert value.mean(dim=(0, 2, 3)).numpy() == pytest.approx(SHIFT, abs=1e-3)
     counted = dict(count_macs(model, images[:1]).layers)
-    del counted[found.head]
-    assert found.macs == sum(counted.values())
+    del counted[scaling.head]
+    assert scaling.macs == sum(counted.values())
 
 
 def test_attention_and_embeddings_reach_the_head_of_a_transformer() -> None:
@@ -192,8 +193,8 @@ def test_the_head_solves_the_ridge_regression(width: int) -> None:
         mean, targets = features[rows].mean(axis=0), np.eye(4)[labels[rows]]
         shares = targets.mean(axis=0)
         stacked = np.vstack([features[rows] - mean, np.sqrt(head.penalty) * np.eye(width)])
-        wanted = np.vstack([targets - shares, np.zeros((width, 4))])
-        weight = np.linalg.lstsq(stacked, wanted, rcond=None)[0]
+        targets_and_zeros = np.vstack([targets - shares, np.zeros((width, 4))])
+        weight = np.linalg.lstsq(stacked, targets_and_zeros, rcond=None)[0]
         return weight, shares - mean @ weight
 
     weight, bias = solution(np.arange(60))
@@ -223,14 +224,14 @@ def test_dear_networks_see_fewer_images() -> None:
     assert counts == sorted(counts, reverse=True) and all(n % 16 == 0 for n in counts)
 
 
-# What comes of it
+# The result
 
 
 def test_two_makes_give_the_same_bytes() -> None:
     torch.manual_seed(123)
     again = compute_probe(MODELS.get(SMALL), 0, most_images=96)
-    assert probe_cache.state_hash(again.state) == probe_cache.state_hash(made(SMALL, 96).state)
-    assert again.facts == made(SMALL, 96).facts
+    assert probe_cache.state_hash(again.state) == probe_cache.state_hash(probe_of(SMALL, 96).state)
+    assert again.facts == probe_of(SMALL, 96).facts
 
 
 @pytest.mark.parametrize("model", ["resnet18", "squeezenet1_0", SMALL, "alexnet"])
@@ -242,23 +243,23 @@ def test_it_classifies_well_above_chance(model: str) -> None:
     right = int((logits.argmax(dim=1) == labels).sum())
     # Twice what guessing gives is 4 standard deviations of it away, of 256 images.
     assert right / len(labels) > 2 * CHANCE
-    assert float(made(model, count).facts["probe_leave_one_out_top1"]) > 2 * CHANCE
+    assert float(probe_of(model, count).facts["probe_leave_one_out_top1"]) > 2 * CHANCE
 
 
 @pytest.mark.slow
 def test_a_network_without_batchnorm_and_with_layer_scales_classifies_too() -> None:
     pixels, labels = evaluation(128)
-    found = weights("convnext_tiny", 480)
+    probe = weights("convnext_tiny", 480)
     with torch.no_grad():
-        logits = build_model(MODELS.get("convnext_tiny"), found)(pixels)
+        logits = build_model(MODELS.get("convnext_tiny"), probe)(pixels)
     assert float((logits.argmax(dim=1) == labels).float().mean()) > 2 * CHANCE
 
 
 def test_the_eager_variant_takes_the_same_state() -> None:
-    spec, found = MODELS.get("resnet18"), weights("resnet18")
+    spec, probe = MODELS.get("resnet18"), weights("resnet18")
     images = evaluation()[0][:4]
     with torch.no_grad():
-        plain, prepared = build_model(spec, found)(images), build_quantizable(spec, found)(images)
+        plain, prepared = build_model(spec, probe)(images), build_quantizable(spec, probe)(images)
     assert plain.allclose(prepared, atol=1e-4)
 
 
@@ -308,6 +309,30 @@ def test_a_damaged_file_is_noticed_and_made_anew(directory: Path) -> None:
         assert probe_cache.restore(file, spec, CLASSES, opening.SEED) is None
     assert opening.probe_weights(spec, cache_dir=directory).sha256 == first.sha256
     assert file.read_bytes() == whole
+
+
+def test_damaged_records_in_a_file_are_noticed(tmp_path: Path) -> None:
+    spec = ModelSpec("small", lambda n: nn.Sequential(nn.Conv2d(3, 4, 3), nn.Linear(4, n)))
+    state = initial_model(spec, CLASSES, 0).state_dict()
+    facts = {"probe_seed": 0, "probe_head_images": 96, "probe_leave_one_out_top1": 0.5}
+    path = tmp_path / "probe.safetensors"
+    probe_cache.save(path, ProbeWeights(state, {}, "1", facts), probe_cache.state_hash(state))
+    whole = path.read_bytes()
+    assert probe_cache.restore(path, spec, CLASSES, 0) is not None
+    for key in (b"ptqbench", b"sha256", b"facts", b"head", b"probe_seed", b"probe_head_images"):
+        path.write_bytes(whole.replace(key, key[:-1] + b"#", 1))
+        assert probe_cache.restore(path, spec, CLASSES, 0) is None
+
+
+def test_weights_that_cannot_be_stored_are_computed_all_the_same(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device")
+
+    monkeypatch.setattr(probe_cache, "save_file", full)
+    assert opening.probe_weights(MODELS.get(SMALL), cache_dir=directory).source == "probe"
+    assert [*(directory / "probe").iterdir()] == []
 
 
 def test_the_file_of_another_seed_or_of_other_images_is_another() -> None:

@@ -20,7 +20,7 @@ from ptqbench.weights.probe.network import compute_probe, preprocessing_of
 ORIGIN = "nets.py, line 3"
 
 
-def own(net: Callable[[int], nn.Module], side: int = 64) -> ModelSpec:
+def custom_spec(net: Callable[[int], nn.Module], side: int = 64) -> ModelSpec:
     return ModelSpec("nets.py:net", net, input_size=(3, side, side), origin=ORIGIN)
 
 
@@ -86,15 +86,15 @@ def head_of_patches(num_classes: int) -> nn.Module:
 
 @pytest.mark.parametrize("net", [Net, Scaled])
 def test_weights_that_can_be_made(net: type[nn.Module]) -> None:
-    made = compute_probe(own(net), 0, most_images=64)
+    probe = compute_probe(custom_spec(net), 0, most_images=64)
     model = net(16)
-    model.load_state_dict(made.state)
+    model.load_state_dict(probe.state)
     assert model(torch.rand(2, 3, 64, 64)).isfinite().all()
-    assert made.head == "head"
+    assert probe.head == "head"
 
 
 def test_pictures_have_the_size_that_the_network_is_registered_with() -> None:
-    spec = own(Large, side=96)
+    spec = custom_spec(Large, side=96)
     assert preprocessing_of(spec).crop == 96
     assert compute_probe(spec, 0, most_images=64).state["head.weight"].shape == (16, 16 * 23 * 23)
 
@@ -112,11 +112,11 @@ def test_pictures_have_the_size_that_the_network_is_registered_with() -> None:
 )
 def test_networks_that_are_refused_by_name(net: Callable[[int], nn.Module], why: str) -> None:
     with pytest.raises(UserError) as caught:
-        compute_probe(own(net), 0, most_images=64)
-    said = str(caught.value).replace(str(Path(__file__).parent) + "/", "")
-    assert said.startswith(f"Probe weights cannot be computed for nets.py:net ({ORIGIN}): ")
-    assert said.endswith("with --weights, or set `weights` in its table of the settings.")
-    assert re.search(why, said), said
+        compute_probe(custom_spec(net), 0, most_images=64)
+    message = str(caught.value).replace(str(Path(__file__).parent) + "/", "")
+    assert message.startswith(f"Probe weights cannot be computed for nets.py:net ({ORIGIN}): ")
+    assert message.endswith("with --weights, or set `weights` in its table of the settings.")
+    assert re.search(why, message), message
 
 
 def test_weights_of_code_that_may_change_are_made_anew(
@@ -127,6 +127,6 @@ def test_weights_of_code_that_may_change_are_made_anew(
 
     monkeypatch.setattr(probe_cache, "save", never)
     monkeypatch.setattr(probe_cache, "restore", never)
-    found = probe_weights(own(Net))
-    assert found.source == PROBE
-    assert found.state["head.weight"].shape == (16, 16)
+    weights = probe_weights(custom_spec(Net))
+    assert weights.source == PROBE
+    assert weights.state["head.weight"].shape == (16, 16)

@@ -94,10 +94,10 @@ def test_the_command_line_asks_for_them(
 
 
 def test_python_asks_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str | None] = []
+    sources: list[str | None] = []
 
     def record(spec: Any, source: str | None = None, *_: object, **__: object) -> Weights:
-        asked.append(source)
+        sources.append(source)
         raise UserError("enough")
 
     monkeypatch.setattr(opening, "probe_weights", lambda spec, *_, **__: record(spec, "probe"))
@@ -107,7 +107,7 @@ def test_python_asks_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
             api.quantize(model)
         with pytest.raises(UserError, match="enough"):
             api.validate(model, "x86")
-    assert asked == ["probe", "probe", "fixture", "fixture"]
+    assert sources == ["probe", "probe", "fixture", "fixture"]
 
 
 def test_fixture_weights_that_there_are_not_name_the_probe() -> None:
@@ -146,10 +146,10 @@ def test_every_report_says_what_they_are(few_images: None) -> None:
         assert "probe" in text, door
     content = json.loads(texts["json"])
     jsonschema.validate(content, schema())
-    told = content["cases"][0]["facts"]
+    json_facts = content["cases"][0]["facts"]
     assert content["cases"][0]["weights"] == "probe"
-    assert told["weights_sha256"] == weights.sha256 and told["probe_head_images"] == 96
-    assert 0 < told["probe_leave_one_out_top1"] <= 1 and told["probe_seed"] == 0
+    assert json_facts["weights_sha256"] == weights.sha256 and json_facts["probe_head_images"] == 96
+    assert 0 < json_facts["probe_leave_one_out_top1"] <= 1 and json_facts["probe_seed"] == 0
 
 
 # Thresholds
@@ -166,15 +166,15 @@ def test_thresholds_for_probe_weights_hold_under_them_alone(promising: Recipe) -
 
 def test_the_settings_show_them_and_whoever_sets_one_wins(promising: Recipe) -> None:
     settings = Settings(CATALOG)
-    found = settings.value("thresholds.agreement", MODEL)
-    assert (found.value, found.origin) == (0.5, RECIPE_PROBE)
+    value = settings.value("thresholds.agreement", MODEL)
+    assert (value.value, value.origin) == (0.5, RECIPE_PROBE)
     assert settings.value("thresholds.size_ratio", MODEL).origin == RECIPE
     assert settings.value("thresholds.accuracy", MODEL).value is None
     assert settings.case(MODEL)[0].thresholds == {}  # what a recipe says is not set by anyone
-    own = Settings(CATALOG, command_line=Layer("--threshold", {"thresholds.agreement": 0.7}))
-    assert own.value("thresholds.agreement", MODEL).origin == "--threshold"
-    asked = promising.thresholds_for("probe").replaced(own.case(MODEL)[0].thresholds)
-    assert (asked.agreement, asked.sqnr_db) == (0.7, 12.0)
+    options = Settings(CATALOG, command_line=Layer("--threshold", {"thresholds.agreement": 0.7}))
+    assert options.value("thresholds.agreement", MODEL).origin == "--threshold"
+    thresholds = promising.thresholds_for("probe").replaced(options.case(MODEL)[0].thresholds)
+    assert (thresholds.agreement, thresholds.sqnr_db) == (0.7, 12.0)
     named = Settings(CATALOG, command_line=Layer("--weights", {"weights": "imagenet"}))
     assert named.value("thresholds.agreement", MODEL).value == promising.thresholds.agreement
 
@@ -184,7 +184,8 @@ def test_a_case_that_cannot_run_shows_them_too(promising: Recipe) -> None:
     for weights, expected in (("probe", 0.5), ("imagenet", promising.thresholds.agreement)):
         case = unavailable_case(promising, backend, "missing", RunSettings(weights=weights))
         (gate,) = (gate for gate in case.gates if gate.name == "agreement")
-        assert gate.verdict is Verdict.UNVERIFIED and gate.threshold in (expected, None)
+        assert gate.verdict is Verdict.UNVERIFIED
+        assert case.evidence is not None and case.evidence.thresholds.agreement == expected
 
 
 @pytest.mark.slow

@@ -101,7 +101,7 @@ def test_of_several_sets_the_one_taken_is_said(model: nn.Module, tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ({}, "hold nothing"),
         ({"epoch": 3, "lr": 0.1}, "hold no tensors: 'epoch' of type int, 'lr' of type float"),
@@ -114,12 +114,12 @@ def test_of_several_sets_the_one_taken_is_said(model: nn.Module, tmp_path: Path)
     ],
 )
 def test_what_holds_no_state_dict_is_explained(
-    content: dict[str, object], said: str, tmp_path: Path
+    content: dict[str, object], message: str, tmp_path: Path
 ) -> None:
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(UserError) as caught:
         load_weights(MODELS.get(MODEL), str(tmp_path / "x.pth"))
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -140,8 +140,8 @@ def test_a_model_of_every_family_comes_back_from_its_state_dict(name: str, tmp_p
         assert expected.shape == (1, CLASSES)
         assert torch.equal(build_model(spec, weights)(images), expected)
         if spec.quantizable is not None:
-            found = build_quantizable(spec, weights)(images)
-            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+            actual = build_quantizable(spec, weights)(images)
+            torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.slow
@@ -169,5 +169,5 @@ def test_classifiers_beside_the_last_are_left_out_and_said(tmp_path: Path) -> No
     assert "auxiliary classifiers (aux1, aux2)" in weights.notes[0]
     images = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
-        found = build_model(MODELS.get("googlenet"), weights)(images)
-        assert torch.equal(found, original.eval()(images))
+        actual = build_model(MODELS.get("googlenet"), weights)(images)
+        assert torch.equal(actual, original.eval()(images))

@@ -1,4 +1,4 @@
-"""torchvision's own weights: found, downloaded, checked, prepared as torchvision does.
+"""torchvision's own weights: chosen, downloaded, checked, prepared as torchvision does.
 
 Nothing here reaches the network: the "download" comes from a server on this machine.
 """
@@ -11,7 +11,7 @@ import io
 import math
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,19 +43,19 @@ MODEL = "squeezenet1_1"
 
 @dataclass
 class Server:
-    """Serves one file and remembers who asked for it."""
+    """Serves one file and records the requests for it."""
 
     url: str
     content: bytes = b""
     length: int | None = None
-    asked: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
 
 @pytest.fixture
 def server() -> Iterator[Server]:
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            served.asked.append(self.path)
+            served.requests.append(self.path)
             self.send_response(200 if served.content else 404)
             length = len(served.content) if served.length is None else served.length
             self.send_header("Content-Length", str(length))
@@ -110,6 +110,7 @@ class Member:
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty TORCH_HOME; the value is the folder that weights lie in."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
     return tmp_path / "hub" / "checkpoints"
 
 
@@ -129,12 +130,12 @@ def test_weights_are_downloaded_once_with_progress(
 ) -> None:
     server.content, name = file, named(file)
     publish(monkeypatch, f"{server.url}/models/{name}")
-    said: list[tuple[str, int, int]] = []
-    weights = load_weights(MODELS.get(MODEL), "imagenet", progress=lambda *step: said.append(step))
-    assert {description for description, _, _ in said} == {f"download {name}"}
-    assert [done for _, done, _ in said] == sorted(done for _, done, _ in said)
-    assert said[-1][1:] == (len(file) // 1000, len(file) // 1000)
-    assert len(said) > 2
+    steps: list[tuple[str, int, int]] = []
+    weights = load_weights(MODELS.get(MODEL), "imagenet", progress=lambda *step: steps.append(step))
+    assert {description for description, _, _ in steps} == {f"download {name}"}
+    assert [done for _, done, _ in steps] == sorted(done for _, done, _ in steps)
+    assert steps[-1][1:] == (len(file) // 1000, len(file) // 1000)
+    assert len(steps) > 2
     assert (home / name).read_bytes() == file
     assert weights.sha256 == hashlib.sha256(file).hexdigest()
     assert weights.num_classes == 1000
@@ -142,7 +143,7 @@ def test_weights_are_downloaded_once_with_progress(
     assert weights.classes is not None and weights.classes[0] == "tench"
     assert build_model(MODELS.get(MODEL), weights)(torch.zeros(1, 3, 64, 64)).shape == (1, 1000)
     load_weights(MODELS.get(MODEL), "imagenet")
-    assert server.asked == [f"/models/{name}"]
+    assert server.requests == [f"/models/{name}"]
     # Nothing but the file and the lock is left.
     assert {path.name for path in home.iterdir()} <= {name, f".{name}.lock"}
 
@@ -154,7 +155,7 @@ def test_a_file_that_was_placed_by_hand_is_used(
     home.mkdir(parents=True)
     (home / named(file)).write_bytes(file)
     assert load_weights(MODELS.get(MODEL), "IMAGENET1K_V1").num_classes == 1000
-    assert server.asked == []
+    assert server.requests == []
 
 
 def test_another_file_of_the_name_is_refused(
@@ -191,10 +192,10 @@ def test_without_a_network_the_file_and_its_place_are_named(
     publish(monkeypatch, "http://127.0.0.1:9/models/squeezenet1_1-b8a52dc0.pth")
     with pytest.raises(UserError) as caught:
         load_weights(MODELS.get(MODEL), "imagenet")
-    said = str(caught.value)
-    assert "Get the file from http://127.0.0.1:9/models/squeezenet1_1-b8a52dc0.pth" in said
-    assert f"place it as {home / 'squeezenet1_1-b8a52dc0.pth'}" in said
-    assert f"TORCH_HOME={home.parents[1]}" in said
+    message = str(caught.value)
+    assert "Get the file from http://127.0.0.1:9/models/squeezenet1_1-b8a52dc0.pth" in message
+    assert f"place it as {home / 'squeezenet1_1-b8a52dc0.pth'}" in message
+    assert f"TORCH_HOME={home.parents[1]}" in message
 
 
 def test_missing_weights_of_the_last_model_are_said_before_the_first_is_measured(
@@ -222,7 +223,7 @@ def test_missing_weights_of_the_last_model_are_said_before_the_first_is_measured
 
 
 @pytest.mark.parametrize(
-    ("model", "source", "said"),
+    ("model", "source", "message"),
     [
         ("resnet18", "IMAGENET1K_V2", "For resnet18 there are: IMAGENET1K_V1"),
         ("resnet50", "IMAGENET1K_V3", "Did you mean IMAGENET1K_V2 or IMAGENET1K_V1?"),
@@ -231,9 +232,24 @@ def test_missing_weights_of_the_last_model_are_said_before_the_first_is_measured
         ("vgg16", "IMAGENET1K_FEATURES", "without a trained classifier"),
     ],
 )
-def test_names_that_there_are_not(model: str, source: str, said: str) -> None:
-    with pytest.raises(UserError, match=said):
+def test_names_that_there_are_not(model: str, source: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         imagenet.choose(MODELS.get(model), source)
+
+
+def test_a_custom_model_has_no_weights_of_a_torchvision_model_of_its_name() -> None:
+    spec = replace(MODELS.get("resnet18"), name="ResNet18", origin="nets.py, line 3")
+    assert imagenet.names(spec) == []
+    for source in ("imagenet", "IMAGENET1K_V1"):
+        with pytest.raises(UserError, match="no ImageNet weights for ResNet18"):
+            imagenet.choose(spec, source)
+
+
+def test_an_impossible_folder_for_downloads_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_HOME", f"/tmp/{'x' * 300}")
+    publish(monkeypatch, "http://127.0.0.1:9/squeezenet1_1-b8a52dc0.pth")
+    with pytest.raises(UserError, match=r"cannot be written: .*TORCH_HOME"):
+        load_weights(MODELS.get(MODEL), "imagenet")
 
 
 def test_the_default_and_full_names() -> None:
@@ -258,9 +274,9 @@ def test_every_member_is_prepared_as_torchvision_prepares_it() -> None:
                 continue
             seen.add(settings.preprocessing)
             ours = settings.preprocessing
-            found = ours.normalise(ours.pixels(small)[None])[0]
+            actual = ours.normalise(ours.pixels(small)[None])[0]
             expected = member.transforms()(small)
-            torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
+            torch.testing.assert_close(actual, expected, rtol=0, atol=1e-6)
     assert len(seen) > 15
 
 
@@ -304,5 +320,5 @@ def test_published_stands_beside_measured_in_every_report() -> None:
     shown = render(report_view(report))
     assert "resnet18 on x86: top-1 69.71 → 69.53, published 69.76 → 69.49 (fbgemm)" in shown
     assert "69.71 → 69.53; published 69.76 → 69.49 (fbgemm)" in to_markdown(report)
-    said = report.to_dict()["cases"][0]["facts"]  # type: ignore[index]
-    assert math.isclose(said["published_int8_top1"], 0.69494)
+    facts_in_json = report.to_dict()["cases"][0]["facts"]  # type: ignore[index]
+    assert math.isclose(facts_in_json["published_int8_top1"], 0.69494)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -223,6 +225,18 @@ def test_files_that_are_not_there(tmp_path: Path, file: Path) -> None:
     assert "are a folder" in refused(tmp_path)
 
 
+def test_a_folder_that_cannot_be_listed_is_no_obstacle_to_the_message(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def deny(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", deny)
+    monkeypatch.setattr(os, "scandir", deny)
+    message = refused(file.with_name("other.safetensors"))
+    assert "There is no weights file" in message and "Weights may come from" in message
+
+
 def test_missing_fixture_weights_are_explained(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,7 +263,7 @@ def test_overrides_win_and_none_is_not_given(file: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ('{"reszie": 64}', "Unknown setting 'reszie'.*Did you mean resize"),
         ('{"resize": 64}', "In the sidecar .*crop=224 is larger than resize=64"),
@@ -261,9 +275,9 @@ def test_overrides_win_and_none_is_not_given(file: Path) -> None:
         ("{", "cannot be read as JSON"),
     ],
 )
-def test_wrong_sidecars_are_explained(file: Path, content: str, said: str) -> None:
+def test_wrong_sidecars_are_explained(file: Path, content: str, message: str) -> None:
     file.with_name("my.json").write_text(content)
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=message):
         load_weights(SMALL, str(file))
 
 
@@ -287,4 +301,5 @@ def test_a_safetensors_file_that_begins_like_a_pickle_is_read(tmp_path: Path) ->
         save_file({"a" * (padding + 1): torch.ones(2)}, path)
         if path.read_bytes()[0] == 0x80:
             break
+    assert path.read_bytes()[0] == 0x80
     assert [value.tolist() for value in read_state(path).tensors.values()] == [[1.0, 1.0]]

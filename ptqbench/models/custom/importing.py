@@ -203,7 +203,7 @@ def _neighbours(name: str, folders: Iterable[Path]) -> str:
     known = sorted(
         path.stem
         for folder in dict.fromkeys(folders)
-        for path in folder.iterdir()
-        if path.suffix == ".py" or (path / "__init__.py").is_file()
+        for path in folder.glob("*")  # unlike iterdir, nothing if it cannot be read
+        if path.suffix == ".py" or is_file(path / "__init__.py")
     )
     return nearest(name, known) if known else "There are no modules."

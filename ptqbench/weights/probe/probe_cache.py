@@ -22,6 +22,8 @@ from ptqbench.weights.probe.random_init import initial_model, is_drawn
 
 _SCALE = "scale:"
 _META = "ptqbench"
+_COUNTS = ("probe_seed", "probe_head_images")
+"""Facts that the note on the weights quotes."""
 
 
 def path_of(directory: Path, spec: ModelSpec, seed: int, manifest: Manifest) -> Path:
@@ -70,7 +72,10 @@ def save(path: Path, probe: ProbeWeights, sha256: str) -> None:
     content = {"sha256": sha256, "head": probe.head, "facts": dict(probe.facts)}
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as temporary:
-        save_file(tensors, temporary, metadata={_META: json.dumps(content)})
+        try:
+            save_file(tensors, temporary, metadata={_META: json.dumps(content)})
+        except SafetensorError as error:  # a full disk, for instance
+            raise OSError(str(error)) from None
 
 
 def restore(
@@ -93,10 +98,10 @@ def restore(
             content = json.loads(file.metadata()[_META])
             stored = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         probe = _restored(spec, num_classes, seed, stored, content)
+        sha256 = state_hash(probe.state)
+        return (probe, sha256) if sha256 == content["sha256"] else None
     except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError):
         return None
-    sha256 = state_hash(probe.state)
-    return (probe, sha256) if sha256 == content["sha256"] else None
 
 
 def _restored(
@@ -116,7 +121,7 @@ def _restored(
         else:
             state[name].copy_(value)
     facts = content["facts"]
-    if not isinstance(facts, dict):
-        raise TypeError("facts is not a table")
+    if not isinstance(facts, dict) or not all(isinstance(facts[name], int) for name in _COUNTS):
+        raise TypeError("facts is not a table of numbers")
     whole = {name: value.contiguous() for name, value in state.items()}
     return ProbeWeights(whole, scales, str(content["head"]), facts)
