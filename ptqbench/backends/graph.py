@@ -62,11 +62,6 @@ class IntegerWeights:
     transposed: bool = False
 
     @property
-    def is_depthwise(self) -> bool:
-        """Whether every output channel reads one input channel."""
-        return self.integers.dim() > 2 and self.integers.shape[1] == 1
-
-    @property
     def centred(self) -> Tensor:
         """The integers less their zero points, int64."""
         shape = (-1,) + (1,) * (self.integers.dim() - 1)

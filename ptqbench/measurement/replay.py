@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from threading import Timer
+from threading import Event, Timer
 from typing import TYPE_CHECKING, Any, Literal
 
 from ptqbench.core.child_process import start_python
@@ -120,7 +120,10 @@ class ReplayProcess:
         if self._process is None or self._ready or self._problem:
             return
         try:
-            self._ready = self._read(TIMEOUT_S) == READY
+            # What it imports may print something before that.
+            while (line := self._read(TIMEOUT_S)) not in {READY, ""}:
+                pass
+            self._ready = line == READY
         except FileKillsProcessError as error:
             self._problem = str(error)
         else:
@@ -238,20 +241,28 @@ class ReplayProcess:
         return answer
 
     def _read(self, timeout: float) -> str:
-        """A line that the process writes; empty if it ends instead.
+        """The next line that the process writes and that is not blank; empty if it ends instead.
 
         Raises:
             FileHangsError: It did not write one in time, and was killed.
         """
-        assert self._process is not None and self._process.stdout is not None
-        timer = Timer(timeout, self._process.kill)
+        process = self._process
+        assert process is not None and process.stdout is not None
+        expired = Event()
+
+        def end() -> None:
+            expired.set()  # first: once the process is killed, the other thread goes on
+            process.kill()
+
+        timer = Timer(timeout, end)
         timer.start()
         try:
-            line = self._process.stdout.readline().decode("utf-8", "replace").strip()
+            lines = (raw.decode("utf-8", "replace").strip() for raw in process.stdout)
+            line = next(filter(None, lines), "")
         finally:
-            in_time = timer.is_alive()
             timer.cancel()
-        if not line and not in_time:
+        if not line and expired.is_set():
+            process.wait()
             raise FileHangsError(f"it did not finish within {timeout:g} s")
         return line
 

@@ -124,7 +124,7 @@ def measure_speed(
             bounds.
         min_pairs: Pairs taken in any case, at least 2.
         max_pairs: Bound on pairs.
-        progress: Told how many pairs are done.
+        progress: Progress callback; counts pairs.
         clock: Where the time comes from.
         float32_plain_ms: Passed on to the result.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -43,17 +44,29 @@ def quantizable_copy(model: nn.Module, name: str, example: Tensor) -> nn.Module:
         classes = model(example).shape[1]
     variant = skeleton(spec.quantizable, classes)
     state = copy.deepcopy(model.state_dict())
-    if missing := [key for key in variant.state_dict() if key not in state]:
-        raise UserError(
-            f"The quantizable {name} has {len(missing)} tensors that the model lacks, "
-            f"first {missing[0]!r}: the recipe belongs to another architecture."
-        )
+    _check_tensors(name, variant.state_dict(), state)
     variant.load_state_dict(state, assign=True)
     variant.eval()
     for path, module in model.named_modules():
         if isinstance(module, nn.ReLU6):  # torchvision's variants have a ReLU there
             variant.set_submodule(path, nn.ReLU6().eval())
     return variant
+
+
+def _check_tensors(name: str, expected: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+    """Check that a model has the tensors of the quantizable variant, and no others."""
+    missing = [key for key in expected if key not in state]
+    extra = [key for key in state if key not in expected]
+    reshaped = [key for key in expected if key in state and state[key].shape != expected[key].shape]
+    for keys, text in (
+        (missing, f"The quantizable {name} has {len(missing)} tensors that the model lacks"),
+        (extra, f"The quantizable {name} lacks {len(extra)} tensors that the model has"),
+        (reshaped, f"{len(reshaped)} tensors of the quantizable {name} have other shapes"),
+    ):
+        if keys:
+            raise UserError(
+                f"{text}, first {keys[0]!r}: the recipe belongs to another architecture."
+            )
 
 
 def prepare(

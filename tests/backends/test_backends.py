@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,11 +79,11 @@ def test_the_file_behaves_like_the_module(workshop: Workshop, backend: str) -> N
         images = nn.functional.interpolate(workshop.evaluation[0][:count], (size, size))
         torch.backends.quantized.engine = other
         with torch.inference_mode():
-            found = loaded(images)
+            logits = loaded(images)
             with engine_set(built.artifact.info.engine):
                 expected = built.converted(images)
-        assert found.shape == (count, 16)
-        assert torch.equal(found, expected)
+        assert logits.shape == (count, 16)
+        assert torch.equal(logits, expected)
 
 
 @pytest.mark.parametrize(("first", "second"), PAIRS)
@@ -99,17 +100,21 @@ def test_two_engines_side_by_side(workshop: Workshop, first: str, second: str) -
 
 
 @pytest.mark.parametrize("backend", AVAILABLE)
-def test_engines_agree_with_each_other(workshop: Workshop, backend: str) -> None:
+def test_engines_agree_with_float32(workshop: Workshop, backend: str) -> None:
     images, _ = workshop.evaluation
     with torch.inference_mode():
         expected = workshop.model(MODEL)(images)
-        found = workshop.built(MODEL, backend).artifact.load()(images)
-    noise = (found - expected).square().sum() / expected.square().sum()
+        logits = workshop.built(MODEL, backend).artifact.load()(images)
+    noise = (logits - expected).square().sum() / expected.square().sum()
     assert float(noise) < 0.01  # 20 dB; what saturates measured 9 to 17 dB
 
 
-def test_building_restores_the_engine(workshop: Workshop) -> None:
+def test_building_restores_the_engine(workshop: Workshop, tmp_path: Path) -> None:
     before = torch.backends.quantized.engine
+    model, recipe = workshop.model("squeezenet1_1"), workshop.recipe("squeezenet1_1")
+    backend = BACKENDS.get(AVAILABLE[-1])
+    backend.build(model, recipe, [workshop.calibration[:2]], tmp_path / "int8.pt")
+    assert torch.backends.quantized.engine == before
     for engine in (name for name in torch.backends.quantized.supported_engines if name != before):
         with engine_set(engine):
             assert torch.backends.quantized.engine == engine
@@ -147,6 +152,19 @@ def test_int8_is_a_quarter_in_the_same_container(workshop: Workshop) -> None:
     float32 = backend.build_float(workshop.model(MODEL), MODEL, example, path)
     int8 = workshop.built(MODEL, AVAILABLE[0]).artifact
     assert 3.5 < float32.size_bytes / int8.size_bytes <= 4.1
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are Unicode elsewhere")
+def test_a_folder_whose_name_is_not_utf_8(tmp_path: Path) -> None:
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    folder.mkdir()
+    backend, model = BACKENDS.get(AVAILABLE[0]), nn.Conv2d(3, 2, 1).eval()
+    images = torch.ones(1, 3, 8, 8)
+    artifact = backend.build_float(model, "one", images, folder / "one.float32.pt")
+    with torch.inference_mode():
+        loaded = Artifact.open(artifact.path).load()
+        for run in (loaded, *backend.float_lowerings(artifact).values()):
+            torch.testing.assert_close(run(images), model(images))
 
 
 # A missing engine
@@ -319,11 +337,13 @@ def test_cpus_that_execute_avx2_in_halves_are_a_kind_of_their_own(
     info = tmp_path / "cpuinfo"
     info.write_text(f"{text}model name\t: a CPU\nflags\t\t: fpu avx2\n\nprocessor\t: 1\n")
     monkeypatch.setattr(isa, "_CPUINFO", info)
+    # Neither read nor left in a cache.
     monkeypatch.setattr(isa, "cpu_fields", isa.cpu_fields.__wrapped__)
+    monkeypatch.setattr(isa, "cpu_flags", isa.cpu_flags.__wrapped__)
     monkeypatch.setattr(isa.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
     assert isa.instruction_set.__wrapped__() == expected
-    assert isa.cpu_flags.__wrapped__() == {"fpu", "avx2"}
+    assert isa.cpu_flags() == {"fpu", "avx2"}
     assert isa.cpu_name.__wrapped__() == "a CPU"
 
 
@@ -336,9 +356,9 @@ def test_cpus_that_execute_avx2_in_halves_are_a_kind_of_their_own(
 )
 def test_what_saturates(instructions: str, saturates: bool) -> None:
     assert isa.multiplies_into_16_bits(instructions) == saturates
-    found = {backend.name: backend.saturates(instructions) for backend in BACKENDS}
+    saturating = {backend.name: backend.saturates(instructions) for backend in BACKENDS}
     fbgemm = instructions != "neon"  # its depthwise kernels, which x86 uses too
-    assert found == {"x86": fbgemm, "fbgemm": fbgemm, "onednn": saturates, "qnnpack": False}
+    assert saturating == {"x86": fbgemm, "fbgemm": fbgemm, "onednn": saturates, "qnnpack": False}
 
 
 def test_every_instruction_set_can_have_a_speedup_threshold() -> None:

@@ -139,22 +139,22 @@ def test_planted_defects_of_a_second_runtime_are_found(
     float_layers = npz.NPZ._float_layers(model(npz))
 
     without_relu = [replace(layers[0], relu=False, output=(0.05, 99)), layers[1]]
-    found = inspected(npz, npz.write(tmp_path / "a", without_relu, sound.info).path)
-    assert found["fusion"].verdict is Verdict.FAIL
-    assert "first: the relu that follows it in float is lost" in found["fusion"].detail
+    gates = inspected(npz, npz.write(tmp_path / "a", without_relu, sound.info).path)
+    assert gates["fusion"].verdict is Verdict.FAIL
+    assert "first: the relu that follows it in float is lost" in gates["fusion"].detail
 
-    found = inspected(npz, npz.write(tmp_path / "b", float_layers, sound.info).path)
-    assert found["conversion"].verdict is Verdict.FAIL
-    assert "not int8: first, second" in found["conversion"].detail
+    gates = inspected(npz, npz.write(tmp_path / "b", float_layers, sound.info).path)
+    assert gates["conversion"].verdict is Verdict.FAIL
+    assert "not int8: first, second" in gates["conversion"].detail
 
     def saturating(layer: Any, x: np.ndarray) -> np.ndarray:
         return np.minimum(run(layer, x), 150)
 
     run = npz.Layer.run
     monkeypatch.setattr(npz.Layer, "run", saturating)
-    found = inspected(npz, sound.path)
-    assert found["saturation"].verdict is Verdict.FAIL
-    assert "2 of 2 int8 layers differ from exact" in found["saturation"].detail
+    gates = inspected(npz, sound.path)
+    assert gates["saturation"].verdict is Verdict.FAIL
+    assert "2 of 2 int8 layers differ from exact" in gates["saturation"].detail
 
 
 def test_a_runtime_that_shows_no_traffic_is_not_taken_for_exact(
@@ -167,6 +167,6 @@ def test_a_runtime_that_shows_no_traffic_is_not_taken_for_exact(
         return replace(exact(*args), traffic=(), error="this runtime shows nothing")
 
     monkeypatch.setattr(npz.NpzBackend, "exact", blind)
-    found = inspected(npz, sound.path)["saturation"]
-    assert found.verdict is Verdict.UNVERIFIED
-    assert "this runtime shows nothing" in found.detail
+    gate = inspected(npz, sound.path)["saturation"]
+    assert gate.verdict is Verdict.UNVERIFIED
+    assert "this runtime shows nothing" in gate.detail

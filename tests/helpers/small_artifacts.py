@@ -183,15 +183,14 @@ def shipped(name: str, backend: str, flow: str) -> Built:
         torch.manual_seed(0)
         model = settle(spec.factory(16), scenes())
     recipe = replace(RECIPES.get(name), flow=flow)
-    path = _folder() / f"{name}-{backend}-{flow}.pt"
+    path = Path(_folder().name) / f"{name}-{backend}-{flow}.pt"
     return build(model, path, recipe, scenes(), backend=backend)
 
 
 @functools.cache
-def _folder() -> Path:
-    # Kept referenced by the cache, so that it lives as long as the process.
-    _folder.kept = tempfile.TemporaryDirectory()  # type: ignore[attr-defined]
-    return Path(_folder.kept.name)  # type: ignore[attr-defined]
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder that lives as long as the process, because the cache refers to it."""
+    return tempfile.TemporaryDirectory()
 
 
 def judge(name: str, **evidence: object) -> GateResult:

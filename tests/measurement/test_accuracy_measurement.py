@@ -31,11 +31,11 @@ class Numbered:
         self.limit = len(labels)
         self.count = self.limit if count is None else count
         self.classes = ("a",)
-        self.asked: list[tuple[int, int]] = []
+        self.ranges: list[tuple[int, int]] = []
         self.largest = 0
 
     def batches(self, start: int, stop: int, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        self.asked.append((start, stop))
+        self.ranges.append((start, stop))
         for first in range(start, stop, batch_size):
             numbers = torch.arange(first, min(first + batch_size, stop))
             self.largest = max(self.largest, len(numbers))
@@ -129,7 +129,7 @@ def test_images_are_streamed_in_batches() -> None:
     images = Numbered(labels)
     measure_accuracy(table(f), table(q), images, batch_size=16)
     assert images.largest == 16
-    assert images.asked == [(0, 100)]
+    assert images.ranges == [(0, 100)]
 
 
 def test_evaluation_goes_on_until_it_is_settled() -> None:
@@ -137,12 +137,12 @@ def test_evaluation_goes_on_until_it_is_settled() -> None:
     images = Numbered(labels, count=2000)
     seen: list[int] = []
 
-    def settled(accuracy: Accuracy) -> bool:
+    def enough(accuracy: Accuracy) -> bool:
         seen.append(accuracy.n)
         return accuracy.n >= 4000
 
-    accuracy = measure_accuracy(table(f), table(q), images, batch_size=500, stop_when=settled)
-    assert images.asked == [(0, 2000), (2000, 3000), (3000, 4000)]
+    accuracy = measure_accuracy(table(f), table(q), images, batch_size=500, stop_when=enough)
+    assert images.ranges == [(0, 2000), (2000, 3000), (3000, 4000)]
     assert seen == [2000, 3000, 4000]
     assert accuracy == measure(labels[:4000], f, q, batch_size=500)
 
@@ -153,19 +153,19 @@ def test_evaluation_stops_at_the_limit() -> None:
     accuracy = measure_accuracy(
         table(f), table(q), images, batch_size=500, stop_when=lambda accuracy: False
     )
-    assert images.asked == [(0, 1000), (1000, 2000), (2000, 2600)]
+    assert images.ranges == [(0, 1000), (1000, 2000), (2000, 2600)]
     assert accuracy.n == 2600
 
 
 def test_progress_and_phases_are_kept() -> None:
     labels, f, q = case(50, 4)
-    heard: list[tuple[str, int, int]] = []
+    calls: list[tuple[str, int, int]] = []
     phases = Phases()
     measure_accuracy(
         table(f), table(q), Numbered(labels), batch_size=20,
-        progress=lambda *call: heard.append(call), phases=phases,
+        progress=lambda *call: calls.append(call), phases=phases,
     )  # fmt: skip
-    assert heard == [("accuracy", 20, 50), ("accuracy", 40, 50), ("accuracy", 50, 50)]
+    assert calls == [("accuracy", 20, 50), ("accuracy", 40, 50), ("accuracy", 50, 50)]
     assert {phase.name: phase.forward for phase in phases.records()} == {
         "evaluation images": False,
         "float32 predictions": True,

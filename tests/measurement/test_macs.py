@@ -45,8 +45,8 @@ def test_as_many_as_torchvision_publishes(name: str) -> None:
     """In units of 10⁹ at the standard input, for the thousand classes of ImageNet."""
     spec = MODELS.get(name)
     published = next(iter(import_torchvision().models.get_model_weights(name))).meta["_ops"]
-    found = count_macs(spec.factory(1000).eval(), torch.zeros(1, *spec.input_size))
-    assert found.total / 1e9 == pytest.approx(published, rel=1e-3, abs=1e-3)
+    macs = count_macs(spec.factory(1000).eval(), torch.zeros(1, *spec.input_size))
+    assert macs.total / 1e9 == pytest.approx(published, rel=1e-3, abs=1e-3)
 
 
 def test_layers_are_counted_by_hand() -> None:
@@ -80,9 +80,9 @@ class Attention(nn.Module):
 
 
 def test_products_of_activations_are_told_from_layers() -> None:
-    found = count_macs(Attention().eval(), torch.randn(3, 5, 8))
-    assert found.layers == {"mixed": 5 * 8 * 24, "out": 5 * 8 * 8, "shared": 2 * 5 * 8 * 8}
-    assert found.products == 2 * 5 * 5 * 8
+    macs = count_macs(Attention().eval(), torch.randn(3, 5, 8))
+    assert macs.layers == {"mixed": 5 * 8 * 24, "out": 5 * 8 * 8, "shared": 2 * 5 * 8 * 8}
+    assert macs.products == 2 * 5 * 5 * 8
 
 
 @pytest.mark.parametrize("fast", [True, False])
@@ -99,15 +99,15 @@ def test_attention_modules_count_whichever_way_torch_runs_them(fast: bool) -> No
     torch.backends.mha.set_fastpath_enabled(fast)
     try:
         with torch.inference_mode():
-            found = count_macs(Block().eval(), torch.randn(4, 5, 8))
+            macs = count_macs(Block().eval(), torch.randn(4, 5, 8))
         assert torch.backends.mha.get_fastpath_enabled() is fast
     finally:
         torch.backends.mha.set_fastpath_enabled(True)
-    assert found.layers == {
+    assert macs.layers == {
         "attention.in_proj_weight": 5 * 8 * 24,
         "attention.out_proj": 5 * 8 * 8,
     }
-    assert found.products == 2 * 5 * 5 * 8
+    assert macs.products == 2 * 5 * 5 * 8
 
 
 @pytest.mark.parametrize(
@@ -117,11 +117,11 @@ def test_layers_have_the_names_that_the_graph_gives_them(name: str) -> None:
     side = 224 if name == "vit_b_16" else 64
     model, example = module(name), torch.randn(1, 3, side, side)
     with torch.no_grad():
-        found = count_macs(model, example)
+        macs = count_macs(model, example)
     paths = {o.path for o in read_float_graph(model, example).float_layers}
-    assert paths <= set(found.layers)
+    assert paths <= set(macs.layers)
     if name != "vit_b_16":  # whose attention is one operator in the graph
-        assert paths == set(found.layers)
+        assert paths == set(macs.layers)
 
 
 def test_the_first_call_counts_and_the_others_are_plain() -> None:
@@ -152,9 +152,9 @@ def test_the_int8_share_is_that_of_the_layers_in_the_artifact(workshop: Workshop
     for artifact in (whole, part):
         matches = match_graphs(BACKENDS.get(ENGINE).layers(artifact.path), reference).matches
         shares.append(macs.share(m.name for m in matches if m.layer.is_int8_layer))
-    kept = sum(macs.layers[layer] for layer in keep)
+    in_float = sum(macs.layers[layer] for layer in keep)
     assert shares[0] == 1.0
-    assert shares[1] == pytest.approx(1 - kept / macs.total, abs=1e-12)
+    assert shares[1] == pytest.approx(1 - in_float / macs.total, abs=1e-12)
     assert 0.8 < shares[1] < 1
 
 

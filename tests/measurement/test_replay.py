@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from helpers.small_artifacts import Built, build, small
-from torch import Tensor
+from torch import Tensor, nn
 
 from ptqbench.backends.backend import Backend
 from ptqbench.backends.backend_registry import BACKENDS
@@ -108,15 +109,48 @@ def test_a_process_that_cannot_start_leaves_fidelity_unverified(
         process.try_out(built.backend, built.artifact.path, built.images, example(), 10)
 
 
-def test_what_is_printed_meanwhile_does_not_disturb(
+class Prints(nn.Module):
+    """Prints from within TorchScript, which flushes."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        print("hello")
+        return x.mean((2, 3))
+
+
+def test_what_is_printed_is_not_taken_for_an_answer(
     built: Built, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    noisy = "import builtins, sys\nprint('hello', file=sys.stderr)\n"
-    (tmp_path / "sitecustomize.py").write_text(noisy)
+    (tmp_path / "sitecustomize.py").write_text("print('\\nhello', flush=True)\n")
     monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "prints.pt"
+    torch.jit.save(torch.jit.script(Prints()), str(path))
     with ReplayProcess() as process:
-        replayed = process.replay(built.backend, built.artifact.path, built.images[:1])
+        replayed = process.replay(built.backend, path, built.images[:1])
     assert replayed.error == "" and replayed.logits is not None
+    assert replayed.logits == pytest.approx(built.images[:1].mean((2, 3)).numpy(), abs=1e-6)
+
+
+def test_a_hang_is_told_from_a_death_however_soon_the_killed_process_ends(
+    built: Built, deadly: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, images = built.artifact.path, built.images[:2]
+    with ReplayProcess() as process:
+        process.start(deadly.HANGING, path, images)
+        child = process._process
+        assert child is not None
+        kill = child.kill
+
+        def kill_and_linger() -> None:
+            kill()
+            time.sleep(1)
+
+        monkeypatch.setattr(child, "kill", kill_and_linger)
+        monkeypatch.setattr(replay, "TIMEOUT_S", 0.5)
+        assert process.result().hung
+        monkeypatch.undo()
+        # It has ended by now, so that the next job gets another process at once.
+        assert child.returncode is not None
+        assert process.replay(built.backend, path, images).error == ""
 
 
 def test_after_a_hang_no_other_backend_is_tried(built: Built) -> None:

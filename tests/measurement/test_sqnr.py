@@ -39,24 +39,24 @@ def ratio(signal: Powers, noise: Powers, axis: int = -1) -> Powers:
 
 def test_the_value_is_signal_power_over_noise_power() -> None:
     signal, noise = powers(300, 0)
-    found = sums(signal, noise)
-    assert found.sqnr().value == pytest.approx(float(ratio(signal, noise)), rel=1e-12)
-    assert found.signal_squares == pytest.approx((signal**2).sum())
-    assert found.noise_squares == pytest.approx((noise**2).sum())
-    assert found.products == pytest.approx((signal * noise).sum())
+    power = sums(signal, noise)
+    assert power.sqnr().value == pytest.approx(float(ratio(signal, noise)), rel=1e-12)
+    assert power.signal_squares == pytest.approx((signal**2).sum())
+    assert power.noise_squares == pytest.approx((noise**2).sum())
+    assert power.products == pytest.approx((signal * noise).sum())
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_the_interval_is_that_of_a_bootstrap(seed: int) -> None:
     signal, noise = powers(2000, seed)
-    found = sums(signal, noise).sqnr()
+    estimate = sums(signal, noise).sqnr()
     reference = stats.bootstrap(
         (signal, noise), ratio, paired=True, vectorized=True, n_resamples=4000,
         method="BCa", rng=0, batch=200,
     ).confidence_interval  # fmt: skip
-    assert found.low == pytest.approx(float(reference.low), abs=0.03)
-    assert found.high == pytest.approx(float(reference.high), abs=0.03)
-    assert 0.3 < found.high - found.low < 0.5
+    assert estimate.low == pytest.approx(float(reference.low), abs=0.03)
+    assert estimate.high == pytest.approx(float(reference.high), abs=0.03)
+    assert 0.3 < estimate.high - estimate.low < 0.5
 
 
 @pytest.mark.parametrize("n", [2, 7, 40])
@@ -66,16 +66,16 @@ def test_the_interval_is_student_times_the_infinitesimal_jackknife(n: int) -> No
     error = float(np.std(influence, ddof=1)) / math.sqrt(n)
     for confidence in (0.95, 0.99):
         low, high = stats.t.interval(confidence, n - 1, float(ratio(signal, noise)), error)
-        found = sums(signal, noise).sqnr(confidence)
-        assert (found.low, found.high, found.n) == pytest.approx((low, high, n))
+        estimate = sums(signal, noise).sqnr(confidence)
+        assert (estimate.low, estimate.high, estimate.n) == pytest.approx((low, high, n))
 
 
 def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     truth = 10 * math.log10(math.exp(0.02) / (0.01 * math.exp(0.32)))
     covered = 0
     for seed in range(400):
-        found = sums(*powers(200, seed)).sqnr()
-        covered += found.low <= truth <= found.high
+        estimate = sums(*powers(200, seed)).sqnr()
+        covered += estimate.low <= truth <= estimate.high
     # 95 % less what the tail of the noise costs; a binomial of 400 at 0.93 ends at 0.90.
     assert 0.90 <= covered / 400 <= 0.98
 
@@ -88,9 +88,9 @@ def test_batches_add_up() -> None:
 
 
 def test_one_image_says_nothing_about_others() -> None:
-    found = sums(*powers(1, 0)).sqnr()
-    assert math.isfinite(found.value)
-    assert (found.low, found.high) == (-math.inf, math.inf)
+    estimate = sums(*powers(1, 0)).sqnr()
+    assert math.isfinite(estimate.value)
+    assert (estimate.low, estimate.high) == (-math.inf, math.inf)
     equal = sums(np.ones(1), np.zeros(1)).sqnr()
     assert equal == Estimate(math.inf, -math.inf, math.inf, 1)
 
@@ -106,9 +106,9 @@ def test_equal_logits_and_logits_that_are_no_numbers() -> None:
 
 
 def test_images_that_are_all_alike_have_an_interval_without_length() -> None:
-    found = sums(np.full(10, 2.0), np.full(10, 0.02)).sqnr()
-    assert found.low == pytest.approx(20, abs=1e-6)
-    assert found.high == pytest.approx(20, abs=1e-6)
+    estimate = sums(np.full(10, 2.0), np.full(10, 0.02)).sqnr()
+    assert estimate.low == pytest.approx(20, abs=1e-6)
+    assert estimate.high == pytest.approx(20, abs=1e-6)
 
 
 def test_a_confidence_is_between_0_and_1() -> None:

@@ -35,13 +35,13 @@ def test_logits_are_the_same_with_fewer_calibrations(
     for backend in AVAILABLE:
         path = tmp_path / f"{backend.name}.int8.pt"
         recipe = workshop.recipe(name, flow=flow)
-        made = backend.build(
+        shared = backend.build(
             workshop.model(name), recipe, batches(backend.name), path, calibrations=calibrations
         )
         alone = workshop.built(name, backend.name, flow).artifact
-        assert made.info == alone.info
+        assert shared.info == alone.info
         with torch.inference_mode():
-            assert torch.equal(made.load()(images), alone.load()(images))
+            assert torch.equal(shared.load()(images), alone.load()(images))
     whole = [b.name for b in AVAILABLE if shown.count(b.name) == 2]  # all batches, not the first
     assert len(whole) == len({b.saturates() for b in AVAILABLE})
 
@@ -54,7 +54,7 @@ def test_another_recipe_is_calibrated_anew(workshop: Workshop, tmp_path: Path) -
         images = workshop.calibration[: 8 if count < 2 else 4].split(4)
         path = tmp_path / f"{count}.int8.pt"
         model = workshop.model("squeezenet1_1")
-        made = backend.build(model, recipe, images, path, calibrations=calibrations)
-        seen.append((made.info.calibration_images, made.info.recipe_hash))
+        artifact = backend.build(model, recipe, images, path, calibrations=calibrations)
+        seen.append((artifact.info.calibration_images, artifact.info.recipe_hash))
     assert [images for images, _ in seen] == [8, 8, 8]
     assert len({recipe for _, recipe in seen}) == 2

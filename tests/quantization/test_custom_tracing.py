@@ -30,7 +30,7 @@ def images(side: int = 16) -> Tensor:
     return torch.randn(4, 3, side, side, generator=torch.Generator().manual_seed(0))
 
 
-def found(name: str, *keep_float: str, side: int = 16) -> Recipe:
+def recipe_of(name: str, *keep_float: str, side: int = 16) -> Recipe:
     model = seeded(getattr(odd_nets, name)).eval()
     return traced_recipe(name, model, images(side)[:1], keep_float)
 
@@ -59,7 +59,7 @@ def check_artifact(model: nn.Module, recipe: Recipe, folder: Path) -> None:
 
 
 def test_everything_that_users_write_is_found(tmp_path):
-    recipe = found("Everything")
+    recipe = recipe_of("Everything")
     assert recipe.fusion == (
         ("stem", "bn", "<relu>"),
         ("depthwise", "bn1", "relu"),
@@ -80,7 +80,7 @@ def test_the_example_is_found():
 
 
 def test_a_module_that_looks_at_shapes_is_kept_whole(tmp_path):
-    recipe = found("ShapesInside", "block")
+    recipe = recipe_of("ShapesInside", "block")
     assert (recipe.fusion, recipe.int8_modules, recipe.keep_float) == ((), 1, ("block",))
     check_artifact(seeded(odd_nets.ShapesInside).eval(), recipe, tmp_path)
 
@@ -100,7 +100,7 @@ def test_a_scripted_module_stays_float(tmp_path):
 def test_a_recipe_that_says_nothing_is_completed_alike():
     model = seeded(odd_nets.Everything).eval()
     open_one = open_recipe("Everything")
-    recipe, derived = complete_recipe(open_one, model, images()[:1]), found("Everything")
+    recipe, derived = complete_recipe(open_one, model, images()[:1]), recipe_of("Everything")
     assert (recipe.groups, recipe.int8_modules) == (derived.fusion, derived.int8_modules)
     assert recipe.hash == open_one.hash != derived.hash
 
@@ -109,7 +109,7 @@ def test_a_recipe_that_says_nothing_is_completed_alike():
 
 
 def test_a_model_with_stubs_goes_through_the_eager_flow(tmp_path):
-    recipe = found("Stubbed")
+    recipe = recipe_of("Stubbed")
     assert recipe.flow == "eager"
     assert recipe.fusion == (
         ("first.conv", "first.bn", "first.relu"),
@@ -121,7 +121,7 @@ def test_a_model_with_stubs_goes_through_the_eager_flow(tmp_path):
 
 def test_a_quantizable_variant_may_be_registered(tmp_path):
     with registries_unchanged():
-        groups = found("Stubbed").fusion
+        groups = recipe_of("Stubbed").fusion
         recipe = Recipe("plain", ANY, groups, 3, Thresholds(), flow="eager")
         ptqbench.register_model("plain", recipe=recipe, quantizable=odd_nets.Stubbed)(
             odd_nets.Plain
@@ -138,51 +138,49 @@ def test_a_quantizable_variant_may_be_registered(tmp_path):
 )
 def test_what_eager_mode_cannot_run_is_named(name, line, tmp_path):
     model = seeded(getattr(odd_nets, name)).eval()
-    recipe = found(name)
+    recipe = recipe_of(name)
     build = BACKENDS.get(ANY).build
-    said = error_of(build, model, recipe, [images()], tmp_path / "x.pt")
-    assert said.startswith("The int8 model cannot run in the eager flow at ")
-    assert at(line) in said
+    message = error_of(build, model, recipe, [images()], tmp_path / "x.pt")
+    assert message.startswith("The int8 model cannot run in the eager flow at ")
+    assert at(line) in message
     assert re.search(
-        r"\(Could not run '\w+::\w+\.\w+' with arguments from the '\w+' backend\)", said
+        r"\(Could not run '\w+::\w+\.\w+' with arguments from the '\w+' backend\)", message
     )
-    assert "FloatFunctional" in said
-    assert "QuantStub in front" in said
+    assert "FloatFunctional" in message
+    assert "QuantStub in front" in message
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_prelu_is_refused_in_eager_mode_unless_it_stays_in_float(tmp_path):
     model = seeded(odd_nets.StubbedPReLU).eval()
     build = BACKENDS.get(ANY).build
-    said = error_of(build, model, found("StubbedPReLU"), [images()], tmp_path / "x.pt")
-    assert said.startswith("second.relu is a PReLU, and torch's int8 kernel for it is wrong")
-    assert "second.relu.qconfig = None" in said
-    recipe = found("StubbedFloatPReLU")
+    message = error_of(build, model, recipe_of("StubbedPReLU"), [images()], tmp_path / "x.pt")
+    assert message.startswith("second.relu is a PReLU, and torch's int8 kernel for it is wrong")
+    assert "second.relu.qconfig = None" in message
+    recipe = recipe_of("StubbedFloatPReLU")
     check_artifact(seeded(odd_nets.StubbedFloatPReLU).eval(), recipe, tmp_path)
 
 
 def test_stubs_and_the_fx_flow_do_not_go_together():
     recipe = Recipe("Stubbed", ANY, (), 3, Thresholds())
-    said = error_of(complete_recipe, recipe, seeded(odd_nets.Stubbed).eval(), images()[:1])
-    assert "Stubbed has QuantStubs and so is written for eager mode" in said
-    assert 'flow = "fx". Set it to "eager"' in said
+    message = error_of(complete_recipe, recipe, seeded(odd_nets.Stubbed).eval(), images()[:1])
+    assert "Stubbed has QuantStubs and so is written for eager mode" in message
+    assert 'flow = "fx". Set it to "eager"' in message
 
 
 def test_an_eager_model_that_cannot_be_traced_takes_a_full_recipe(tmp_path):
-    said = error_of(found, "StubbedDecides")
-    assert (
-        'because the model is written for eager mode, give it a recipe with flow = "eager"' in said
-    )
-    assert "QuantStub, DeQuantStub" not in said
-    recipe = Recipe("any", ANY, found("Stubbed").fusion, 3, Thresholds(), flow="eager")
+    message = error_of(recipe_of, "StubbedDecides")
+    assert 'written for eager mode, give it a recipe with flow = "eager"' in message
+    assert "QuantStub, DeQuantStub" not in message
+    recipe = Recipe("any", ANY, recipe_of("Stubbed").fusion, 3, Thresholds(), flow="eager")
     check_artifact(seeded(odd_nets.StubbedDecides).eval(), recipe, tmp_path)
 
 
 def test_eager_layers_cannot_stay_float(tmp_path):
-    model, recipe = seeded(odd_nets.Stubbed).eval(), found("Stubbed", "head")
+    model, recipe = seeded(odd_nets.Stubbed).eval(), recipe_of("Stubbed", "head")
     assert recipe.int8_modules == 2
-    said = error_of(BACKENDS.get(ANY).build, model, recipe, [images()], tmp_path / "x.pt")
-    assert "keeps head in float, but in the eager flow" in said
+    message = error_of(BACKENDS.get(ANY).build, model, recipe, [images()], tmp_path / "x.pt")
+    assert "keeps head in float, but in the eager flow" in message
 
 
 # What cannot be traced, or is no classifier
@@ -199,27 +197,27 @@ def test_eager_layers_cannot_stay_float(tmp_path):
     ],
 )  # fmt: skip
 def test_a_line_that_cannot_be_traced_is_named(name, where, line, todo):
-    said = error_of(found, name)
-    assert said.startswith(f"The model cannot be traced: {where} at ")
-    assert line is None or at(line) in said
-    assert "torch.fx cannot follow Python that depends on the values or the shape" in said
-    assert "torch.where in place of if" in said
-    assert todo in said
-    assert "write the model for eager mode, with QuantStub" in said
+    message = error_of(recipe_of, name)
+    assert message.startswith(f"The model cannot be traced: {where} at ")
+    assert line is None or at(line) in message
+    assert "torch.fx cannot follow Python that depends on the values or the shape" in message
+    assert "torch.where in place of if" in message
+    assert todo in message
+    assert "write the model for eager mode, with QuantStub" in message
 
 
 def test_a_list_that_is_handed_on_whole_is_refused(tmp_path):
     model = seeded(odd_nets.HandsOnLists).eval()
     build = BACKENDS.get(ANY).build
-    said = error_of(build, model, found("HandsOnLists"), [images()], tmp_path / "x.pt")
-    assert said.startswith("HandsOnLists passes on the result of chunk() as a whole")
-    check_artifact(model, found("HandsOnLists", "block"), tmp_path)
+    message = error_of(build, model, recipe_of("HandsOnLists"), [images()], tmp_path / "x.pt")
+    assert message.startswith("HandsOnLists passes on the result of chunk() as a whole")
+    check_artifact(model, recipe_of("HandsOnLists", "block"), tmp_path)
 
 
 def test_a_module_that_decides_by_value_is_not_kept_whole():
-    said = error_of(found, "DecidesInside", "block")
-    assert said.startswith("block has data-dependent control flow")
-    assert "self.block = torch.jit.script(block) in __init__" in said
+    message = error_of(recipe_of, "DecidesInside", "block")
+    assert message.startswith("block has data-dependent control flow")
+    assert "self.block = torch.jit.script(block) in __init__" in message
 
 
 @pytest.mark.parametrize(
@@ -233,10 +231,10 @@ def test_a_module_that_decides_by_value_is_not_kept_whole():
     ],
 )
 def test_what_gives_no_logits_is_refused(name, words, todo):
-    said = error_of(found, name)
-    assert said.startswith(f"{name} returns {words}")
-    assert "a row of logits per image, N×K" in said
-    assert todo in said
+    message = error_of(recipe_of, name)
+    assert message.startswith(f"{name} returns {words}")
+    assert "a row of logits per image, N×K" in message
+    assert todo in message
     for call in (
         lambda: ptqbench.validate(seeded(getattr(odd_nets, name)), ANY, "fixture"),
         lambda: ptqbench.quantize(seeded(getattr(odd_nets, name)), [images()]),
@@ -246,16 +244,16 @@ def test_what_gives_no_logits_is_refused(name, words, todo):
 
 
 def test_a_model_without_layers_has_nothing_to_quantize():
-    assert "There is nothing to quantize: Empty has no convolution" in error_of(found, "Empty")
-    said = error_of(found, "Net", "block", "head")
-    assert said.endswith("could become int8 besides those in keep_float.")
+    assert "There is nothing to quantize: Empty has no convolution" in error_of(recipe_of, "Empty")
+    message = error_of(recipe_of, "Net", "block", "head")
+    assert message.endswith("could become int8 besides those in keep_float.")
 
 
 def test_a_model_that_takes_another_size_says_so():
-    said = error_of(found, "Wide", side=20)
-    assert "Wide cannot run on an input of 1×3×20×20 at " in said
-    assert at("return self.head(x.flatten(1))") in said
-    assert "Register it with the input_size that it accepts" in said
+    message = error_of(recipe_of, "Wide", side=20)
+    assert "Wide cannot run on an input of 1×3×20×20 at " in message
+    assert at("return self.head(x.flatten(1))") in message
+    assert "Register it with the input_size that it accepts" in message
 
 
 def test_an_error_without_a_message_is_named_by_its_type():
@@ -263,8 +261,8 @@ def test_an_error_without_a_message_is_named_by_its_type():
         def forward(self, x: Tensor) -> Tensor:
             raise NotImplementedError
 
-    said = error_of(check_classifier, Silent(), images()[:1])
-    assert "(NotImplementedError). Register it" in said
+    message = error_of(check_classifier, Silent(), images()[:1])
+    assert "(NotImplementedError). Register it" in message
 
 
 # From Python

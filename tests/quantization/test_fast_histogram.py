@@ -40,14 +40,14 @@ def seen(observer: HistogramObserver, kind: str, seed: int) -> HistogramObserver
 @pytest.mark.parametrize("kind", VALUES)
 def test_ranges_are_those_of_torch(kind: str) -> None:
     for seed, reduce_range in enumerate((False, True)):
-        own = seen(QuickHistogramObserver(reduce_range=reduce_range), kind, seed)
+        quick = seen(QuickHistogramObserver(reduce_range=reduce_range), kind, seed)
         expected = seen(HistogramObserver(reduce_range=reduce_range), kind, seed)
-        assert bits(own.calculate_qparams()) == bits(expected.calculate_qparams())
+        assert bits(quick.calculate_qparams()) == bits(expected.calculate_qparams())
 
 
 def test_another_number_of_bins() -> None:
-    own, expected = QuickHistogramObserver(bins=100), HistogramObserver(bins=100)
-    assert bits(seen(own, "outliers", 0).calculate_qparams()) == bits(
+    quick, expected = QuickHistogramObserver(bins=100), HistogramObserver(bins=100)
+    assert bits(seen(quick, "outliers", 0).calculate_qparams()) == bits(
         seen(expected, "outliers", 0).calculate_qparams()
     )
 
@@ -57,8 +57,8 @@ def test_errors_are_those_of_torch() -> None:
     width = (observer.max_val.item() - observer.min_val.item()) / observer.bins
     ranges = [step for step, _ in zip(steps_of(observer.histogram), range(40), strict=False)]
     assert len(ranges) > 20
-    found = quantization_errors(observer.histogram, width, ranges, observer.dst_nbins)
-    assert found == [observer._compute_quantization_error(*each) for each in ranges]
+    errors = quantization_errors(observer.histogram, width, ranges, observer.dst_nbins)
+    assert errors == [observer._compute_quantization_error(*each) for each in ranges]
 
 
 def test_steps_narrow_the_range() -> None:

@@ -71,10 +71,10 @@ def test_fused_float_equals_unfused_float(workshop: Workshop, name: str, flow: s
     images = workshop.evaluation[0][:16]
     prepared = prepare(FLOWS[flow], model, recipe, images)
     with torch.inference_mode():
-        expected, found = model(images), prepared(images)
+        expected, logits = model(images), prepared(images)
     # Folding BatchNorm reorders float32 arithmetic; over fifty layers that is about 1e-5.
-    assert float((found - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
-    assert (found.argmax(1) == expected.argmax(1)).all()
+    assert float((logits - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+    assert (logits.argmax(1) == expected.argmax(1)).all()
     assert not any(isinstance(m, nn.BatchNorm2d) for m in prepared.modules())
     # And the original has stayed as it was.
     after = model.state_dict()
@@ -164,7 +164,7 @@ def test_range_of_the_activations(
     most: list[int] = []
     for layer in int8_layers(converted).values():
         layer.register_forward_pre_hook(
-            lambda _, given: most.append(int(given[0].int_repr().max()))
+            lambda _, inputs: most.append(int(inputs[0].int_repr().max()))
         )
     with engine_set(ANY), torch.inference_mode():
         converted(images)
@@ -201,12 +201,12 @@ def test_everything_promised_is_int8(workshop: Workshop, name: str, flow: str) -
     assert left == []
 
 
-def integer_convolution(layer: nn.Module, given: Tensor) -> Tensor:
+def integer_convolution(layer: nn.Module, source: Tensor) -> Tensor:
     """What an int8 convolution stands for, with exact sums of integers."""
     weight, bias = layer.weight(), layer.bias()
     # Integers below 2^53 are exact in float64, whatever the order of the sum.
     sums = nn.functional.conv2d(
-        given.int_repr().double() - given.q_zero_point(),
+        source.int_repr().double() - source.q_zero_point(),
         weight.int_repr().double(),
         None,
         layer.stride,
@@ -214,7 +214,7 @@ def integer_convolution(layer: nn.Module, given: Tensor) -> Tensor:
         layer.dilation,
         layer.groups,
     )
-    scales = weight.q_per_channel_scales().double() * given.q_scale()
+    scales = weight.q_per_channel_scales().double() * source.q_scale()
     values = sums * scales[:, None, None] + bias.double()[:, None, None]
     low = layer.zero_point if isinstance(layer, intrinsic.ConvReLU2d) else 0
     steps = (values / layer.scale).round() + layer.zero_point
@@ -227,13 +227,13 @@ def test_a_convolution_against_exact_integers(workshop: Workshop, backend: str, 
     converted = workshop.built("resnet18", backend).converted
     seen: list[tuple[Tensor, Tensor]] = []
     layer = converted.get_submodule(name)
-    hook = layer.register_forward_hook(lambda _, given, out: seen.append((given[0], out)))
+    hook = layer.register_forward_hook(lambda _, inputs, out: seen.append((inputs[0], out)))
     with engine_set(BACKENDS.get(backend).engine), torch.inference_mode():
         converted(workshop.evaluation[0][:4])
         hook.remove()
-        ((given, out),) = seen
-        expected = integer_convolution(layer, given)
-    assert int(given.int_repr().max()) > 128  # large enough that two products could saturate
+        ((source, out),) = seen
+        expected = integer_convolution(layer, source)
+    assert int(source.int_repr().max()) > 128  # large enough that two products could saturate
     off = (out.int_repr().double() - expected).abs()
     # Kernels scale in float32 and differ in how they round halves: rarely, and by one step.
     assert float(off.max()) <= 1
@@ -321,6 +321,20 @@ def test_a_recipe_for_another_architecture(workshop: Workshop, flow: str) -> Non
     recipe = workshop.recipe("mobilenet_v2", flow=flow)
     with pytest.raises(UserError, match=r"lacks, first 'features\.0\.0.*another architecture"):
         prepare(FLOWS[flow], workshop.model("resnet18"), recipe, workshop.calibration)
+
+
+def test_a_recipe_for_a_smaller_model_of_the_family(workshop: Workshop) -> None:
+    larger = MODELS.get("resnet34").factory(16).eval()  # has all tensors of resnet18, and more
+    recipe = workshop.recipe("resnet18", flow="eager")
+    with pytest.raises(UserError, match=r"quantizable resnet18 lacks .*another architecture"):
+        prepare(eager, larger, recipe, workshop.calibration)
+
+
+def test_a_recipe_for_a_model_of_other_widths(workshop: Workshop) -> None:
+    wider = MODELS.get("wide_resnet50_2").factory(16).eval()  # the tensors of resnet50 by name
+    recipe = workshop.recipe("resnet18", model="resnet50", flow="eager", fusion=(), int8_modules=54)
+    with pytest.raises(UserError, match=r"other shapes.* first 'layer1.*another architecture"):
+        prepare(eager, wider, recipe, workshop.calibration)
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) - set(QUANTIZABLE)))

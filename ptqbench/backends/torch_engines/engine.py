@@ -98,11 +98,12 @@ class TorchBackend:
         """
         import torch
 
+        from ptqbench.backends.torch_engines.torchscript import load_script
         from ptqbench.quantization.torch_warnings import known_deprecations_ignored
 
         frozen = artifact.load()
+        loaded = load_script(artifact.path, artifact.info.engine)
         with known_deprecations_ignored():
-            loaded = torch.jit.load(str(artifact.path)).eval()
             optimized: Model = torch.jit.optimize_for_inference(loaded)
         return {"frozen": frozen, "optimized": optimized}
 
@@ -150,9 +151,7 @@ class TorchBackend:
 
         reason = reason_of(error)
         if "quantized::" in reason and _NO_STUB in reason:
-            reason += (
-                ": an int8 operator gets float input, so a QuantStub is missing in front of it"
-            )
+            reason += _STUB
         return reason
 
 

@@ -123,7 +123,14 @@ def load_script(path: Path, engine: str) -> torch.jit.ScriptModule:
     """Load TorchScript under an engine: int8 weights are packed for it while loading."""
     torch.backends.quantized.engine = engine
     with known_deprecations_ignored():
-        module: torch.jit.ScriptModule = torch.jit.load(str(path))
+        module: torch.jit.ScriptModule
+        try:
+            str(path).encode()
+        except UnicodeEncodeError:  # torch takes names in UTF-8 only
+            with path.open("rb") as file:
+                module = torch.jit.load(file)
+        else:
+            module = torch.jit.load(str(path))
     return module.eval()
 
 
