@@ -109,8 +109,12 @@ def better_elsewhere(results: Sequence[UnderEngine]) -> UnderEngine | None:
     first = results[0].sqnr_db
     if first is None or math.isinf(first):
         return None
-    others = [other for other in results[1:] if (other.sqnr_db or -math.inf) >= first + BETTER_DB]
-    return max(others, key=lambda other: other.sqnr_db or -math.inf, default=None)
+    best = max(results[1:], key=_sqnr_db, default=None)
+    return best if best is not None and _sqnr_db(best) >= first + BETTER_DB else None
+
+
+def _sqnr_db(result: UnderEngine) -> float:
+    return -math.inf if result.sqnr_db is None else result.sqnr_db
 
 
 def _under(engine: str, original: Tensor, expected: Tensor, logits: Tensor) -> UnderEngine:

@@ -144,6 +144,8 @@ def test_a_better_engine_is_named() -> None:
     )
     assert better_elsewhere([first, under("fbgemm", 12.0), under("onednn", None)]) is None
     assert better_elsewhere([under("x86", float("inf")), under("onednn", float("inf"))]) is None
+    # Noise as large as the logits, which is a measurement.
+    assert better_elsewhere([under("x86", -9.0), under("fbgemm", 0.0)]) == under("fbgemm", 0.0)
     assert better_elsewhere([]) is None
 
 
