@@ -7,6 +7,7 @@ is only read afterwards.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
@@ -29,8 +30,20 @@ from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.settings.thresholds import Thresholds
 from ptqbench.weights.load import Weights, build_model, load_weights
 
+for _name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "COLUMNS"):
+    # What a worker of pytest-xdist has in its environment must not reach the sessions of pytest
+    # and the commands that tests start.
+    os.environ.pop(_name, None)
+
 TRAINING, CALIBRATION, EVALUATION = range(3)
 """Streams of the renderer."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the release gate on speed, whose tests are shipped with the package."""
+    for item in items:
+        if getattr(item, "originalname", "") == "test_speedup":
+            item.add_marker(pytest.mark.timing)
 
 
 @dataclass(frozen=True)
