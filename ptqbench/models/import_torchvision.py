@@ -68,6 +68,20 @@ def declare_missing_schemas() -> list[str]:
     return missing
 
 
+def provide_operators() -> bool:
+    """Load torchvision's compiled operators, or declare their schemas if they cannot be loaded.
+
+    Returns:
+        Whether torchvision is installed.
+    """
+    spec = importlib.util.find_spec("torchvision")
+    if spec is None or not spec.submodule_search_locations:
+        return False
+    if not load_compiled_operators(Path(spec.submodule_search_locations[0])):
+        declare_missing_schemas()
+    return True
+
+
 @contextmanager
 def compiler_import_deferred() -> Iterator[None]:
     """Let ``from torch._dynamo.utils import is_compile_supported`` succeed without the import.
@@ -117,11 +131,8 @@ def import_torchvision() -> ModuleType:
     Raises:
         UserError: torchvision is not installed.
     """
-    spec = importlib.util.find_spec("torchvision")
-    if spec is None or not spec.submodule_search_locations:
+    if not provide_operators():
         raise UserError("torchvision is not installed. Install the one that fits your torch.")
-    if not load_compiled_operators(Path(spec.submodule_search_locations[0])):
-        declare_missing_schemas()
     if not is_dedicated():
         return importlib.import_module("torchvision")
     try:

@@ -44,6 +44,25 @@ print("imported")
 """
 
 
+USERS_MODULE = """
+import sys
+from pathlib import Path
+
+from ptqbench.models.custom import importing
+
+assert "torch" not in sys.modules
+Path("nets.py").write_text(
+    "import torchvision\\n"
+    "def net(num_classes=4):\\n"
+    "    return torchvision.models.squeezenet1_1(weights=None, num_classes=num_classes)\\n"
+)
+before = list(sys.meta_path)
+importing.reference("nets.py:net")
+assert sys.meta_path == before
+assert sys.modules["torchvision"].models.squeezenet1_1
+print("imported")
+"""
+
 DEFERRED = """
 import sys
 from ptqbench.core.process import dedicate_process
@@ -116,6 +135,11 @@ def test_nothing_is_declared_where_the_operators_load(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_users_module_may_import_torchvision_itself(tmp_path: Path) -> None:
+    script = f"import os; os.chdir({str(tmp_path)!r})\n{USERS_MODULE}"
+    assert run(script) == "imported"
+
+
 def test_the_compiler_is_imported_at_first_use_only() -> None:
     assert run(DEFERRED) == "imported"
 

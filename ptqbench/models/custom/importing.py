@@ -17,6 +17,7 @@ from ptqbench.core.user_code import describe_error
 from ptqbench.errors import UserError
 from ptqbench.models.custom.registration import add_reference
 from ptqbench.models.custom.spec import CUSTOM_MODELS
+from ptqbench.models.custom.torchvision_hook import torchvision_importable
 from ptqbench.recipes import RECIPES
 from ptqbench.recipes.toml_format import read
 
@@ -141,6 +142,11 @@ def _callables(owner: object) -> list[str]:
 
 def _import(name: str, folders: Iterable[Path], what: str) -> ModuleType:
     """Import a module by its name or its file."""
+    with torchvision_importable():
+        return _import_plainly(name, folders, what)
+
+
+def _import_plainly(name: str, folders: Iterable[Path], what: str) -> ModuleType:
     if name.endswith(".py"):
         return _from_file(name, folders, what)
     _extend_path(folders)
