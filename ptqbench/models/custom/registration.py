@@ -25,6 +25,10 @@ Factory = TypeVar("Factory", bound="Callable[..., nn.Module]")
 
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*")
 _PARAMETER = "num_classes"
+_PROBE = {"accuracy": 0.7, "agreement": 0.6, "sqnr_db": 8.0}
+"""Thresholds under ``probe`` weights: the least that is required of one of torchvision's models
+(``recipes/measured.json``). A random network is less robust than a trained one; a file that
+computes something else is near chance, and below 3 dB."""
 
 
 def register_model(
@@ -104,7 +108,9 @@ def add(custom: CustomModel, recipe: Recipe | None = None) -> None:
 
 def open_recipe(name: str) -> Recipe:
     """A recipe that leaves everything open: groups and counts by tracing, backend by measuring."""
-    return Recipe(name, MEASURED, fusion=None, int8_modules=None, thresholds=Thresholds())
+    return Recipe(
+        name, MEASURED, fusion=None, int8_modules=None, thresholds=Thresholds(), probe=_PROBE
+    )
 
 
 def add_reference(text: str, factory: object) -> None:
