@@ -37,8 +37,8 @@ class IntegerWeights:
     """Weights of an int8 layer, with the geometry that they are applied in.
 
     Attributes:
-        integers: int8, ``C_out×C_in/groups×kH×kW`` for a convolution, ``C_out×C_in`` for
-            a linear layer.
+        integers: int8, ``C_out×C_in/groups×…`` with the size of the kernel for a convolution,
+            ``C_out×C_in`` for a linear layer.
         scales: float64, one per output channel, or one.
         zero_points: int64, likewise.
         per_channel: Whether every output channel has a scale of its own.
@@ -81,7 +81,7 @@ class Operator:
         scale: Output scale if the operator quantizes its output.
         zero_point: Output zero point, likewise.
         integers: Weights of an int8 layer.
-        weight: Weights of a float layer if they are constant.
+        weight: Weights of a float layer, or scales of a BatchNorm, if they are constant.
         bias: Bias of a float layer, likewise.
         activation: Activation fused into a layer: ``relu``, ``relu6`` or empty.
         kernel: Kernel that executes it if the runtime tells, else empty.

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ptqbench.backends.graph import Graph, IntegerWeights, Operator
 
+_CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 _INT16 = (-(2**15), 2**15 - 1)
 
 
@@ -93,7 +94,7 @@ def exact_sum(weights: IntegerWeights, centred: Tensor) -> Tensor:
     factors = weights.centred.double()
     if not weights.stride:
         return F.linear(centred, factors)
-    return F.conv2d(
+    return _CONVOLUTIONS[factors.dim()](
         centred, factors, None, weights.stride, weights.padding, weights.dilation, weights.groups
     )
 
@@ -132,4 +133,4 @@ def highest_inputs(layer: Operator, source: QuantizedTensor) -> Tensor:
     values = source.integers.double()
     if layer.integers is not None and not layer.integers.stride:
         return values.flatten(0, -2).amax(0)
-    return values.amax((0, 2, 3)).clamp(min=float(source.zero_point))
+    return values.movedim(1, 0).flatten(1).amax(1).clamp(min=float(source.zero_point))

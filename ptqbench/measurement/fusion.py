@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from ptqbench.backends.graph import Graph, Operator
+from ptqbench.backends.graph import Graph, Operator, Role
 from ptqbench.measurement.bn_folding import Folding
 from ptqbench.measurement.layer_matching import (
     Match,
@@ -89,7 +89,8 @@ def _is_group(layer: Operator, reference: Graph) -> bool:
 
 def _problems(match: Match, matched: MatchedGraph) -> Iterator[str]:
     layer = match.layer
-    if left := unfused_after(matched.graph, layer):
+    left = unfused_after(matched.graph, layer)
+    if left and not (left == "BatchNorm" and _is_activated_first(match, matched.reference)):
         yield f"{match.name}: the {left} that follows is not fused into it"
     if match.origin is None:
         return
@@ -103,6 +104,12 @@ def _problems(match: Match, matched: MatchedGraph) -> Iterator[str]:
     # An output range that begins at zero is a ReLU already.
     if expected and not actual and layer.is_int8_layer and layer.zero_point != 0:
         yield f"{match.name}: the {expected} that follows it in float is lost"
+
+
+def _is_activated_first(match: Match, reference: Graph) -> bool:
+    """Whether the float model has the activation in front of the BatchNorm, as the artifact."""
+    after = None if match.origin is None else reference.only_reader(match.origin)
+    return bool(match.layer.activation) and after is not None and after.role is Role.RELU
 
 
 def _recorded(record: BuildRecord) -> Iterator[str]:

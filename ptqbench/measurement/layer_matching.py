@@ -73,11 +73,11 @@ def match_layers(graph: Graph, reference: Graph) -> tuple[Match, ...]:
     layers = [o for o in graph.operators if o.is_int8_layer or o.is_float_layer]
     origins = list(reference.float_layers)
     pairs = [
-        (similarity(left, right), i, j)
+        (_likeness(left, origin, reference), i, j)
         for i, layer in enumerate(layers)
         if (left := _weights(layer)) is not None
         for j, origin in enumerate(origins)
-        if (right := _weights(origin)) is not None and left.shape == right.shape
+        if origin.weight is not None and left.shape == origin.weight.shape
     ]
     matches: dict[int, Match] = {}
     best: dict[int, float] = {}
@@ -90,6 +90,21 @@ def match_layers(graph: Graph, reference: Graph) -> tuple[Match, ...]:
     return tuple(
         matches.get(i) or Match(layer, None, best.get(i, 0.0)) for i, layer in enumerate(layers)
     )
+
+
+def _likeness(weights: Tensor, origin: Operator, reference: Graph) -> float:
+    """How alike the weights of a layer and those of a layer of the float model are, 0 to 1.
+
+    Weights of nothing but zeros have no direction; they come from a layer that is zero, or
+    that a BatchNorm multiplies by zero.
+    """
+    assert origin.weight is not None
+    if bool(weights.any()):
+        return similarity(weights, origin.weight)
+    after = reference.only_reader(origin)
+    scaled = after is not None and after.is_batch_norm and after.weight is not None
+    factors = [origin.weight, *([after.weight] if scaled and after else [])]
+    return 0.0 if all(bool(factor.any()) for factor in factors if factor is not None) else 1.0
 
 
 def similarity(left: Tensor, right: Tensor) -> float:
@@ -139,13 +154,13 @@ def unfused_after(graph: Graph, layer: Operator) -> str:
 def is_foldable(graph: Graph, batch_norm: Operator) -> bool:
     """Whether a BatchNorm could be folded into a layer: it alone reads the layer's output.
 
-    One in front of a convolution, or behind an addition or a concatenation, cannot.
+    One in front of a convolution, or behind an activation, an addition or a concatenation, cannot.
     (De)quantization in between is ignored.
     """
     reader, producer = batch_norm, graph.producer(batch_norm)
     while producer is not None and graph.only_reader(producer) is reader:
         if producer.is_int8_layer or producer.is_float_layer:
-            return True
+            return not producer.activation
         if producer.role is not Role.CONVERSION:
             return False
         reader, producer = producer, graph.producer(producer)

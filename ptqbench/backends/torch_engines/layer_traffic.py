@@ -15,7 +15,9 @@ from ptqbench.backends.torch_engines.torchscript import engine_set
 from ptqbench.core.phases import INSPECTION, Phases
 
 _CHECKED = frozenset(
-    f"quantized::{name}" for name in ("conv2d", "conv2d_relu", "linear", "linear_relu")
+    f"quantized::{name}{activation}"
+    for name in ("conv1d", "conv2d", "conv3d", "linear")
+    for activation in ("", "_relu")
 )
 
 

@@ -17,7 +17,7 @@ FLOAT_LAYERS = frozenset(
 PRODUCTS = frozenset({"aten::mm", "aten::matmul"})
 """Linear layers if one factor is a parameter; attention multiplies activations."""
 _PREPACKED = ("prepacked::", "mkldnn_prepacked::", "mkldnn::")
-_BATCH_NORMS = frozenset(
+BATCH_NORMS = frozenset(
     f"aten::{name}"
     for name in ("batch_norm", "native_batch_norm", "_native_batch_norm_legit_no_training")
 )
@@ -33,7 +33,7 @@ _RELU6S = frozenset(
 _CONVERSIONS = frozenset({"aten::dequantize", "aten::quantize_per_tensor"})
 _EXACT = {
     **dict.fromkeys(FLOAT_LAYERS, Role.FLOAT_LAYER),
-    **dict.fromkeys(_BATCH_NORMS, Role.BATCH_NORM),
+    **dict.fromkeys(BATCH_NORMS, Role.BATCH_NORM),
     **dict.fromkeys(_OBSERVERS, Role.OBSERVER),
     **dict.fromkeys(_RELUS, Role.RELU),
     **dict.fromkeys(_RELU6S, Role.RELU6),

@@ -10,11 +10,12 @@ from torch import Tensor
 from ptqbench.backends.graph import IntegerWeights
 
 
-def unpack(packed: Any) -> IntegerWeights | None:
+def unpack(packed: Any, operator: str) -> IntegerWeights | None:
     """Unpack a ``ConvNdPackedParamsBase`` or ``LinearPackedParamsBase``.
 
     Args:
         packed: The TorchScript object that an engine stores its weights in.
+        operator: Name of the operator that uses it, ``quantized::conv2d``.
 
     Returns:
         None if they are not integers: dynamic layers can also pack half precision.
@@ -23,17 +24,18 @@ def unpack(packed: Any) -> IntegerWeights | None:
     if "Linear" in kind:
         weight, bias = torch.ops.quantized.linear_unpack(packed)
         return _weights(weight, bias)
-    dims = next((d for d in (1, 2, 3) if f"Conv{d}d" in kind), 2)
-    # conv1d layers live in two-dimensional packed parameters.
+    dims = 1 if "conv1d" in operator else 3 if "Conv3d" in kind else 2
+    # One-dimensional layers live in two-dimensional packed parameters, with a height of one.
     prefix = f"conv{max(dims, 2)}d"
     weight, bias = getattr(torch.ops.quantized, f"{prefix}_unpack")(packed)
 
     def numbers(quantity: str) -> tuple[int, ...]:
-        return tuple(getattr(torch.ops.quantized, f"{prefix}_{quantity}")(packed))
+        return tuple(getattr(torch.ops.quantized, f"{prefix}_{quantity}")(packed))[-dims:]
 
     return _weights(
         weight,
         bias,
+        dims,
         stride=numbers("stride"),
         padding=numbers("padding"),
         dilation=numbers("dilation"),
@@ -42,7 +44,9 @@ def unpack(packed: Any) -> IntegerWeights | None:
     )
 
 
-def _weights(weight: Tensor, bias: Tensor | None, **geometry: Any) -> IntegerWeights | None:
+def _weights(
+    weight: Tensor, bias: Tensor | None, dims: int = 0, **geometry: Any
+) -> IntegerWeights | None:
     if not weight.is_quantized:
         return None
     per_channel = weight.qscheme() in {torch.per_channel_affine, torch.per_channel_symmetric}
@@ -52,7 +56,7 @@ def _weights(weight: Tensor, bias: Tensor | None, **geometry: Any) -> IntegerWei
         scales = torch.tensor([weight.q_scale()])
         zero_points = torch.tensor([weight.q_zero_point()])
     return IntegerWeights(
-        integers=weight.int_repr(),
+        integers=weight.int_repr().squeeze(2) if dims == 1 else weight.int_repr(),
         scales=scales.double(),
         zero_points=zero_points.long(),
         per_channel=per_channel,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ptqbench.backends.graph import Graph, Operator
 from ptqbench.backends.torch_engines.operators import (
+    BATCH_NORMS,
     FLOAT_LAYERS,
     PRODUCTS,
     fused_activation,
@@ -121,7 +122,7 @@ def _operator(node: Any, values: _Values) -> Operator:
     owner = packed_in[0] if packed_in else _parameter(inputs, values)
     scale, zero_point = _output_range(node, inputs, values)
     outputs = list(node.outputs())
-    integers = None if packed is None else unpack(packed)
+    integers = None if packed is None else unpack(packed, kind)
     return Operator(
         kind=kind,
         role=role_of(kind, integers=integers is not None, weight=weight is not None),
@@ -158,6 +159,9 @@ def _parameter(inputs: list[Any], values: _Values) -> Any:
 
 
 def _weight(kind: str, inputs: list[Any], values: _Values) -> Tensor | None:
+    if kind in BATCH_NORMS:
+        scales = values.constant(inputs[1])
+        return scales.detach() if isinstance(scales, Tensor) else None
     if kind not in FLOAT_LAYERS and kind not in PRODUCTS:
         return None
     for value in inputs[1:] if kind != "aten::addmm" else reversed(inputs[:3]):
