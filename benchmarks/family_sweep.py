@@ -140,7 +140,7 @@ def measured(
     costs = giga_macs(MODELS.get(variant.model))
     calibrated = min(variant.calibration_images, plan.image_count(costs, plan.CALIBRATION))
     declared = plan.open_recipe(replace(variant, fusion=None, calibration_images=calibrated))
-    recipe = complete_recipe(declared, subject.model, subject.latency.example())
+    recipe = complete_recipe(declared, subject.quantizable(), subject.latency.example())
     changed = replace(subject, recipe=declared, completed=recipe)
     path = subject.folder / f"{backend}.pt"
     artifact = build_int8(changed, BACKENDS.get(backend), Phases(), path)

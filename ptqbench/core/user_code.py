@@ -58,6 +58,11 @@ def innermost_line(error: BaseException, outside: Iterable[Path]) -> CodeLine | 
     return None
 
 
+def first_line(error: BaseException) -> str:
+    """Return the class of an error and the first line of what it says."""
+    return ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+
+
 def describe_error(error: BaseException) -> str:
     """Say what went wrong and where: ``NameError: … at nets.py, line 12: model = Nett()``.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend import Backend, Model
 from ptqbench.backends.graph import Graph
-from ptqbench.backends.traced_model import TracedModel
+from ptqbench.backends.traced_model import TracedModel, read_float_graph
 from ptqbench.core.names import safe_file_name
 from ptqbench.core.phases import Phases
 from ptqbench.evaluation.subject import Subject
@@ -74,9 +74,12 @@ class FloatReference:
 
     @cached_property
     def graph(self) -> Graph:
-        """The float model's own graph, with module paths."""
+        """The graph of the float model as it is quantized, with module paths."""
         with self._phases.measure("read the float graph"):
-            return self._traced.graph
+            canonical = self._subject.quantizable()
+            if canonical is self._subject.model:
+                return self._traced.graph
+            return read_float_graph(canonical, self._subject.inspection_images()[:1])
 
     @cached_property
     def macs(self) -> Macs:

@@ -37,7 +37,8 @@ def build_int8(
     """
     path = path or subject.int8_path(backend.name)
     batches = subject.calibration_batches()
-    return backend.build(subject.model, subject.complete(), batches, path, phases, calibrations)
+    model, recipe = subject.quantizable(), subject.complete()
+    return backend.build(model, recipe, batches, path, phases, calibrations)
 
 
 def build_provenance(subject: Subject, backend: Backend, artifact: Artifact) -> ArtifactProvenance:

@@ -131,10 +131,12 @@ def open_module_subject(
 
 
 def _completed(subject: Subject, phases: Phases, *, count: bool) -> Subject:
+    with phases.measure("make the canonical graph"):
+        subject = replace(subject, canonical=subject.quantizable())
     with phases.measure("complete the recipe"):
         completed = subject.complete()
         if count:
-            check_count(completed, subject.model)
+            check_count(completed, subject.quantizable())
     return replace(subject, completed=completed)
 
 

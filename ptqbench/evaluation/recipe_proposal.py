@@ -80,6 +80,7 @@ def propose(
             subject = open_subject(recipe, settings, stack, progress, phases)
         else:
             subject = _without_images(recipe, settings, stack, weights)
+            subject = replace(subject, canonical=subject.quantizable())
         proposal = subject.complete().written_out()
         notes: dict[str, str] = {}
         backend = _requested_backend(request)

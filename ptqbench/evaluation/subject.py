@@ -13,6 +13,7 @@ from ptqbench.core.cpu_count import physical_cores, usable_cores
 from ptqbench.core.names import safe_file_name
 from ptqbench.data.image_set import Data
 from ptqbench.data.preprocessing import Preprocessing
+from ptqbench.quantization.canonical import quantizable_model
 from ptqbench.quantization.completion import complete_recipe
 from ptqbench.recipes import CompletedRecipe, Recipe
 from ptqbench.settings.run_settings import RunSettings
@@ -62,7 +63,8 @@ class Subject:
         thresholds: What the gates require.
         settings: What was measured with: the weights and images that were used.
         weights_notes: What a reader should know about the weights alone.
-        completed: The recipe, completed from the model's graph; None: not yet.
+        canonical: The model as it is quantized (`quantization.canonical`); None: not made yet.
+        completed: The recipe, completed from the canonical model's graph; None: not yet.
     """
 
     model: nn.Module
@@ -76,6 +78,7 @@ class Subject:
     thresholds: Thresholds
     settings: RunSettings
     weights_notes: tuple[str, ...] = ()
+    canonical: nn.Module | None = None
     completed: CompletedRecipe | None = None
 
     def complete(self) -> CompletedRecipe:
@@ -84,7 +87,21 @@ class Subject:
         Raises:
             UserError: The model cannot be traced although its recipe needs it.
         """
-        return self.completed or complete_recipe(self.recipe, self.model, self.latency.example())
+        return self.completed or complete_recipe(
+            self.recipe, self.quantizable(), self.latency.example(), original=self.model
+        )
+
+    def quantizable(self) -> nn.Module:
+        """Return the canonical model, which is what is quantized.
+
+        Raises:
+            UserError: The model is not the same twice, or computes what its graph does not show.
+        """
+        if self.canonical is not None:
+            return self.canonical
+        return quantizable_model(
+            self.model, self.recipe, self.inspection_images(), (self.latency.example(),)
+        )
 
     def int8_path(self, backend: str) -> Path:
         """Path of the int8 artifact for a backend."""

@@ -12,6 +12,8 @@ from ptqbench.errors import UserError
 from ptqbench.quantization import eager, fx
 from ptqbench.quantization.build_record import BuildRecord, inspect_build
 from ptqbench.quantization.calibration import Calibrated, CalibrationCache, calibrate
+from ptqbench.quantization.canonical import quantizable_model
+from ptqbench.quantization.classifier_check import check_classifier
 from ptqbench.quantization.completion import complete_recipe, unfused
 from ptqbench.recipes import CompletedRecipe, Recipe
 
@@ -51,7 +53,7 @@ def quantize_model(
     """Quantize a copy of a float32 model for the quantized engine that is set.
 
     Args:
-        model: Float32, evaluation mode; it is not changed.
+        model: Float32, evaluation mode, canonical or made so; it is not changed.
         recipe: How to quantize it.
         calibration: Batches ``N×C×H×W`` float32, streamed.
         saturates: Whether kernels of the engine add u8×s8 products in 16 bits here.
@@ -66,7 +68,10 @@ def quantize_model(
     if first is None:
         raise UserError("There are no calibration images: quantization needs at least one.")
     example = first[:1]
-    completed = complete_recipe(recipe, model, example)
+    check_classifier(model, example)
+    declared = recipe.recipe if isinstance(recipe, CompletedRecipe) else recipe
+    original, model = model, quantizable_model(model, declared, first[:_INSPECTED])
+    completed = complete_recipe(recipe, model, example, original=original)
 
     def create() -> Calibrated:
         return _calibrated(model, completed, first, batches, saturates, phases)

@@ -7,7 +7,7 @@ is stored in the artifact, so that gates can judge the file later.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch.ao.quantization import FakeQuantizeBase, ObserverBase
 from torch.ao.quantization.observer import FixedQParamsObserver, PlaceholderObserver
 
 from ptqbench.core.phases import INSPECTION, Phases
+from ptqbench.core.user_code import first_line
 from ptqbench.quantization.fusion_groups import is_function
 from ptqbench.quantization.fusion_search import Pattern, fusable
 from ptqbench.recipes.recipe import Group
@@ -110,6 +111,8 @@ def inspect_build(
         phases: Where the forward passes are counted.
     """
     declared = tuple(groups)
+    original = model if unfused is None else unfused
+    norms = {name for name, module in original.named_modules() if isinstance(module, _BATCH_NORM)}
     seen = {name: _saw_data(observer) for name, observer in _observers(prepared)}
     probe = copy.deepcopy(prepared)
     reached = _watch(probe)
@@ -118,12 +121,14 @@ def inspect_build(
         expected, fused = model(images), probe(images)
     scale = float(expected.abs().max())
     error = float((expected - fused).abs().max()) / scale if scale else 0.0
-    patterns, left, untraceable = _search(model if unfused is None else unfused, prepared)
+    patterns, left, untraceable = _search(original, prepared)
     foldable = None if patterns is None else {name for p in patterns for name in p.modules}
     undeclared, wrong = _compare(declared, patterns) if patterns is not None else ((), ())
     return BuildRecord(
         groups=len(declared),
-        unfused=tuple(" + ".join(g) for g in declared if not _is_fused(prepared, g, reached)),
+        unfused=tuple(
+            " + ".join(g) for g in declared if not _is_fused(prepared, g, reached, norms)
+        ),
         extra=_extra(prepared, declared),
         undeclared=undeclared,
         wrong=wrong,
@@ -209,7 +214,7 @@ def _module(model: nn.Module, name: str) -> nn.Module | None:
         return None
 
 
-def _is_fused(prepared: nn.Module, group: Group, reached: set[str]) -> bool:
+def _is_fused(prepared: nn.Module, group: Group, reached: set[str], norms: Container[str]) -> bool:
     first = _module(prepared, group[0])
     for name in group[1:]:
         if is_function(name) and not isinstance(first, _RELU_INSIDE):
@@ -219,9 +224,12 @@ def _is_fused(prepared: nn.Module, group: Group, reached: set[str]) -> bool:
             return False
         if isinstance(module, nn.ReLU | nn.ReLU6) and not isinstance(first, _RELU_INSIDE):
             return False
-    # A convolution with a folded BatchNorm has a bias.
     convolution = first[0] if isinstance(first, nn.Sequential) else first
-    return convolution is not None and getattr(convolution, "bias", None) is not None
+    # A convolution with a folded BatchNorm has a bias.
+    needs_bias = any(name in norms for name in group)
+    return convolution is not None and (
+        not needs_bias or getattr(convolution, "bias", None) is not None
+    )
 
 
 def _extra(prepared: nn.Module, declared: tuple[Group, ...]) -> tuple[str, ...]:
@@ -241,7 +249,7 @@ def _search(
         patterns = fusable(model)
         left = tuple(str(pattern) for pattern in fusable(prepared) if pattern.has_kernel)
     except Exception as error:  # FX raises whatever the traced code does with a proxy
-        return None, (), ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
+        return None, (), first_line(error)
     return patterns, left, ""
 
 

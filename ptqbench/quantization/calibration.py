@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+from torch.ao.quantization import MinMaxObserver, ObserverBase
 
 from ptqbench.core.phases import Phases
 from ptqbench.errors import UserError
@@ -41,7 +42,27 @@ def calibrate(prepared: nn.Module, batches: Iterable[Tensor], phases: Phases) ->
             count += len(batch)
     if not count:
         raise UserError("There are no calibration images: quantization needs at least one.")
+    _give_zeros_a_range(prepared)
     return count
+
+
+def _give_zeros_a_range(prepared: nn.Module) -> None:
+    """Let observers that saw nothing but zeros have the range 0 to 1, in place.
+
+    Zeros are exact in any range. That of torch is as small as a float allows, and QNNPACK refuses
+    to add values whose scales are so far apart.
+    """
+    ranges: dict[nn.Module, nn.Module] = {}
+    for name, observer in list(prepared.named_modules(remove_duplicate=False)):
+        low, high = getattr(observer, "min_val", None), getattr(observer, "max_val", None)
+        if not isinstance(observer, ObserverBase) or low is None or high is None:
+            continue
+        if low.numel() == 1 and low == high == 0:
+            if observer not in ranges:
+                wider = MinMaxObserver(dtype=observer.dtype)
+                wider.min_val, wider.max_val = torch.tensor(0.0), torch.tensor(1.0)
+                ranges[observer] = wider
+            prepared.set_submodule(name, ranges[observer])
 
 
 @dataclass(frozen=True)

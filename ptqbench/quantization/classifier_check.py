@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, fx, nn
 
-from ptqbench.core.user_code import innermost_line
+from ptqbench.core.user_code import first_line, innermost_line
 from ptqbench.errors import UserError
 
 _TORCH = Path(torch.__file__).parent
@@ -24,7 +24,15 @@ def check_classifier(model: nn.Module, example: Tensor) -> None:
     Raises:
         UserError: It does not run, or returns something else.
     """
-    check_output(_run(model, example), type(model).__name__)
+    output = _run(model, example)
+    check_output(output, type(model).__name__)
+    if isinstance(output, Tensor) and len(output) != len(example):
+        raise UserError(
+            f"{type(model).__name__} returns {len(output)} rows for a batch of {len(example)}. "
+            "ptqbench judges classifiers, which return a row of logits per image, N×K: a view or "
+            "reshape in its forward probably takes positions of the map for images. Flatten with "
+            "x.flatten(1)."
+        )
 
 
 def check_output(output: object, kind: str) -> None:
@@ -72,7 +80,7 @@ def _run(model: nn.Module, example: Tensor) -> object:
         shape = "×".join(map(str, example.shape))
         line = innermost_line(error, (_TORCH,))
         place = f" at {line}" if line else ""
-        reason = ": ".join([type(error).__name__, *str(error).strip().splitlines()[:1]])
+        reason = first_line(error)
         raise UserError(
             f"{type(model).__name__} cannot run on an input of {shape}{place} "
             f"({reason}). Register it with the input_size that it accepts."

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import fnmatch
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, fx, nn
@@ -30,7 +30,11 @@ _LAYER_FUNCTIONS = (F.conv1d, F.conv2d, F.conv3d, F.linear)
 
 
 def complete_recipe(
-    recipe: Recipe | CompletedRecipe, model: nn.Module, example: Tensor
+    recipe: Recipe | CompletedRecipe,
+    model: nn.Module,
+    example: Tensor,
+    *,
+    original: nn.Module | None = None,
 ) -> CompletedRecipe:
     """Determine everything that a recipe leaves open from the model's graph.
 
@@ -41,6 +45,7 @@ def complete_recipe(
         recipe: Recipe of the model; a completed one is returned as it is.
         model: Float32, evaluation mode; it is not changed.
         example: One input, ``N×C×H×W`` float32; only the eager flow runs it.
+        original: The user's model, whose modules ``keep_float`` names; None: ``model``.
 
     Raises:
         UserError: The model cannot be traced, has no layer that could become int8 or is written
@@ -58,7 +63,8 @@ def complete_recipe(
             f"{recipe.model} has QuantStubs and so is written for eager mode, but its recipe says "
             'flow = "fx". Set it to "eager", or take the stubs out of the model.'
         )
-    keep_float = resolve_names(keep_float, model)
+    keep_float = resolve_names(keep_float, original or model)
+    keep_float = tuple(dict.fromkeys((*keep_float, *_transposed(model, keep_float))))
     groups, int8_modules = recipe.fusion, recipe.int8_modules
     if groups is None or int8_modules is None:
         traced = trace(unfused(model, recipe.model, flow, example), keep_float=keep_float)
@@ -179,6 +185,13 @@ def scripted(model: nn.Module) -> tuple[str, ...]:
     return tuple(n for n, m in model.named_modules() if isinstance(m, torch.jit.ScriptModule))
 
 
+def _transposed(model: nn.Module, keep_float: tuple[str, ...]) -> Iterator[str]:
+    """Transposed convolutions: torch's int8 kernel takes the scales of channels wrongly."""
+    for name, module in model.named_modules():
+        if isinstance(module, _TRANSPOSED) and not within(name, keep_float):
+            yield name
+
+
 def _check_shared(calls: Iterable[Pattern]) -> None:
     """Refuse a layer that is called several times with different successors.
 
@@ -225,7 +238,7 @@ def _layer(node: fx.Node, modules: dict[str, nn.Module]) -> str:
     if node.op == "call_module":
         # As torch.ao does: a subclass computes something else.
         kind = type(modules[str(node.target)])
-        return str(node.target) if kind in _LAYERS + _TRANSPOSED else ""
+        return str(node.target) if kind in _LAYERS else ""
     if node.op == "call_function" and node.target in _LAYER_FUNCTIONS:
         weight = node.args[1] if len(node.args) > 1 else node.kwargs.get("weight")
         if isinstance(weight, fx.Node) and weight.op == "get_attr":

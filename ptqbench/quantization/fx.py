@@ -26,7 +26,12 @@ from ptqbench.quantization.fusion_groups import (
 )
 from ptqbench.quantization.fx_tracing import Tracer, untraceable_leaves
 from ptqbench.quantization.qconfig import make_qconfig
-from ptqbench.quantization.torch_ao_fixes import check_lists, clips, hide_float_functions
+from ptqbench.quantization.torch_ao_fixes import (
+    check_lists,
+    clips,
+    hide_float_calls,
+    hide_float_functions,
+)
 from ptqbench.quantization.torch_warnings import known_deprecations_ignored
 from ptqbench.recipes import CompletedRecipe
 from ptqbench.recipes.recipe import Group
@@ -89,7 +94,7 @@ def prepare(
     relu6 = relu6_outputs(model, groups)
     model = copy.deepcopy(model).eval()
     replace_relu6(model, groups)
-    whole = hide_float_modules(model, recipe)
+    whole = (*hide_float_modules(model, recipe), *hide_float_calls(model, recipe.keep_float))
     with known_deprecations_ignored(), _no_stack_traces():
         mapping = qconfig_mapping(recipe, relu6, saturates=saturates)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -12,6 +13,8 @@ from torch.fx import GraphModule, Node
 from torch.nn import functional as F
 
 from ptqbench.errors import UserError
+from ptqbench.quantization.canonical import CALLER
+from ptqbench.quantization.fusion_groups import within
 
 _LISTS = frozenset({"chunk", "split", "split_with_sizes", "tensor_split", "unbind"})
 """Functions that return several tensors."""
@@ -23,6 +26,53 @@ def _float_cat(*args: Any, **kwargs: Any) -> Tensor:
 
 def _float_layer_norm(*args: Any, **kwargs: Any) -> Tensor:
     return F.layer_norm(*args, **kwargs)
+
+
+class FloatCall(nn.Module):
+    """A function or method as a module that torch.ao does not know, and so leaves in float32.
+
+    Args:
+        target: The function, or the name of the method.
+    """
+
+    def __init__(self, target: Callable[..., Any] | str) -> None:
+        super().__init__()
+        self.target = target
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it."""
+        if isinstance(self.target, str):
+            return getattr(args[0], self.target)(*args[1:], **kwargs)
+        return self.target(*args, **kwargs)
+
+
+def hide_float_calls(model: nn.Module, keep_float: Iterable[str]) -> tuple[str, ...]:
+    """Turn the functions that modules in float32 call into modules, in place.
+
+    A canonical graph calls them itself, so that torch.ao does not see whose they are.
+
+    Args:
+        model: Canonical; others are not changed.
+        keep_float: Paths of the modules that stay float32.
+
+    Returns:
+        The paths of the new modules; they are not to be traced into.
+    """
+    float_paths = tuple(keep_float)
+    if not isinstance(model, GraphModule) or not float_paths:
+        return ()
+    hidden: list[str] = []
+    for node in model.graph.nodes:
+        caller = node.meta.get(CALLER)
+        if node.op not in ("call_function", "call_method") or not caller:
+            continue
+        if within(caller, float_paths):
+            path = f"float_call_{len(hidden)}"
+            model.add_submodule(path, FloatCall(node.target))
+            node.op, node.target = "call_module", path
+            hidden.append(path)
+    model.recompile()
+    return tuple(hidden)
 
 
 def check_lists(prepared: GraphModule, name: str) -> None:

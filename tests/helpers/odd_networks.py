@@ -107,6 +107,12 @@ class Maps(Net):
         return self.block(x)
 
 
+class Rows(Net):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.block(x)
+        return self.head(x.permute(0, 2, 3, 1).reshape(-1, x.shape[1]))
+
+
 class Nothing(Net):
     def forward(self, x: Tensor) -> None:
         super().forward(x)

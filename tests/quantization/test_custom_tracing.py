@@ -17,6 +17,7 @@ import ptqbench
 from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.errors import UserError
 from ptqbench.models.custom.registration import open_recipe
+from ptqbench.quantization import fx
 from ptqbench.quantization.classifier_check import check_classifier
 from ptqbench.quantization.completion import complete_recipe
 from ptqbench.recipes import Recipe
@@ -206,12 +207,14 @@ def test_a_line_that_cannot_be_traced_is_named(name, where, line, todo):
     assert "write the model for eager mode, with QuantStub" in message
 
 
-def test_a_list_that_is_handed_on_whole_is_refused(tmp_path):
+def test_a_list_that_is_handed_on_whole_is_taken_apart_or_refused(tmp_path):
     model = seeded(odd_nets.HandsOnLists).eval()
-    build = BACKENDS.get(ANY).build
-    message = error_of(build, model, recipe_of("HandsOnLists"), [images()], tmp_path / "x.pt")
-    assert message.startswith("HandsOnLists passes on the result of chunk() as a whole")
+    check_artifact(model, recipe_of("HandsOnLists"), tmp_path)
     check_artifact(model, recipe_of("HandsOnLists", "block"), tmp_path)
+    # Where the model is traced as it is, observers see one tensor.
+    recipe = complete_recipe(recipe_of("HandsOnLists"), model, images()[:1])
+    message = error_of(fx.prepare, model, recipe, images()[:1], saturates=False)
+    assert message.startswith("HandsOnLists passes on the result of chunk() as a whole")
 
 
 def test_a_module_that_decides_by_value_is_not_kept_whole():
@@ -228,6 +231,7 @@ def test_a_module_that_decides_by_value_is_not_kept_whole():
         ("Named", "a dictionary of 'out', 'aux'", "`return self.model(x)['out']`"),
         ("Nothing", "a NoneType", "the tensor of logits"),
         ("Maps", "outputs of shape 1×8×16×16", "a module that returns these"),
+        ("Rows", "256 rows for a batch of 1", "Flatten with x.flatten(1)"),
     ],
 )
 def test_what_gives_no_logits_is_refused(name, words, todo):
@@ -235,12 +239,9 @@ def test_what_gives_no_logits_is_refused(name, words, todo):
     assert message.startswith(f"{name} returns {words}")
     assert "a row of logits per image, N×K" in message
     assert todo in message
-    for call in (
-        lambda: ptqbench.validate(seeded(getattr(odd_nets, name)), ANY, "fixture"),
-        lambda: ptqbench.quantize(seeded(getattr(odd_nets, name)), [images()]),
-    ):
-        if name not in ("Nothing", "Maps"):
-            assert f"returns {words}" in error_of(call)
+    model = seeded(getattr(odd_nets, name))
+    assert f"returns {words}" in error_of(ptqbench.quantize, model, [images()])
+    assert f"{name} returns " in error_of(ptqbench.validate, model, ANY, "fixture")
 
 
 def test_a_model_without_layers_has_nothing_to_quantize():

@@ -1,0 +1,179 @@
+"""The canonical model: torch's own layers under the user's paths, equal to the model."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from helpers.disguised_layers import CHANNELS, MIDDLES, Body, Flattening, conv, network
+from torch import Tensor, fx, nn
+from torch.nn import functional as F
+
+from ptqbench.errors import UserError
+from ptqbench.models.catalog import MODELS
+from ptqbench.quantization.canonical import canonical_model, quantizable_model
+from ptqbench.recipes import RECIPES
+
+LAYERS = (nn.Conv2d, nn.Linear)
+
+
+def images(count: int = 3, side: int = 16) -> Tensor:
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
+
+
+def layers(model: nn.Module) -> dict[str, nn.Module]:
+    """Modules that the graph calls, by path."""
+    assert isinstance(model, fx.GraphModule)
+    calls = (str(node.target) for node in model.graph.nodes if node.op == "call_module")
+    return {path: model.get_submodule(path) for path in calls}
+
+
+@pytest.mark.parametrize("name", [*MIDDLES, "flattening"])
+def test_a_network_becomes_plain_layers_that_compute_the_same(name: str) -> None:
+    model = network(name)
+    state = copy.deepcopy(model.state_dict())
+    canonical = canonical_model(model, images())
+    with torch.inference_mode():
+        for count in (1, 7):  # other numbers of images than the graph was made with
+            torch.testing.assert_close(
+                canonical(images(count)), model(images(count)), rtol=1e-4, atol=1e-5
+            )
+    weighted = [layer for layer in layers(canonical).values() if isinstance(layer, LAYERS)]
+    assert weighted and all(type(layer) in LAYERS for layer in weighted)
+    functions = {node.target for node in canonical.graph.nodes if node.op == "call_function"}
+    multiplying = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default, F.conv2d, F.linear)
+    assert functions.isdisjoint(multiplying)
+    # The user's model is as it was.
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, state[key]), key
+
+
+def test_layers_keep_the_paths_of_the_modules_that_they_come_from() -> None:
+    kinds = {path: type(layer) for path, layer in layers(canonical_of("old weight norm")).items()}
+    assert kinds == {
+        "stem.0": nn.Conv2d,
+        "stem.1": nn.ReLU,
+        "middle.0": nn.Conv2d,
+        "middle.1": nn.ReLU,
+        "head": nn.Linear,
+    }
+    assert list(layers(canonical_of("activation in a BatchNorm")))[2:5] == [
+        "middle.0",
+        "middle.1.batch_norm",
+        "middle.1.act",
+    ]
+    assert {"middle.conv2d", "middle.linear"} < set(layers(canonical_of("functions")))
+
+
+def canonical_of(name: str) -> nn.Module:
+    return canonical_model(network(name), images())
+
+
+def test_even_padding_goes_into_the_convolution_and_uneven_stays() -> None:
+    even = layers(canonical_of("padding=same"))["middle"]
+    assert isinstance(even, nn.Conv2d) and even.padding == (2, 2)
+    padded = [n for n in canonical_of("padding as TensorFlow").graph.nodes if n.target is F.pad]
+    assert [node.args[1] for node in padded] == [[0, 1, 0, 1]]
+
+
+def test_batch_norms_in_a_row_become_one() -> None:
+    kinds = [type(layer) for layer in layers(canonical_of("two BatchNorms")).values()]
+    assert kinds.count(nn.BatchNorm2d) == 1
+
+
+@pytest.mark.parametrize("name", RECIPES.names()[:6])
+def test_the_graph_of_a_shipped_model_is_its_modules(name: str) -> None:
+    spec = MODELS.get(name)
+    torch.manual_seed(0)
+    model = spec.factory(num_classes=16).eval()
+    assert quantizable_model(model, RECIPES.get(name), images(2, 64)) is model
+    canonical = canonical_model(model, images(2, 64))
+    calls = layers(canonical)
+    weighted = {n: m for n, m in model.named_modules() if isinstance(m, (*LAYERS, nn.BatchNorm2d))}
+    assert set(weighted) <= set(calls)
+    for path, layer in weighted.items():
+        assert type(calls[path]) is type(layer)
+
+
+# What is not the same twice, or depends on the other images
+
+
+def refusal(middle: nn.Module) -> str:
+    with pytest.raises(UserError) as caught:
+        canonical_model(Body(middle).eval(), images())
+    return str(caught.value)
+
+
+class ActiveDropout(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.dropout(x, 0.3)
+
+
+class Noise(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)
+
+
+class Counter(nn.Module):
+    """Computes something else at every call, without drawing a random number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x * self.calls
+
+
+def test_what_is_not_the_same_twice_is_refused_by_name_and_line() -> None:
+    for middle, cause in ((ActiveDropout(), "dropout"), (Noise(), "randn_like")):
+        text = refusal(middle)
+        assert "not the same twice" in text and cause in text
+        assert "'middle'" in text and "test_canonical.py, line" in text
+    assert "changes from call to call" in refusal(Counter())
+
+
+def test_statistics_of_the_batch_are_refused_by_name() -> None:
+    text = refusal(nn.Sequential(conv(), nn.BatchNorm2d(CHANNELS, track_running_stats=False)))
+    assert "statistics of the batch" in text and "'middle.1'" in text
+    text = refusal(nn.Sequential(nn.InstanceNorm2d(CHANNELS, track_running_stats=True)))
+    assert "InstanceNorm with running statistics" in text and "'middle.0'" in text
+
+
+# Sizes
+
+
+class ByShape(nn.Module):
+    """Reshapes by the height and width of its input, as channel shuffles do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, channels, height, width = x.shape
+        x = x.view(count, 2, channels // 2, height, width).transpose(1, 2)
+        return x.reshape(count, channels, height, width)
+
+
+def test_a_graph_holds_for_the_other_size_that_is_asked_for() -> None:
+    model = Body(ByShape()).eval()
+    canonical = canonical_model(model, images(), sizes=[images(1, 32)])
+    with torch.inference_mode():
+        for side in (16, 32):
+            torch.testing.assert_close(canonical(images(4, side)), model(images(4, side)))
+
+
+class ByValue(nn.Module):
+    """Takes a branch by what is on the image."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if float(x.sum()) > 0 else x
+
+
+def test_a_model_that_cannot_be_captured_is_traced_as_it_is() -> None:
+    model = Body(ByValue()).eval()
+    assert quantizable_model(model, RECIPES.get("resnet18"), images()) is model
+
+
+def test_defaults_of_forward_are_taken() -> None:
+    model = Flattening().eval()
+    assert canonical_model(model, images())(images()).shape == (3, 5)
