@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -16,6 +19,7 @@ from ptqbench.quantization.canonical import canonical_model, quantizable_model
 from ptqbench.recipes import RECIPES
 
 LAYERS = (nn.Conv2d, nn.Linear)
+TESTS = Path(__file__).parents[1]
 
 
 def images(count: int = 3, side: int = 16) -> Tensor:
@@ -169,9 +173,14 @@ class ByValue(nn.Module):
         return x * 2 if float(x.sum()) > 0 else x
 
 
-def test_a_model_that_cannot_be_captured_is_traced_as_it_is() -> None:
-    model = Body(ByValue()).eval()
-    assert quantizable_model(model, RECIPES.get("resnet18"), images()) is model
+def test_a_model_that_cannot_be_captured_is_traced_as_it_is_without_a_word() -> None:
+    code = (
+        f"import sys; sys.path[:0] = {[str(path) for path in (TESTS, TESTS / 'quantization')]!r}; "
+        "from test_canonical import *; model = Body(ByValue()).eval(); "
+        "print(quantizable_model(model, RECIPES.get('resnet18'), images()) is model)"
+    )
+    run = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True)
+    assert (run.stdout.decode().strip(), run.stderr.decode()) == ("True", "")
 
 
 def test_defaults_of_forward_are_taken() -> None:
