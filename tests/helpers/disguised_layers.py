@@ -109,10 +109,10 @@ class WritesIntoSlice(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.conv = conv()
+        self.conv, self.bn = conv(bias=False), nn.BatchNorm2d(CHANNELS)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.conv(x)
+        x = self.bn(self.conv(x))
         x[:, :2] *= 2
         return x
 

@@ -46,6 +46,7 @@ def test_a_network_becomes_plain_layers_that_compute_the_same(name: str) -> None
     weighted = [layer for layer in layers(canonical).values() if isinstance(layer, LAYERS)]
     assert weighted and all(type(layer) in LAYERS for layer in weighted)
     functions = {node.target for node in canonical.graph.nodes if node.op == "call_function"}
+    assert not any("batch_norm" in str(function) for function in functions)
     multiplying = (torch.ops.aten.conv2d.default, torch.ops.aten.linear.default, F.conv2d, F.linear)
     assert functions.isdisjoint(multiplying)
     # The user's model is as it was.
@@ -137,6 +138,13 @@ def test_what_is_not_the_same_twice_is_refused_by_name_and_line() -> None:
         assert "not the same twice" in text and cause in text
         assert "'middle'" in text and "test_canonical.py, line" in text
     assert "changes from call to call" in refusal(Counter())
+
+
+def test_logits_that_are_no_numbers_are_left_to_the_gates() -> None:
+    model = network("padding=valid")
+    with torch.no_grad():
+        model.head.bias[0] = float("nan")
+    assert canonical_model(model, images()) is not model
 
 
 def test_statistics_of_the_batch_are_refused_by_name() -> None:

@@ -35,8 +35,12 @@ _ALIASES = frozenset({"alias", "detach", "contiguous", "positive", "to", "type_a
 _COPIES = frozenset({"clone", "lift_fresh_copy", "_to_copy"})
 _CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 _TRANSPOSED = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
+_FUNCTIONAL_BATCH_NORMS = frozenset(
+    {"_native_batch_norm_legit_no_training", "_native_batch_norm_legit"}
+)
+"""What torch makes of a BatchNorm in a functional graph; its first output is the value."""
+_BATCH_NORMS = _FUNCTIONAL_BATCH_NORMS | {"batch_norm"}
 _RESHAPES = frozenset({"view", "reshape", "_unsafe_view", "unflatten"})
-
 
 CALLER = "caller"
 """Key of a lifted node's ``meta`` under which is the path of the module whose forward calls it."""
@@ -50,8 +54,7 @@ def lift(capture: Capture, model: nn.Module) -> fx.GraphModule:
         model: The user's model, for its modules without weights and its name.
 
     Returns:
-        A graph that calls torch's own layers; those with weights that are constant have copies
-        of them.
+        A graph that calls torch's own layers; their weights are the model's own tensors.
 
     Raises:
         UserError: The model is not the same twice, or its outputs depend on the batch.
@@ -63,7 +66,6 @@ def lift(capture: Capture, model: nn.Module) -> fx.GraphModule:
 class _Lifting:
     def __init__(self, capture: Capture, model: nn.Module) -> None:
         self._constants = fold_constants(capture.graph, capture.constants)
-        self._capture = capture
         self._model = model
         self._root = nn.Module()
         self._graph = fx.Graph()
@@ -96,7 +98,8 @@ class _Lifting:
         source = node.args[0] if node.args and isinstance(node.args[0], Node) else None
         if source is not None and source in self._values:
             same = _dtype(node) == _dtype(source)
-            if is_idle_dropout(node) or (name in _ALIASES and same):
+            first = name == "getitem" and operator_name(source) in _FUNCTIONAL_BATCH_NORMS
+            if first or is_idle_dropout(node) or (name in _ALIASES and same):
                 self._values.alias(node, source)
                 return
             if name in _COPIES and same:
@@ -134,7 +137,7 @@ class _Lifting:
         if name == "sym_size":
             return self._graph.call_method("size", (inputs["self"], inputs["dim"]))
         emit = FUNCTIONS.get(name)
-        lifted = emit(self._graph, inputs) if emit and not _is_in_float64(node) else None
+        lifted = emit(self._graph, inputs) if emit and not _is_not_float32(node) else None
         return lifted if lifted is not None else self._aten(node)
 
     def _aten(self, node: Node) -> Node:
@@ -156,7 +159,7 @@ class _Lifting:
             return self._convolution(node, values)
         if name == "linear":
             return self._linear(node, values)
-        if name == "batch_norm":
+        if name in _BATCH_NORMS:
             return self._batch_norm(node, values)
         if name == "instance_norm" and not values["use_input_stats"]:
             raise UserError(
@@ -206,7 +209,7 @@ class _Lifting:
         )
 
     def _batch_norm(self, node: Node, values: Mapping[str, Any]) -> Node:
-        if values["training"] or values["running_mean"] is None:
+        if values.get("training") or values.get("running_mean") is None:
             raise UserError(
                 f"A BatchNorm {place(node)} uses the statistics of the batch, so that the logits "
                 "of an image depend on the images beside it. Train it with "
@@ -230,7 +233,7 @@ class _Lifting:
         place = self._paths.place(self._root, caller, path, Layer(operator_name(node), layer))
         return self._graph.call_module(place, (images,))
 
-    # Modules without weights of their own graph
+    # Torch's modules without weights
 
     def _module(
         self, node: Node, name: str, values: Mapping[str, Any], inputs: Mapping[str, Any]
@@ -293,7 +296,7 @@ def _dtype(node: Node) -> object:
     return getattr(node.meta.get("val"), "dtype", None)
 
 
-def _is_in_float64(node: Node) -> bool:
+def _is_not_float32(node: Node) -> bool:
     return _dtype(node) not in (torch.float32, None)
 
 
