@@ -12,15 +12,15 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 
 from ptqbench.core.paths import is_dir
-from ptqbench.data.preprocessing import upright_rgb
+from ptqbench.data.picture_modes import upright_rgb
 from ptqbench.errors import UserError
 
 
 def load_image(path: Path) -> Image.Image:
     """Decode a picture: upright, in RGB.
 
-    Greyscale, palette, CMYK and 16-bit pictures are converted, and transparency is laid over
-    white; of an animation the first frame counts.
+    Greyscale, palette, CMYK, 16-bit and float pictures are converted, and transparency is laid
+    over white; of an animation the first frame counts.
 
     Raises:
         UserError: There is no such file, or it cannot be decoded.
@@ -28,7 +28,9 @@ def load_image(path: Path) -> Image.Image:
     if is_dir(path):
         raise UserError(f"{path} is a folder. Pass the path of one picture.")
     try:
-        with large_pictures_allowed(), Image.open(path) as image:
+        # From the open file: by its path, Pillow 13 maps uncompressed TIFFs that have to be turned
+        # into memory with height and width exchanged.
+        with large_pictures_allowed(), path.open("rb") as file, Image.open(file) as image:
             return upright_rgb(image).copy()
     except FileNotFoundError:
         raise UserError(f"There is no picture {path}.") from None
@@ -36,7 +38,7 @@ def load_image(path: Path) -> Image.Image:
         raise UserError(f"{path} is not a picture in a format that can be read.") from None
     except Exception as error:  # damaged files make Pillow's decoders raise nearly anything
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise UserError(f"The picture {path} cannot be read: {reason}.") from None
+        raise UserError(f"The picture {path} cannot be read: {reason.rstrip('.')}.") from None
 
 
 class _WarningFilter:

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from ptqbench.core.names import nearest
+from ptqbench.data.picture_modes import upright_rgb
 from ptqbench.errors import UserError
 
 INTERPOLATIONS = {
@@ -25,7 +26,6 @@ INTERPOLATIONS = {
 """Pillow's resampling filters by the names that torchvision gives them."""
 
 _LARGEST = 4096
-_ORIENTATION = 0x0112
 
 
 @dataclass(frozen=True)
@@ -115,34 +115,6 @@ class Preprocessing:
         left = round((image.width - self.crop) / 2)  # half to even, as CenterCrop does
         top = round((image.height - self.crop) / 2)
         return image.crop((left, top, left + self.crop, top + self.crop))
-
-
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """Apply the EXIF orientation and convert to RGB.
-
-    Sixteen-bit greyscale is scaled to eight bits (Pillow's own conversion clips it), and
-    transparency is laid over white, as in a viewer.
-
-    Args:
-        image: A picture of any mode; it is not changed.
-
-    Returns:
-        The picture in mode ``RGB``.
-    """
-    if image.getexif().get(_ORIENTATION, 1) != 1:
-        image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):
-        return _eight_bits(image).convert("RGB")
-    if image.mode in ("RGBA", "LA", "La", "PA", "RGBa") or "transparency" in image.info:
-        picture = image.convert("RGBA")
-        white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, picture).convert("RGB")
-    return image.convert("RGB") if image.mode != "RGB" else image
-
-
-def _eight_bits(image: Image.Image) -> Image.Image:
-    values = np.asarray(image).astype(np.int64)
-    return Image.fromarray((np.clip(values, 0, 65535) >> 8).astype(np.uint8))
 
 
 def _check_size(name: str, value: object) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from ptqbench.data.decode import load_image
 from ptqbench.data.folder import open_folder
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.data.split import DataOptions
+from ptqbench.errors import UserError
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -60,6 +62,39 @@ def grey_with_alpha(path: Path) -> None:
     Image.merge("LA", [Image.fromarray(GREY), Image.fromarray(ALPHA)]).save(path)
 
 
+FLOATS = (GREY / 255).astype(np.float32)
+
+
+def tiff(
+    path: Path,
+    values: npt.NDArray[np.generic],
+    *,
+    bits: int,
+    sample_format: int = 1,
+    photometric: int = 1,
+    orientation: int = 1,
+) -> None:
+    """An uncompressed little-endian TIFF with one channel, written from its specification."""
+    content = values.tobytes()
+    fields = [
+        *((256, 4, values.shape[1] * 8 * values.itemsize // bits), (257, 4, values.shape[0])),
+        *((258, 3, bits), (259, 3, 1), (262, 3, photometric), (273, 4, 8), (274, 3, orientation)),
+        *((277, 3, 1), (278, 4, values.shape[0]), (279, 4, len(content)), (339, 3, sample_format)),
+    ]
+    entries = [struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in fields]
+    directory = struct.pack("<H", len(entries)) + b"".join(entries) + bytes(4)
+    path.write_bytes(b"II*\0" + struct.pack("<I", 8 + len(content)) + content + directory)
+
+
+def twelve(path: Path) -> None:
+    """Two values of twelve bits in three bytes, the upper bits first."""
+    values = (WIDE >> 4).astype(np.uint16)
+    first, second = values[:, ::2], values[:, 1::2]
+    planes = [first >> 4, (first & 15) << 4 | second >> 8, second & 255]
+    packed = np.stack(planes, axis=2).astype(np.uint8).reshape(len(values), -1)
+    tiff(path, packed, bits=12)
+
+
 INK = (COLOURS.astype(float) * (255 - GREY[..., None] // 4) / 255).round().astype(np.uint8)
 SEE_THROUGH = np.where(INDICES == 2, 0, 255).astype(np.uint8)
 
@@ -75,6 +110,22 @@ KINDS: dict[str, tuple[Callable[[Path], object], Pixels, int]] = {
     "cmyk.jpg": (cmyk, INK, 8),
     "sixteen.png": (lambda p: Image.fromarray(WIDE).save(p), three(WIDE >> 8), 0),
     "sixteen.tif": (lambda p: Image.fromarray(WIDE).save(p), three(WIDE >> 8), 0),
+    "sixteen with the ends reversed.tif": (
+        lambda p: Image.fromarray(WIDE.astype(">u2")).save(p), three(WIDE >> 8), 0
+    ),
+    "sixteen with white at zero.tif": (
+        lambda p: tiff(p, WIDE, bits=16, photometric=0), three(255 - (WIDE >> 8)), 0
+    ),
+    "sixteen.pgm": (
+        lambda p: p.write_bytes(b"P5 64 48 65535\n" + WIDE.astype(">u2").tobytes()),
+        three(WIDE >> 8),
+        0,
+    ),
+    "twelve.tif": (twelve, three(WIDE >> 8), 0),
+    "floats.tif": (lambda p: Image.fromarray(FLOATS).save(p), three(GREY), 0),
+    "floats with white at zero.tif": (
+        lambda p: tiff(p, FLOATS, bits=32, sample_format=3, photometric=0), three(255 - GREY), 0
+    ),
     "black and white.png": (
         lambda p: Image.fromarray(GREY > 90).save(p), three((GREY > 90) * 255), 0
     ),
@@ -101,8 +152,47 @@ def test_a_file_is_read_as_it_is(name: str, tmp_path: Path) -> None:
     assert np.abs(actual - expected).max() <= tolerance
 
 
+@pytest.mark.parametrize(
+    ("values", "bits", "sample_format", "why"),
+    [
+        (FLOATS * 255, 32, 3, "floats from 0 to 220, and which is white is unknown"),
+        (FLOATS - 0.5, 32, 3, "floats from -0.5 to 0.3"),
+        (np.full_like(FLOATS, np.nan), 32, 3, "floats from nan to nan"),
+        (GREY.astype(np.uint32), 32, 1, "32-bit integers, and which is white is unknown"),
+        (GREY.astype(np.int32), 32, 2, "signed integers, of which none is white"),
+        (WIDE.astype(np.int16), 16, 2, "signed integers"),
+        (GREY.astype(np.int8), 8, 2, "signed integers"),
+    ],
+)
+def test_numbers_that_could_mean_anything_are_refused_by_name(
+    values: npt.NDArray[np.generic], bits: int, sample_format: int, why: str, tmp_path: Path
+) -> None:
+    tiff(tmp_path / "x.tif", values, bits=bits, sample_format=sample_format)
+    with pytest.raises(UserError) as caught:
+        load_image(tmp_path / "x.tif")
+    message = str(caught.value)
+    assert message.startswith(f"The picture {tmp_path / 'x.tif'} cannot be read: its pixels are ")
+    assert why in message and "ave it with 8" in message
+
+
+GREYS = {
+    "eight": (GREY, 8, 1, GREY),
+    "sixteen": (WIDE, 16, 1, WIDE >> 8),
+    "floats": (FLOATS, 32, 3, GREY),
+}
+
+
+@pytest.mark.parametrize("kind", GREYS)
+def test_a_grey_file_is_turned_as_its_tag_says(kind: str, tmp_path: Path) -> None:
+    """Pillow reads uncompressed ones with height and width exchanged if it may map them."""
+    values, bits, form, expected = GREYS[kind]
+    tiff(tmp_path / "x.tif", values, bits=bits, sample_format=form, orientation=6)
+    actual = np.asarray(load_image(tmp_path / "x.tif"))
+    assert np.array_equal(actual, np.rot90(three(expected), -1))
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "tif"])
 def test_a_file_is_turned_as_its_exif_says(suffix: str, orientation: int, tmp_path: Path) -> None:
     # Where row 0 and column 0 of what is stored belong, by the EXIF standard.
     stored = {

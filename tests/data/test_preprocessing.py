@@ -7,7 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ptqbench.data.preprocessing import INTERPOLATIONS, Preprocessing, upright_rgb
+from ptqbench.data.picture_modes import upright_rgb
+from ptqbench.data.preprocessing import INTERPOLATIONS, Preprocessing
 from ptqbench.errors import UserError
 from ptqbench.models.import_torchvision import import_torchvision
 
