@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ptqbench.core.names import first_few
 from ptqbench.data.class_matching import ClassMap, match_classes
 from ptqbench.data.file_source import FileSource
 from ptqbench.data.folder_layout import (
@@ -19,6 +20,7 @@ from ptqbench.data.folder_layout import (
 )
 from ptqbench.data.image_set import Data
 from ptqbench.data.notes import UNLABELLED_NOTE, calibration_note
+from ptqbench.data.omissions import Omissions
 from ptqbench.data.split import DataOptions, split
 from ptqbench.errors import UserError
 
@@ -65,15 +67,19 @@ def open_layout(name: str, layout: Layout, matched: ClassMap, options: DataOptio
     Raises:
         UserError: There are too few pictures.
     """
-    training = None if layout.training is None else _source(layout, layout.training, matched)
+    tops = [top for top in (layout.evaluation, layout.training) if top is not None]
+    omissions = {top: Omissions(top) for top in tops}
+    evaluation, *training = (_source(layout, top, matched, omissions[top]) for top in tops)
     notes = _layout_notes(layout, matched)
-    evaluation = _source(layout, layout.evaluation, matched)
-    return split(name, evaluation, training, matched.names, options, notes)
+    notes += [note for each in omissions.values() for note in each.note()]
+    part = training[0] if training else None
+    return split(name, evaluation, part, matched.names, options, notes)
 
 
-def _source(layout: Layout, top: Path, matched: ClassMap) -> FileSource:
-    files = find_files(top, matched.labels) if layout.labelled else find_loose(top)
-    return FileSource(top, files)
+def _source(layout: Layout, top: Path, matched: ClassMap, omissions: Omissions) -> FileSource:
+    if not layout.labelled:
+        return FileSource(top, find_loose(top, omissions))
+    return FileSource(top, find_files(top, matched.labels, omissions))
 
 
 def _layout_notes(layout: Layout, matched: ClassMap) -> list[str]:
@@ -82,6 +88,8 @@ def _layout_notes(layout: Layout, matched: ClassMap) -> list[str]:
     if layout.unused:
         others = ", ".join(f"{name}/" for name in layout.unused)
         notes.append(f"{layout.evaluation.name}/ is evaluated; {others} is not used.")
+    if layout.beside:
+        notes.append(f"Passed over beside {layout.evaluation}: {first_few(layout.beside, 3)}.")
     if matched.note:
         notes.append(matched.note)
     return notes

@@ -11,6 +11,7 @@ from typing import NoReturn
 from ptqbench.core.names import first_few
 from ptqbench.core.paths import exists, is_dir, is_file
 from ptqbench.data.image_set import UNLABELLED
+from ptqbench.data.omissions import Omissions
 from ptqbench.errors import UserError
 
 _WEB = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".gif", ".webp", ".avif")
@@ -39,12 +40,14 @@ class Layout:
         training: Folder of the classes to calibrate with, or None if there is none.
         labelled: Whether there are classes; else ``evaluation`` holds the pictures itself.
         unused: Names of further folders that could have been evaluated on.
+        beside: Names of everything else next to the folders of the parts.
     """
 
     evaluation: Path
     training: Path | None
     labelled: bool = True
     unused: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
 
 
 def find_layout(root: Path) -> Layout:
@@ -65,7 +68,10 @@ def find_layout(root: Path) -> Layout:
     splits = [root / name for name in EVALUATION_FOLDERS if _is_split(root / name)]
     if splits:
         unused = tuple(folder.name for folder in splits[1:])
-        return Layout(splits[0], training if _is_split(training) else None, unused=unused)
+        calibration = training if _is_split(training) else None
+        parts = {*splits, calibration}
+        beside = [f"{p.name}/" if is_dir(p) else p.name for p in _entries(root) if p not in parts]
+        return Layout(splits[0], calibration, unused=unused, beside=tuple(sorted(beside)))
     if _is_split(training):
         raise UserError(
             f"{root} has train/ but none of {', '.join(EVALUATION_FOLDERS)} to evaluate on. Add "
@@ -102,36 +108,63 @@ def class_folders(layout: Layout) -> list[str]:
     return sorted({folder.name for top in tops for folder in _folders(top)})
 
 
-def find_files(top: Path, classes: Sequence[str] | Mapping[str, int]) -> list[LabelledFile]:
+def find_files(
+    top: Path,
+    classes: Sequence[str] | Mapping[str, int],
+    omissions: Omissions | None = None,
+) -> list[LabelledFile]:
     """Find all pictures below one folder per class, in the order of their paths.
 
     A folder is entered once, even if links lead to it again: a link to another class, or to a
-    folder above, is not followed.
+    folder above, is not followed. Hidden files and folders are passed over.
 
     Args:
         top: Holds the folders; those that are not a class are passed over.
         classes: Names of the folders in the order of their labels, or the labels by name.
+        omissions: Takes what is passed over.
 
     Raises:
         UserError: A folder cannot be read.
     """
     label = classes if isinstance(classes, Mapping) else {n: i for i, n in enumerate(classes)}
+    omissions = Omissions(top) if omissions is None else omissions
+    _pass_over(top, omissions)
     folders = [f for f in _folders(top) if f.name in label]
+    omissions.unknown += [*_direct(top), *(f for f in _folders(top) if f.name not in label)]
     entered = {_identity(folder) for folder in (top, *folders)}
-    return [
-        LabelledFile(path, label[f.name])
-        for f in folders
-        for path in _pictures(f, set(entered), _refuse)
-    ]
+    files = []
+    for folder in folders:
+        pictures = _pictures(folder, set(entered), _refuse, omissions)
+        files += [LabelledFile(path, label[folder.name]) for path in pictures]
+        if not pictures:
+            omissions.empty.append(folder)
+    return files
 
 
-def find_loose(folder: Path) -> list[LabelledFile]:
-    """Find the pictures directly in a folder, without labels, in the order of their paths."""
+def find_loose(folder: Path, omissions: Omissions | None = None) -> list[LabelledFile]:
+    """Find the pictures directly in a folder, without labels, in the order of their paths.
+
+    Args:
+        folder: Holds them.
+        omissions: Takes what is passed over.
+    """
+    if omissions is not None:
+        _pass_over(folder, omissions)
+        omissions.empty += _folders(folder)
     return [LabelledFile(path, UNLABELLED) for path in sorted(_direct(folder))]
 
 
+def _pass_over(folder: Path, omissions: Omissions) -> None:
+    """Record what is directly in a folder, hidden or a file of another kind."""
+    for path in _entries(folder):
+        if _is_hidden(path.name):
+            omissions.hidden.append(path)
+        elif not _is_picture(path.name) and not is_dir(path):
+            omissions.others.append(path)
+
+
 def _folders(top: Path) -> list[Path]:
-    return sorted(p for p in _entries(top) if is_dir(p) and not p.name.startswith("."))
+    return sorted(p for p in _entries(top) if is_dir(p) and not _is_hidden(p.name))
 
 
 def _entries(top: Path) -> list[Path]:
@@ -157,15 +190,26 @@ def _pictures(
     folder: Path,
     entered: set[tuple[int, int]],
     on_error: Callable[[OSError], object] | None = None,
+    omissions: Omissions | None = None,
 ) -> list[Path]:
     """Find the pictures below a folder, without those of folders that were entered already."""
+    omissions = Omissions(folder) if omissions is None else omissions
     pictures = []
     for parent, folders, names in os.walk(folder, onerror=on_error, followlinks=True):
-        pictures += [Path(parent, name) for name in names if _is_picture(name)]
+        for name in names:
+            if _is_picture(name):
+                pictures.append(Path(parent, name))
+            else:
+                kind = omissions.hidden if _is_hidden(name) else omissions.others
+                kind.append(Path(parent, name))
         new = []
         for name in sorted(folders):
             identity = _identity(Path(parent, name))
-            if identity not in entered:
+            if _is_hidden(name):
+                omissions.hidden.append(Path(parent, name))
+            elif identity in entered:
+                omissions.repeated.append(Path(parent, name))
+            else:
                 entered.add(identity)
                 new.append(name)
         folders[:] = new
@@ -181,5 +225,9 @@ def _identity(folder: Path) -> tuple[int, int]:
     return (status.st_dev, status.st_ino)
 
 
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".")
+
+
 def _is_picture(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+    return not _is_hidden(name) and os.path.splitext(name)[1].lower() in SUFFIXES

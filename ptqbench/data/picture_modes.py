@@ -73,7 +73,7 @@ def _grey(image: Image.Image) -> Image.Image:
 def _floats(image: Image.Image) -> npt.NDArray[np.float64]:
     values = np.asarray(image).astype(np.float64)
     low, high = values.min(), values.max()
-    if not (0 <= low and high <= 1):  # false of NaN, too
+    if not (low >= 0 and high <= 1):  # false of NaN, too
         raise UserError(
             f"its pixels are floats from {low:g} to {high:g}, and which is white is unknown: only "
             f"floats from 0 (black) to 1 (white) are read. Scale it, or save it with 8 bits"

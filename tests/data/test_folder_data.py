@@ -299,6 +299,43 @@ def test_what_is_no_picture_is_passed_over(tmp_path: Path) -> None:
     assert data.calibration.count + data.evaluation.count == 15
 
 
+def test_what_is_passed_over_is_counted_and_named(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        fill(tmp_path / part, 5, first=100 * (part == "val"))
+    for name in (".ipynb_checkpoints/a.png", "sub/.cache/b.png", ".c.png"):
+        paint(tmp_path / "val" / "ant" / name, 7)
+    for name in ("bee/x.heic", "bee/y.txt", "bee/sub/z.npy", "labels.csv"):
+        (tmp_path / "val" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "val" / name).write_text("no picture")
+    (tmp_path / "val" / "cat" / "ants").symlink_to("../ant")
+    (tmp_path / "train" / "dog").mkdir()
+    (tmp_path / "README.md").write_text("no picture")
+    paint(tmp_path / "holdout" / "a.png", 8)
+    data = opened(tmp_path, classes=(*CLASSES, "dog"), num_classes=4)
+    assert (data.calibration.count, data.evaluation.count) == (15, 15)
+    assert [note for note in data.notes if note.startswith("Passed over")] == [
+        f"Passed over beside {tmp_path / 'val'}: README.md, holdout/.",
+        f"Passed over in {tmp_path / 'val'}: 3 hidden (ant/.c.png, ant/.ipynb_checkpoints, "
+        "ant/sub/.cache); 4 files of other kinds (bee/sub/z.npy, bee/x.heic, bee/y.txt and 1 "
+        "more); 1 link to a folder read already (cat/ants).",
+        f"Passed over in {tmp_path / 'train'}: 1 folder without pictures (dog).",
+    ]
+
+
+def test_what_is_passed_over_beside_loose_pictures_is_named(tmp_path: Path) -> None:
+    for index in range(10):
+        paint(tmp_path / f"{index}.png", index)
+    paint(tmp_path / ".trash" / "a.png", 50)
+    (tmp_path / "notes.txt").write_text("no picture")
+    (tmp_path / "empty").mkdir()
+    data = opened(tmp_path)
+    assert data.calibration.count + data.evaluation.count == 10
+    assert data.notes[-1] == (
+        f"Passed over in {tmp_path}: 1 hidden (.trash); 1 file of another kind (notes.txt); "
+        "1 folder without pictures (empty)."
+    )
+
+
 def test_a_few_broken_pictures_are_left_out_and_named(tmp_path: Path) -> None:
     files = [LabelledFile(paint(tmp_path / f"{i}.png", 0, (4, 4)), i % 3) for i in range(200)]
     for broken in (files[3], files[150]):
