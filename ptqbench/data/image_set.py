@@ -19,8 +19,9 @@ UNLABELLED = -1
 class ImageSet(Protocol):
     """A sequence of images that streams in batches, all of them with labels or none.
 
-    A set may also have ``broken``, the names of images that could not be decoded, and
-    ``expected_labels``, the labels that have images in the data, evaluated or not.
+    A set may also have ``broken``, the names of images that could not be decoded, ``alike``, how
+    many of those decoded show nothing of their own, and ``expected_labels``, the labels that have
+    images in the data, evaluated or not.
     """
 
     @property
@@ -97,6 +98,11 @@ class Data:
 def broken_in(images: ImageSet) -> tuple[str, ...]:
     """Return the names of the images that could not be decoded so far."""
     return tuple(map(str, getattr(images, "broken", ())))
+
+
+def alike_in(images: ImageSet) -> int:
+    """Return how many images decoded so far are blank or show what the one before shows."""
+    return int(getattr(images, "alike", 0))
 
 
 def expected_labels(images: ImageSet) -> frozenset[int]:

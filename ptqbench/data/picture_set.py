@@ -14,8 +14,18 @@ from ptqbench.data.decode import large_pictures_allowed
 from ptqbench.data.picture_source import PictureSource
 from ptqbench.data.prefetch import batches_ahead
 from ptqbench.data.preprocessing import Preprocessing
+from ptqbench.data.resemblance import is_blank, is_repeated
 from ptqbench.errors import UserError
 from ptqbench.settings.run_settings import RunSettings
+
+
+@dataclass(frozen=True)
+class _Picture:
+    """A decoded picture: its place in the set, ``3×H×W`` uint8, and its label."""
+
+    position: int
+    pixels: Tensor
+    label: int
 
 
 @dataclass(frozen=True)
@@ -29,7 +39,8 @@ class _Broken:
 class Pictures:
     """The pictures of a source as a set of images.
 
-    A picture that cannot be decoded is left out of its batch, and named in ``broken``.
+    A picture that cannot be decoded is left out of its batch, and named in ``broken``. Those that
+    show nothing of their own are counted in ``alike``.
 
     Attributes:
         name: Name of the set, for messages.
@@ -72,11 +83,17 @@ class Pictures:
         self._broken_share = reading.broken_share
         self._workers = reading.workers or usable_cores()
         self._broken: dict[int, str] = {}
+        self._alike: set[int] = set()
 
     @property
     def broken(self) -> tuple[str, ...]:
         """Names of the pictures that could not be decoded so far, in the order of the set."""
         return tuple(self.source.title(position) for position in sorted(self._broken))
+
+    @property
+    def alike(self) -> int:
+        """Number of decoded pictures that are blank, or show what the one before shows."""
+        return len(self._alike)
 
     def content_hashes(self, start: int, stop: int) -> Iterator[str]:
         """Yield the SHA-256 of the content of each picture; one is read at a time."""
@@ -94,25 +111,33 @@ class Pictures:
             raise ValueError(f"{self.name} has images 0 … {self.limit - 1}, not {start} … {stop}.")
         seen = 0
         positions = range(start, stop)
+        last: _Picture | None = None
         with large_pictures_allowed():
             for decoded in batches_ahead(positions, self._decode, batch_size, self._workers):
                 self._note([result for result in decoded if isinstance(result, _Broken)])
                 whole = [result for result in decoded if not isinstance(result, _Broken)]
                 seen += len(whole)
+                for picture in whole:
+                    self._compare(picture, last)
+                    last = picture
                 if whole:
-                    pixels = torch.stack([image for image, _ in whole])
-                    labels = torch.tensor([label for _, label in whole])
+                    pixels = torch.stack([picture.pixels for picture in whole])
+                    labels = torch.tensor([picture.label for picture in whole])
                     yield self._preprocessing.normalise(pixels), labels
         if stop > start and not seen:
             raise UserError(f"None of the pictures in {self.name} can be decoded. {self._first()}")
 
-    def _decode(self, position: int) -> tuple[Tensor, int] | _Broken:
+    def _decode(self, position: int) -> _Picture | _Broken:
         try:
-            return self._preprocessing.pixels(self.source.image(position)), self.source.labels[
-                position
-            ]
+            pixels = self._preprocessing.pixels(self.source.image(position))
+            return _Picture(position, pixels, self.source.labels[position])
         except UserError as error:
             return _Broken(position, str(error))
+
+    def _compare(self, picture: _Picture, last: _Picture | None) -> None:
+        pixels = picture.pixels
+        if is_blank(pixels) or (last is not None and is_repeated(pixels, last.pixels)):
+            self._alike.add(picture.position)
 
     def _note(self, broken: Sequence[_Broken]) -> None:
         # Here and not while decoding, so that the number of workers changes nothing.

@@ -14,7 +14,7 @@ from ptqbench.backends.cpu import instruction_set
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
 from ptqbench.core.registry import Registry
-from ptqbench.data.image_set import ImageSet, broken_in
+from ptqbench.data.image_set import ImageSet, alike_in, broken_in
 from ptqbench.evaluation.fields import broken_facts, facts_of, macs_facts, metrics_of
 from ptqbench.evaluation.float_reference import FloatReference, as_probabilities
 from ptqbench.evaluation.int8_artifact import build_provenance
@@ -187,6 +187,7 @@ class CaseEvaluation:
             "calibration_images": info.calibration_images,
             **facts_of(*measurements.values()),
             **broken_facts("calibration", broken_in(calibration)),
+            "alike_calibration_images": alike_in(calibration),
         }
         if "speed" in measurements:
             reference = self.reference

@@ -50,6 +50,7 @@ def facts_of(*measured: object) -> dict[str, object]:
             facts |= {
                 "evaluation_images": measurement.n,
                 **broken_facts("evaluation", measurement.broken),
+                "alike_evaluation_images": measurement.alike,
                 "labelled": measurement.labelled,
                 "agreement_interval": (measurement.agreement.low, measurement.agreement.high),
                 "sqnr_interval": (measurement.sqnr.low, measurement.sqnr.high),

@@ -8,7 +8,12 @@ from typing import TYPE_CHECKING
 
 from ptqbench.gates.conditions import Condition, judged_by, worst
 from ptqbench.gates.gate import Evidence, GateResult, gate, unverified
-from ptqbench.gates.soundness import constant_reason, guessing_reason, missing_classes_reason
+from ptqbench.gates.soundness import (
+    alike_reason,
+    constant_reason,
+    guessing_reason,
+    missing_classes_reason,
+)
 from ptqbench.gates.verdict import Verdict
 from ptqbench.measurement.intervals import Estimate, proportion
 
@@ -124,7 +129,7 @@ def _why_not(accuracy: Accuracy) -> str:
             f"The {accuracy.n:,} images have no labels, so accuracy cannot be measured: agreement "
             "and SQNR decide (gate agreement). For top-1, pass one folder of images per class."
         )
-    reasons = (constant_reason, guessing_reason, missing_classes_reason)
+    reasons = (alike_reason, constant_reason, guessing_reason, missing_classes_reason)
     return next(filter(None, (reason(accuracy) for reason in reasons)), "")
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from ptqbench.gates.conditions import Condition, judged_by, worst
 from ptqbench.gates.gate import Evidence, GateResult, gate, unverified
-from ptqbench.gates.soundness import constant_reason
+from ptqbench.gates.soundness import alike_reason, constant_reason
 from ptqbench.gates.verdict import Verdict
 from ptqbench.measurement.intervals import proportion
 
@@ -79,7 +79,7 @@ def conditions(
 def agreement_gate(evidence: Evidence, accuracy: Accuracy) -> GateResult:
     """Judge how often both predict the same class, and SQNR if it has a threshold."""
     demands = conditions(accuracy, evidence.thresholds)
-    if reason := constant_reason(accuracy):
+    if reason := alike_reason(accuracy) or constant_reason(accuracy):
         first = demands[0]
         result = unverified(NAME, reason, first.estimate, first.threshold)
         return replace(result, criterion=first.criterion)

@@ -64,6 +64,18 @@ def chance(accuracy: Accuracy) -> float:
     return 1 / accuracy.classes if accuracy.classes else 0.0
 
 
+def alike_reason(accuracy: Accuracy) -> str:
+    """Why nothing can be concluded from pictures that are all alike; empty if they differ."""
+    # The first has none before it.
+    if not accuracy.alike or accuracy.alike < CONSTANT_SHARE * (accuracy.n - 1):
+        return ""
+    pictures = "The picture is" if accuracy.n == 1 else f"The {accuracy.n:,} pictures are"
+    return (
+        f"{pictures} of one colour or all alike, so that predictions on them prove nothing. Look "
+        "at the files, how they are decoded (floats, bit depth) and the crop."
+    )
+
+
 def constant_reason(accuracy: Accuracy) -> str:
     """Why nothing can be concluded from a float32 that predicts one class; empty if it is sound."""
     if not predicts_one_class(accuracy):

@@ -12,7 +12,7 @@ from torch import Tensor
 from ptqbench.backends.backend import Model
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
-from ptqbench.data.image_set import broken_in, expected_labels
+from ptqbench.data.image_set import alike_in, broken_in, expected_labels
 from ptqbench.errors import UserError
 from ptqbench.measurement.accuracy_record import Accuracy, ClassSpread, Pairs
 from ptqbench.measurement.sqnr import LogitNoise
@@ -74,7 +74,7 @@ def measure_accuracy(
                 with phases.measure("scoring"):
                     tally.add(reference, quantized, labels)
             progress("accuracy", tally.n, max(stop, tally.n))
-        accuracy = replace(tally.result(), broken=broken_in(images))
+        accuracy = replace(tally.result(), broken=broken_in(images), alike=alike_in(images))
         if stop >= images.limit or stop_when(accuracy):
             return accuracy
         start, stop = stop, min(stop + STEP, images.limit)

@@ -83,6 +83,7 @@ class Accuracy:
         predictions: Distribution of float32's predictions.
         missing_classes: Names of the classes that have images in the data, but none among
             the images evaluated.
+        alike: Number of images that are blank, or show what the one before shows.
     """
 
     n: int
@@ -95,6 +96,7 @@ class Accuracy:
     labels: ClassSpread | None = None
     predictions: ClassSpread | None = None
     missing_classes: tuple[str, ...] = ()
+    alike: int = 0
 
     @property
     def labelled(self) -> bool:

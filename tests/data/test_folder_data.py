@@ -536,6 +536,34 @@ def test_an_example_does_not_depend_on_the_first_picture(tmp_path: Path) -> None
         example_image(opened(tmp_path, **options).evaluation)
 
 
+# --- pictures that show nothing
+
+
+def noisy(path: Path, mean: int, seed: int) -> None:
+    """One colour, but for noise of a few steps."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng(seed).integers(-3, 4, (9, 11, 3))
+    Image.fromarray(np.clip(mean + noise, 0, 255).astype(np.uint8)).save(path)
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_pictures_that_show_nothing_of_their_own_are_counted(tmp_path: Path, workers: int) -> None:
+    for index in range(4):
+        noisy(tmp_path / "val" / "ant" / f"{index}.png", 60 * index, index)
+        paint(tmp_path / "val" / "bee" / f"{index}.png", index)
+    pixels = np.array(Image.open(tmp_path / "val" / "bee" / "3.png")).astype(int)
+    for index in range(4):  # the same, but for steps that nobody sees
+        near = np.clip(pixels + index, 0, 255).astype(np.uint8)
+        (tmp_path / "val" / "cat").mkdir(exist_ok=True)
+        Image.fromarray(near).save(tmp_path / "val" / "cat" / f"{index}.png")
+    fill(tmp_path / "train", 3, first=100)
+    data = opened(tmp_path, reading=RunSettings(workers=workers))
+    assert labels_of(data.calibration) and labels_of(data.evaluation, batch_size=5)
+    assert labels_of(data.evaluation, batch_size=3)  # read again, they are not counted twice
+    assert isinstance(data.evaluation, Pictures) and isinstance(data.calibration, Pictures)
+    assert (data.calibration.alike, data.evaluation.alike) == (0, 8)
+
+
 # --- warnings of large pictures
 
 

@@ -44,7 +44,7 @@ def folder(top: Path, sizes: dict[str, int] = SIZES, first: int = 0) -> Path:
     for name, count in sizes.items():
         (top / name).mkdir(parents=True)
         for i in range(count):
-            values = np.full((4, 4, 3), (number % 256, number // 256, 7), np.uint8)
+            values = np.random.default_rng(number).integers(0, 256, (4, 4, 3), np.uint8)
             Image.fromarray(values).save(top / name / f"{i:03d}.png")
             number += 1
     return top

@@ -141,6 +141,22 @@ def test_without_labels_a_constant_float32_leaves_agreement_unverified() -> None
     assert judge("agreement", measure(images, torch.arange(N) % 16)).verdict is PASS
 
 
+@pytest.mark.parametrize(
+    ("alike", "verdict"), [(0, PASS), (N // 2, PASS), (N - 21, PASS), (N - 1, UNVERIFIED)]
+)
+def test_pictures_that_are_all_alike_prove_nothing(alike: int, verdict: Verdict) -> None:
+    labels = torch.arange(N) % 16
+    images = Numbered(labels, 16)
+    images.alike = alike  # type: ignore[attr-defined]
+    accuracy = measure(images, labels)
+    for gate in ("accuracy", "agreement"):
+        result = judge(gate, accuracy)
+        assert result.verdict is verdict
+        assert ("2,000 pictures are of one colour or all alike" in result.detail) == (
+            verdict is UNVERIFIED
+        )
+
+
 def test_a_model_of_one_output_is_not_a_constant_one() -> None:
     labels = torch.zeros(N, dtype=torch.int64)
     for labelled in (True, False):
