@@ -56,12 +56,12 @@ def _grey(image: Image.Image) -> Image.Image:
     if _sample_format(image) == _SIGNED:
         raise UserError(f"its pixels are signed integers, of which none is white. {_HINT}")
     if image.mode == "F":
-        values = _floats(image)
+        grey = _from_floats(image)
     elif image.mode == "I" and image.format not in _WIDE_FORMATS:
         raise UserError(f"its pixels are 32-bit integers, and which is white is unknown. {_HINT}")
     else:
-        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> _bits(image) - 8
-    grey = values.astype(np.uint8)
+        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        grey = (values >> _bits(image) - 8).astype(np.uint8)
     if _tag(image, _PHOTOMETRIC) == _WHITE_IS_ZERO:  # Pillow inverts eight bits only
         grey = 255 - grey
     scaled = Image.fromarray(grey)
@@ -70,7 +70,7 @@ def _grey(image: Image.Image) -> Image.Image:
     return scaled
 
 
-def _floats(image: Image.Image) -> npt.NDArray[np.float64]:
+def _from_floats(image: Image.Image) -> npt.NDArray[np.uint8]:
     values = np.asarray(image).astype(np.float64)
     low, high = values.min(), values.max()
     if not (low >= 0 and high <= 1):  # false of NaN, too
@@ -78,7 +78,7 @@ def _floats(image: Image.Image) -> npt.NDArray[np.float64]:
             f"its pixels are floats from {low:g} to {high:g}, and which is white is unknown: only "
             f"floats from 0 (black) to 1 (white) are read. Scale it, or save it with 8 bits"
         )
-    return np.round(values * 255)
+    return np.round(values * 255).astype(np.uint8)
 
 
 def _bits(image: Image.Image) -> int:
