@@ -51,6 +51,7 @@ def quantize(
     backend: str | None = None,
     recipe: Recipe | str | None = None,
     weights: str | None = None,
+    weights_key: str | None = None,
     path: str | Path | None = None,
     seed: int = 0,
     broken_share: float = BROKEN_SHARE,
@@ -65,9 +66,8 @@ def quantize(
         backend: By default the one that the recipe recommends.
         recipe: By default that of the named model, and for a module one that is derived by
             tracing it; a Recipe or the name of an architecture.
-        weights: For a named model: ``fixture``, ``probe``, ``imagenet``, a name in
-            torchvision's weights enums, or a file; by default ``fixture`` if they ship, else
-            ``probe``.
+        weights: For a named model: a source or a file (docs/weights.md).
+        weights_key: Which of the sets of weights in a checkpoint to take.
         path: The file to write; by default one that is removed with the process.
         seed: Seed of every random choice.
         broken_share: Share of a folder's pictures that may be undecodable.
@@ -84,14 +84,14 @@ def quantize(
     target = BACKENDS.get(backend or recommended(chosen))
     if isinstance(model, str):
         spec = MODELS.get(model)
-        loaded = open_weights(spec, weights, progress=progress)
+        loaded = open_weights(spec, weights, progress=progress, key=weights_key)
         module = build_model(spec, loaded)
         if isinstance(calibration, str):
             settings = RunSettings(data=calibration, seed=seed, broken_share=broken_share)
             calibration = calibration_batches(open_data(settings, loaded, progress), chosen)
     else:
-        if weights is not None:
-            raise _not_for_a_module("weights")
+        if weights is not None or weights_key is not None:
+            raise _not_for_a_module("weights_key" if weights is None else "weights")
         module = copy.deepcopy(model).eval()
     if isinstance(calibration, str):
         raise UserError(
@@ -279,8 +279,8 @@ def _check_applicable(
                 "it. To replace that, pass settings=RunSettings(overrides={...}), with the "
                 "names of the sidecar: resize, crop, mean, std, interpolation, classes."
             )
-    elif settings.weights is not None:
-        raise _not_for_a_module("weights")
+    elif settings.weights is not None or settings.weights_key is not None:
+        raise _not_for_a_module("weights_key" if settings.weights is None else "weights")
     elif settings.overrides:
         raise UserError(
             "settings.overrides applies to a named model, but a module was passed. Pass "

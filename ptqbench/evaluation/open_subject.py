@@ -59,7 +59,8 @@ def open_subject(
     settings = settings.of(recipe.model)
     with phases.measure("load weights"):
         spec = MODELS.get(recipe.model)
-        weights = open_weights(spec, settings.weights, settings.overrides, progress)
+        key = settings.weights_key
+        weights = open_weights(spec, settings.weights, settings.overrides, progress, key)
         spec = spec.fitted(weights.state)
         if settings.input_size:
             spec.check_side(settings.input_size, "the input size")

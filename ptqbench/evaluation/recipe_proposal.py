@@ -103,7 +103,8 @@ def _without_images(
     """Build a subject with random images, for a model's structure and speed only."""
     spec = MODELS.get(recipe.model)
     if weights:
-        loaded = open_weights(spec, settings.weights, settings.overrides)
+        key = settings.weights_key
+        loaded = open_weights(spec, settings.weights, settings.overrides, key=key)
         spec, model = spec.fitted(loaded.state), build_model(spec, loaded)
     else:
         model = initialised(spec.factory, spec.num_classes or _CLASSES).eval()

@@ -20,6 +20,8 @@ class RunSettings:
         weights: ``fixture``, ``probe``, ``imagenet``, a name in torchvision's weights enums
             such as ``IMAGENET1K_V2``, or a file; None: ``fixture`` where they ship, else
             ``probe``.
+        weights_key: Which set of weights to take from a checkpoint that holds several, such as
+            ``state_dict_ema``; None: that of the sidecar, else what was trained.
         data: ``fixture``, ``cifar10[:ROOT]``, ``imagenet:ROOT`` or an image folder.
         limit: Maximum number of evaluation images; None: all of them.
         broken_share: Share of the pictures that may be undecodable.
@@ -34,6 +36,7 @@ class RunSettings:
     """
 
     weights: str | None = None
+    weights_key: str | None = None
     data: str = "fixture"
     limit: int | None = None
     broken_share: float = BROKEN_SHARE

@@ -211,6 +211,14 @@ _ROWS = (
         pytest=PytestOption("--ptqbench-weights", "FILE"),
     ),
     Setting(
+        "weights_key",
+        values.TEXT,
+        "which set of weights to take from a checkpoint that holds several, such as state_dict_ema",
+        unset="that of FILE.json, else what was trained rather than an average of it",
+        commands=(CommandOption("--weights-key", "KEY", OPENING, group=_SOURCES),),
+        pytest=PytestOption("--ptqbench-weights-key", "KEY"),
+    ),
+    Setting(
         "data",
         values.DATA,
         "a folder: one folder of images per class, or train/ and val/ of such, or images without "

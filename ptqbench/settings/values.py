@@ -170,6 +170,16 @@ PATHS = ValueType(_paths, {"oneOf": [{"type": "string", "minLength": 1}, _ONE_OR
 """Paths, each once; a single one may stand alone."""
 
 
+def _text(value: object, folder: Path) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("a text that is not empty")
+    return value.strip()
+
+
+TEXT = ValueType(_text, {"type": "string", "minLength": 1})
+"""A text."""
+
+
 def choice(*allowed: str) -> ValueType:
     """Return the type of a value that is one of some words."""
 

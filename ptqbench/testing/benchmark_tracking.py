@@ -195,6 +195,7 @@ def ptqbench_latency(
             backend=case.backend,
             precision=precision,
             weights=str(case.settings.weights),
+            weights_key=case.settings.weights_key,
             data=case.settings.data,
             recipe=reference.recipe,
             batch_size=case.settings.batch_size,

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ptqbench.backends.backend import Model
 from ptqbench.core.atomic import atomic_path
-from ptqbench.data.image_set import ImageSet, broken_in, expected_labels
+from ptqbench.data.image_set import ImageSet, alike_in, broken_in, expected_labels
 
 
 class SharedFolder:
@@ -55,6 +55,7 @@ class SharedLogits:
         expected_labels: Labels that have images in the data, evaluated or not.
         count: Images used at first.
         limit: Images there are.
+        alike: Images decoded by any worker that show nothing of their own.
 
     Args:
         folder: Where logits are stored.
@@ -80,6 +81,7 @@ class SharedLogits:
         self._start = 0
         self._logits: dict[str, Tensor] = {}
         self._broken: dict[str, None] = {}
+        self.alike = 0
 
     @property
     def broken(self) -> tuple[str, ...]:
@@ -121,9 +123,11 @@ class SharedLogits:
             right = np.concatenate(labels) if labels else np.empty(0, np.int64)
             with path.open("wb") as file:
                 broken = np.array(broken_in(self._images), dtype=np.str_)
-                np.savez(file, logits=outputs, labels=right, broken=broken)
+                alike = np.int64(alike_in(self._images))
+                np.savez(file, logits=outputs, labels=right, broken=broken, alike=alike)
 
         path = self._folder.once(f"{name}-{start}-{stop}.npz", make)
         with np.load(path, allow_pickle=False) as stored:
             self._broken |= dict.fromkeys(map(str, stored["broken"]))
+            self.alike = max(self.alike, int(stored["alike"]))
             return torch.from_numpy(stored["logits"]), torch.from_numpy(stored["labels"])

@@ -8,7 +8,7 @@ import io
 import json
 import pickle
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import safetensors
@@ -19,7 +19,8 @@ from torch import Tensor
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import ModelSpec
 from ptqbench.weights.architecture_match import advice, expected_shapes
-from ptqbench.weights.state_dict_names import plain_names, unwrapped
+from ptqbench.weights.state_dict_names import plain_names
+from ptqbench.weights.weight_sets import Belongs, choose_weights
 
 COUNTER = "num_batches_tracked"
 """End of the names of BatchNorm's counters, which inference does not use."""
@@ -45,19 +46,28 @@ class StateFile:
         tensors: Tensors by name; floating-point values are float32.
         sha256: Hash of the file, in hexadecimal.
         notes: Remarks for readers of a report.
+        key: Which set of weights of the file it is; empty if the file is one.
     """
 
     tensors: dict[str, Tensor]
     sha256: str
     notes: tuple[str, ...] = ()
+    key: str = ""
 
 
-def read_state(path: Path, hash_prefix: str = "") -> StateFile:
+def read_state(
+    path: Path,
+    hash_prefix: str = "",
+    key: str | None = None,
+    belongs: Belongs = lambda name: False,
+) -> StateFile:
     """Read a safetensors file, or a state dict or checkpoint saved by ``torch.save``.
 
     Args:
         path: The file; its content decides how it is read, not its name.
         hash_prefix: Expected beginning of the file's SHA-256.
+        key: Which set of weights to take, if the file holds several.
+        belongs: Whether a name is that of a part of the model; see `choose_weights`.
 
     Raises:
         UserError: The file cannot be read, has another hash, or holds anything but plain tensors.
@@ -74,8 +84,9 @@ def read_state(path: Path, hash_prefix: str = "") -> StateFile:
             "again."
         )
     loaded = _unpickled(path, content) if _is_pickle(content) else _safetensors(path, content)
-    tensors, note = unwrapped(loaded, path)
-    return StateFile(_plain(path, tensors), sha256, (note,) if note else ())
+    chosen = choose_weights(loaded, path, key, belongs)
+    notes = (chosen.note,) if chosen.note else ()
+    return StateFile(_plain(path, chosen.tensors), sha256, notes, chosen.key)
 
 
 def check_architecture(spec: ModelSpec, file: StateFile, path: Path) -> tuple[StateFile, int]:
@@ -92,7 +103,8 @@ def check_architecture(spec: ModelSpec, file: StateFile, path: Path) -> tuple[St
         the number of classes, from the last classifier weight.
 
     Raises:
-        UserError: Tensors are missing, unexpected, or of another shape.
+        UserError: Tensors are missing, unexpected, or of another shape; or a BatchNorm has a
+            variance below zero.
     """
     expected, num_classes = expected_shapes(spec, file.tensors)
     state = plain_names(file.tensors, expected)
@@ -106,7 +118,8 @@ def check_architecture(spec: ModelSpec, file: StateFile, path: Path) -> tuple[St
             f"The weights {path} are not those of {spec.name}: {'; '.join(problems)}. "
             f"{advice(spec, state)}"
         )
-    return StateFile(state, file.sha256, (*file.notes, *note)), num_classes
+    _check_variances(state, path)
+    return replace(file, tensors=state, notes=(*file.notes, *note)), num_classes
 
 
 def _is_pickle(content: bytes) -> bool:
@@ -212,6 +225,22 @@ def _float32(path: Path, key: str, value: Tensor) -> Tensor:
     if not value.isfinite().all():
         raise UserError(f"The tensor {key!r} of the weights {path} holds NaN or infinity.")
     return value
+
+
+def _check_variances(state: Mapping[str, Tensor], path: Path) -> None:
+    """Refuse a running variance below zero: its square root is not a number.
+
+    Raises:
+        UserError: There is one.
+    """
+    for name, value in state.items():
+        if name.rpartition(".")[2] == "running_var" and value.numel() and value.min() < 0:
+            raise UserError(
+                f"In the weights {path}, the BatchNorm {name.rpartition('.')[0]!r} has a running "
+                f"variance below zero in {int((value < 0).sum())} of {value.numel()} channels "
+                f"(down to {float(value.min()):g}), so that its outputs are not numbers. Save the "
+                "state_dict() of the trained model, or estimate the statistics again."
+            )
 
 
 def _without_training(

@@ -18,7 +18,7 @@ from ptqbench.core.progress import Progress, silent
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import ModelSpec
-from ptqbench.models.meta_init import initialised, skeleton, unfilled
+from ptqbench.models.meta_init import initialised, shapes_of, skeleton, unfilled
 from ptqbench.recipes.published_accuracy import PublishedAccuracy
 from ptqbench.settings.weights_specifier import (
     ALLOWED,
@@ -31,7 +31,10 @@ from ptqbench.settings.weights_specifier import (
 from ptqbench.weights import torchvision_weights as imagenet
 from ptqbench.weights.checkpoint import COUNTER, check_architecture, read_state
 from ptqbench.weights.download import fetch, hash_prefix
-from ptqbench.weights.sidecar import WeightsSettings, override_settings, read_settings
+from ptqbench.weights.sidecar import WeightsSettings, override_settings, read_key, read_settings
+
+_ANY_CLASSES = 10
+"""Number of outputs where only names matter."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,7 @@ class Weights:
         published: Accuracies that torchvision published, or None.
         probe_facts: How probe weights were computed, and how well they classify.
         notes: Remarks for readers of a report.
+        key: Which set of weights of the file it is; empty if the file is one.
     """
 
     source: str
@@ -65,11 +69,16 @@ class Weights:
     published: PublishedAccuracy | None = None
     probe_facts: Mapping[str, object] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    key: str = ""
 
     @property
     def facts(self) -> dict[str, object]:
         """Facts for the report."""
-        names = {"weights_sha256": self.sha256, "weights_name": self.name}
+        names = {
+            "weights_sha256": self.sha256,
+            "weights_key": self.key,
+            "weights_name": self.name,
+        }
         facts: dict[str, object] = {key: value for key, value in names.items() if value}
         published = self.published.facts() if self.published else {}
         return facts | dict(self.probe_facts) | published
@@ -80,14 +89,15 @@ def load_weights(
     source: str = FIXTURE,
     overrides: Mapping[str, object] | None = None,
     progress: Progress = silent,
+    key: str | None = None,
 ) -> Weights:
     """Read weights and their settings.
 
     Next to a file there may be a sidecar, ``FILE.json`` (``weights.safetensors.json`` or
     ``weights.json``), with any of ``resize``, ``crop``, ``mean``, ``std``, ``interpolation``,
-    ``classes`` and ``transform_input``. The defaults are ImageNet's mean and deviation, and a
-    crop to the model's standard side from a picture whose shorter side is 8/7 of it (256 for
-    224).
+    ``classes``, ``transform_input`` and ``weights_key``. The defaults are ImageNet's mean and
+    deviation, and a crop to the model's standard side from a picture whose shorter side is 8/7 of
+    it (256 for 224).
 
     Args:
         spec: The architecture.
@@ -96,6 +106,8 @@ def load_weights(
             checkpoint saved by ``torch.save``, read with ``weights_only=True``.
         overrides: Values that take precedence over the sidecar's; None counts as unset.
         progress: Progress callback of a download.
+        key: Which set of weights to take from a checkpoint that holds several, such as
+            ``state_dict_ema``; None: what the sidecar says, else what was trained.
 
     Returns:
         The weights, with the number of classes of the file.
@@ -106,7 +118,12 @@ def load_weights(
     """
     member = _torchvision_member(spec, source)
     path = fetch(member.url, progress) if member else _locate(spec, source)
-    content = read_state(path, hash_prefix(member.url) if member else "")
+    content = read_state(
+        path,
+        hash_prefix(member.url) if member else "",
+        key or (None if member else read_key(path)),
+        lambda name: name in _parts(spec),
+    )
     file, num_classes = check_architecture(spec, content, path)
     fitted = spec.fitted(file.tensors)
     overrides = overrides or {}
@@ -126,6 +143,7 @@ def load_weights(
         name=str(member) if member else None,
         published=imagenet.published_with(spec, member) if member else None,
         notes=file.notes,
+        key=file.key,
     )
     _check_settings(fitted, weights)
     return weights
@@ -194,6 +212,12 @@ def _check_kinds(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], so
                 f"The tensor {name!r} of the weights {source} is of type {value.dtype} instead of "
                 f"{expected[name].dtype}. Save model.state_dict() as it is."
             )
+
+
+def _parts(spec: ModelSpec) -> set[str]:
+    """Return the names of an architecture's modules and parameters at the top."""
+    shapes = shapes_of(spec.factory, spec.num_classes or _ANY_CLASSES)
+    return {name.partition(".")[0] for name in shapes}
 
 
 def _transform_input(model: nn.Module, spec: ModelSpec) -> None:

@@ -12,7 +12,7 @@ from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.data.fixture.shard_cache import default_cache_dir
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import ModelSpec
-from ptqbench.settings.weights_specifier import PROBE, default_weights
+from ptqbench.settings.weights_specifier import PROBE, default_weights, is_source_name
 from ptqbench.weights.load import Weights, load_weights
 from ptqbench.weights.probe import probe_cache
 from ptqbench.weights.probe.network import compute_probe, preprocessing_of
@@ -26,6 +26,7 @@ def open_weights(
     source: str | None = None,
     overrides: Mapping[str, object] | None = None,
     progress: Progress = silent,
+    key: str | None = None,
 ) -> Weights:
     """Open weights and their settings.
 
@@ -35,13 +36,20 @@ def open_weights(
         overrides: Preprocessing and classes that take precedence over those of the weights; None
             counts as unset.
         progress: Progress callback of a download or of the computation of probe weights.
+        key: Which set of weights to take from a checkpoint; None: see `load_weights`.
 
     Raises:
-        UserError: See `load_weights`; or preprocessing is set for ``probe``.
+        UserError: See `load_weights`; or preprocessing is set for ``probe``, or a key for what
+            is not a file.
     """
     source = source or default_weights(spec.name)
+    if key is not None and is_source_name(source):
+        raise UserError(
+            f"weights_key = {key!r} chooses a set of weights in a checkpoint, but the weights "
+            f"{source} are no file of yours. Remove it, or name the file with --weights."
+        )
     if source != PROBE:
-        return load_weights(spec, source, overrides, progress)
+        return load_weights(spec, source, overrides, progress, key)
     return probe_weights(spec, overrides, progress=progress)
 
 

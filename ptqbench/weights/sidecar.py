@@ -17,6 +17,9 @@ from ptqbench.errors import UserError
 SETTINGS = ("resize", "crop", "mean", "std", "interpolation", "classes", "transform_input")
 """Settings of a sidecar, each of which can be overridden."""
 
+WEIGHTS_KEY = "weights_key"
+"""Key in a sidecar that names the set of weights to take from a checkpoint."""
+
 _RECORDS = ("training", "float32_top1", "evaluation_images")
 """Further keys in the sidecars of the fixture weights."""
 
@@ -55,6 +58,19 @@ def read_settings(
     if path and any(value is not None for value in overrides.values()):
         origin += " with the given options"
     return override_settings(default, content, overrides, origin)
+
+
+def read_key(weights: Path) -> str | None:
+    """Read from the sidecar which set of weights of a file to take; None: not set.
+
+    Raises:
+        UserError: The sidecar cannot be read, or the key is not a text.
+    """
+    path, content = _sidecar(weights)
+    key = content.get(WEIGHTS_KEY)
+    if key is None or (isinstance(key, str) and key):
+        return key
+    raise UserError(f"In the sidecar {path}: {WEIGHTS_KEY}={key!r} must be a text.")
 
 
 def override_settings(
@@ -109,7 +125,7 @@ def _read(path: Path) -> dict[str, Any]:
         ) from None
     if not isinstance(content, dict):
         raise UserError(f"The sidecar {path} must be a JSON object with {', '.join(SETTINGS)}.")
-    _check_keys(content, SETTINGS + _RECORDS, f"the sidecar {path}")
+    _check_keys(content, (*SETTINGS, WEIGHTS_KEY, *_RECORDS), f"the sidecar {path}")
     return content
 
 

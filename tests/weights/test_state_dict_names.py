@@ -95,8 +95,10 @@ def test_of_several_sets_the_one_taken_is_said(model: nn.Module, tmp_path: Path)
     torch.save({"model_ema": other, "model": model.state_dict()}, path)
     weights = load_weights(MODELS.get(MODEL), str(path))
     assert weights.notes == (
-        f"The file {path} holds several sets of weights (model, model_ema); model was taken.",
+        f"The file {path} holds several sets of weights (model, model_ema); model was taken. "
+        "--weights-key (setting weights_key) chooses another one.",
     )
+    assert weights.facts["weights_key"] == "model"
     assert torch.equal(weights.state["features.0.weight"], model.state_dict()["features.0.weight"])
 
 
@@ -107,8 +109,9 @@ def test_of_several_sets_the_one_taken_is_said(model: nn.Module, tmp_path: Path)
         ({"epoch": 3, "lr": 0.1}, "hold no tensors: 'epoch' of type int, 'lr' of type float"),
         (
             {"generator": {"a": torch.zeros(1)}, "discriminator": {"a": torch.zeros(1)}},
-            "hold no tensors, but 'generator', 'discriminator'. A state dict is looked for under "
-            "state_dict, model_state_dict, model, model_ema",
+            "hold several sets of weights, 'generator', 'discriminator', and none of them under "
+            "state_dict, model_state_dict, model, network, net, module, params. Choose one with "
+            "--weights-key (setting weights_key)",
         ),
         ({"a": torch.zeros(1), "step": 7}, "hold more than plain tensors: 'step' is of type int"),
     ],
