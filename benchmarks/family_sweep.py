@@ -44,7 +44,7 @@ from ptqbench.recipes.family import FAMILIES, family
 from ptqbench.reporting.format import percent
 from ptqbench.settings.run_settings import RunSettings
 from ptqbench.settings.weights_specifier import FIXTURE, PROBE
-from ptqbench.weights.probe.layer_scaling import head_of, layers_of
+from ptqbench.weights.probe.head_search import layers_of
 
 COMMAND = "python -m benchmarks.family_sweep"
 RESULTS = BUILD / "families"
@@ -91,7 +91,7 @@ def variants(recipe: Recipe, model: nn.Module, *, saturates: bool) -> Iterator[t
     """The shipped recipe, and what differs from it in one choice."""
     names = ", ".join(f"`{name}`" for name in recipe.keep_float)
     yield "**shipped**" + (f", float: {names}" if names else ""), recipe
-    layers = {"first layer": layers_of(model)[0][0], "last layer": head_of(model)[0]}
+    layers = {"first layer": layers_of(model)[0][0], "last layer": layers_of(model)[-1][0]}
     modules: dict[str, tuple[str, ...]] = {what: (path,) for what, path in layers.items()}
     modules |= {kind: of_kind(model, kind) for kind in KINDS}
     for what, paths in modules.items():

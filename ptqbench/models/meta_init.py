@@ -95,6 +95,24 @@ def _attributes(module: nn.Module) -> list[tuple[str, Any]]:
     return [(name, value) for name, value in vars(module).items() if isinstance(value, Tensor)]
 
 
+def outputs_of(
+    factory: Callable[[int], nn.Module], num_classes: int, input_size: Sequence[int]
+) -> int | None:
+    """Return the number of outputs of a model; None if it does not run without values.
+
+    Args:
+        factory: ``num_classes -> module``.
+        num_classes: Number of outputs that is asked for.
+        input_size: ``C×H×W``.
+    """
+    try:
+        model = skeleton(factory, num_classes).to("meta").eval()
+        with torch.inference_mode():
+            return int(model(torch.empty(1, *input_size, device="meta")).shape[1])
+    except Exception:  # whatever the code does with tensors that have no values
+        return None
+
+
 def shapes_of(factory: Callable[[int], nn.Module], num_classes: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a model's state dict by name, in its order."""
     model = skeleton(factory, num_classes)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import MODELS, ModelSpec
 from ptqbench.models.import_torchvision import import_torchvision
-from ptqbench.models.meta_init import shapes_of
+from ptqbench.models.meta_init import outputs_of, shapes_of
 
 _CLASSES = 1000
 _CUSTOM_CLASSES = 10
@@ -55,7 +55,10 @@ def _custom_shapes(
     count = spec.num_classes or _CUSTOM_CLASSES
     shapes, doubled = shapes_of(spec.factory, count), shapes_of(spec.factory, 2 * count)
     if shapes == doubled:
-        # The number is built in; it is that of the last layer's outputs.
+        # The number is built in: that of the outputs, or of those of the last layer.
+        outputs = outputs_of(spec.factory, count, spec.input_size)
+        if outputs is not None:
+            return shapes, outputs
         last = [shape for key, shape in shapes.items() if key.endswith("weight") and len(shape) > 1]
         return shapes, last[-1][0] if last else count
     for key, shape in shapes.items():

@@ -342,6 +342,24 @@ def test_a_model_may_have_its_classes_built_in(tmp_path):
     assert load_weights(MODELS.get("fixed"), str(path)).state.keys() == Small(4).state_dict().keys()
 
 
+class HeadFirst(torch.nn.Module):
+    """Registers a layer of eight channels behind its head."""
+
+    def __init__(self):
+        super().__init__()
+        self.head = torch.nn.Linear(8, 4)
+        self.stem = torch.nn.Conv2d(3, 8, 3)
+
+    def forward(self, x):
+        return self.head(self.stem(x).mean((2, 3)))
+
+
+def test_built_in_classes_are_those_of_the_outputs(tmp_path):
+    ptqbench.register_model("head_first")(lambda num_classes=4: HeadFirst())
+    path = save(HeadFirst(), tmp_path / "w.safetensors")
+    assert load_weights(MODELS.get("head_first"), str(path)).num_classes == 4
+
+
 def test_weights_of_another_model_are_refused(tmp_path):
     ptqbench.register_model("small")(small)
     ptqbench.register_model("broken")(lambda num_classes: [][1])

@@ -25,7 +25,8 @@ from ptqbench.models.meta_init import shapes_of, skeleton
 from ptqbench.weights import open_weights as opening
 from ptqbench.weights.load import Weights, build_model
 from ptqbench.weights.probe import probe_cache
-from ptqbench.weights.probe.layer_scaling import features, head_of, scale_layers
+from ptqbench.weights.probe.head_search import heads_of
+from ptqbench.weights.probe.layer_scaling import features, scale_layers
 from ptqbench.weights.probe.network import (
     FEWEST_IMAGES,
     MOST_IMAGES,
@@ -105,7 +106,8 @@ def test_layer_scales_and_embeddings_do_not_vanish() -> None:
 def test_the_head_is_the_layer_that_gives_the_classes(model: str) -> None:
     factory = MODELS.get(model).factory
     sizes = [shapes_of(factory, n) for n in (CLASSES, CLASSES + 1)]
-    path, _ = head_of(skeleton(factory, CLASSES))
+    model = skeleton(factory, CLASSES).to("meta").eval()
+    ((path, _),) = heads_of(model, torch.zeros(1, 3, 64, 64, device="meta"))
     changed = {key for key in sizes[0] if sizes[0][key] != sizes[1][key]}
     assert changed == {f"{path}.weight", f"{path}.bias"}
 
@@ -134,7 +136,7 @@ def inputs_of(model: nn.Module, kind: type[nn.Module], images: Tensor) -> dict[s
 def test_batchnorm_gets_the_statistics_of_its_input() -> None:
     images = torch.randn(24, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     model = initial_model(MODELS.get("resnet18"), CLASSES, 0)
-    scale_layers(model, images)
+    scale_layers(model, images, "fc")
     state = model.state_dict()
     seen = inputs_of(model, nn.BatchNorm2d, images)
     assert len(seen) == 20
@@ -148,7 +150,7 @@ def test_batchnorm_gets_the_statistics_of_its_input() -> None:
 def test_layers_with_a_bias_give_one_deviation_around_the_mean_of_activations() -> None:
     images = torch.randn(16, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     model = initial_model(MODELS.get("squeezenet1_0"), CLASSES, 0)
-    scaling = scale_layers(model, images)
+    scaling = scale_layers(model, images, "classifier.1")
     seen = inputs_of(model, nn.Conv2d, images)
     del seen[scaling.head]
     assert len(seen) == 25
@@ -166,14 +168,14 @@ def test_attention_and_embeddings_reach_the_head_of_a_transformer() -> None:
 
     images = torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     model = initial_model(ModelSpec("small", small), CLASSES, 0)
-    seen = scale_layers(model, images).features
+    seen = scale_layers(model, images, "heads.head").features
     assert seen is not None and seen.shape == (16, 32)
     assert float(seen.std()) == pytest.approx(1, rel=0.3)
     assert float(seen.std(dim=0).mean()) > 0.2  # it differs from image to image
     attended = inputs_of(model, nn.MultiheadAttention, images)
     deviations = [float(value.std(correction=0)) for value in attended.values()]
     assert deviations == pytest.approx([1, 1], abs=1e-3)
-    assert features(model, images).allclose(seen, atol=1e-3)
+    assert features(model, images, "heads.head").allclose(seen, atol=1e-3)
 
 
 # The head

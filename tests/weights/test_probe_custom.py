@@ -6,10 +6,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+from ptqbench.data.fixture.images import FixtureImages
+from ptqbench.data.fixture.manifest import load_manifest
+from ptqbench.data.fixture.shard_cache import ShardCache, default_cache_dir
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import ModelSpec
 from ptqbench.settings.weights_specifier import PROBE
@@ -55,6 +59,58 @@ class Auxiliary(Net):
         self.auxiliary = nn.Linear(16, num_classes)
 
 
+class Unused(Auxiliary):
+    """Calls the layer after the head, and uses nothing of it."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps = self.features(x).relu().mean((2, 3))
+        logits = self.head(maps)
+        self.auxiliary(maps)
+        return logits
+
+
+class HeadFirst(nn.Module):
+    """Registers its head before everything else, and computes the rest without gradients."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(16, num_classes)
+        self.features = nn.Sequential(nn.Conv2d(3, 8, 3, 2), nn.ReLU(), nn.Conv2d(8, 16, 3, 2))
+        self.act = nn.ReLU(inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.act(self.features(x)).mean((2, 3))
+        return self.head(x)
+
+
+class Two(Auxiliary):
+    """Adds the outputs of two heads."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(x).relu().mean((2, 3))
+        return self.head(x) + self.auxiliary(x)
+
+
+class OneDimension(nn.Module):
+    """Treats rows as channels of a signal, with the head registered first and used last."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.head = nn.Conv1d(32, num_classes, 1)
+        self.stem = nn.Conv1d(3 * 64, 32, 5, bias=False)
+        self.norm = nn.BatchNorm1d(32)
+        self.mix = nn.Conv1d(32, 32, 3, groups=32)
+        self.wide = nn.Linear(28, 28, bias=False)
+        self.flat = nn.BatchNorm1d(32)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.stem(x.flatten(1, 2))).relu()
+        x = self.mix(x)[..., ::2]
+        x = self.wide(torch.nn.functional.adaptive_avg_pool1d(x, 28))
+        return self.head(self.flat(x).relu()).mean(2)
+
+
 class Large(Net):
     """Takes 96×96 and nothing else."""
 
@@ -84,13 +140,40 @@ def head_of_patches(num_classes: int) -> nn.Module:
     return nn.Sequential(nn.AdaptiveAvgPool2d(4), nn.Conv2d(3, num_classes, 4), nn.Flatten())
 
 
-@pytest.mark.parametrize("net", [Net, Scaled])
+@pytest.mark.parametrize("net", [Net, Scaled, Auxiliary, Unused, HeadFirst])
 def test_weights_that_can_be_made(net: type[nn.Module]) -> None:
     probe = compute_probe(custom_spec(net), 0, most_images=64)
     model = net(16)
     model.load_state_dict(probe.state)
     assert model(torch.rand(2, 3, 64, 64)).isfinite().all()
     assert probe.head == "head"
+
+
+def test_one_dimension_is_settled_like_two() -> None:
+    """Statistics of BatchNorm1d against NumPy, and the head's own leave-one-out accuracy."""
+    spec = custom_spec(OneDimension)
+    probe = compute_probe(spec, 0, most_images=320)
+    assert probe.head == "head"
+    model = OneDimension(16).eval()
+    model.load_state_dict(probe.state)
+    images = FixtureImages(
+        ShardCache(load_manifest(), "train", default_cache_dir()), preprocessing_of(spec), 400
+    )
+    pixels, labels = next(images.batches(0, 320, 320))
+    seen: dict[str, Tensor] = {}
+    for name in ("norm", "flat"):
+        module = model.get_submodule(name)
+        module.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0]}))
+    with torch.inference_mode():
+        logits = model(pixels[:128])  # as many as layers are settled on
+    for name, value in seen.items():
+        array = value.double().numpy()
+        state = probe.state
+        mean, variance = array.mean(axis=(0, 2)), array.var(axis=(0, 2))
+        np.testing.assert_allclose(state[f"{name}.running_mean"], mean, atol=1e-3)
+        np.testing.assert_allclose(state[f"{name}.running_var"], variance, rtol=1e-2)
+    assert probe.scales.keys() == {"stem.weight", "mix.weight", "wide.weight"}
+    assert float((logits.argmax(1) == labels[:128]).float().mean()) > 0.2  # chance: 0.06
 
 
 def test_pictures_have_the_size_that_the_network_is_registered_with() -> None:
@@ -104,7 +187,7 @@ def test_pictures_have_the_size_that_the_network_is_registered_with() -> None:
     [
         (lambda n: nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), "no convolution or lin"),
         (lambda n: Net(1000), "head, gives 1000 numbers instead of one for each of the 16"),
-        (Auxiliary, "its last layer, auxiliary, is not called"),
+        (Two, "its logits are made by head and auxiliary, not by one layer"),
         (head_of_patches, "its last layer, 1, is a convolution of more than 1×1"),
         (Tokens, "its last layer, head, receives N×225×16 values"),
         (Broken, f"RuntimeError: .* at {Path(__file__).name}, line "),

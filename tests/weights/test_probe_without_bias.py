@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ptqbench.models.catalog import MODELS
-from ptqbench.weights.probe.layer_scaling import head_of
+from ptqbench.weights.probe.head_search import layers_of
 from ptqbench.weights.probe.ridge_head import solve_head
 
 CLASSES = 4
@@ -42,5 +42,5 @@ def test_without_a_bias_nothing_is_lost_by_leaving_it_out() -> None:
 def test_maxvit_is_such_a_network() -> None:
     with torch.device("meta"):
         model = MODELS.get("maxvit_t").factory(CLASSES)
-    _, layer = head_of(model)
+    _, layer = layers_of(model)[-1]
     assert layer.bias is None

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from ptqbench.models.import_torchvision import import_torchvision
+from ptqbench.weights.probe.head_search import Layer
 from ptqbench.weights.probe.random_init import SHIFT
 
 SqueezeExcitation = import_torchvision().ops.misc.SqueezeExcitation
-
-Layer = nn.Conv2d | nn.Linear
 
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU)
 
@@ -37,8 +36,8 @@ class ScalingPass:
     """Results of a pass over the images.
 
     Attributes:
-        head: Path of the head, the last layer.
-        features: Input of the head for the images, ``N×D`` or ``N×D×H×W``.
+        head: Path of the head.
+        features: Input of the head for the images, ``N×D``, ``N×D×L`` or ``N×D×H×W``.
         macs: Multiply-adds of all layers for one image, without those between activations.
         scales: Divisors of the layers' weights, by the name of the parameter.
     """
@@ -49,17 +48,7 @@ class ScalingPass:
     scales: dict[str, float] = field(default_factory=dict)
 
 
-def layers_of(model: nn.Module) -> list[tuple[str, Layer]]:
-    """Return paths and modules of all convolutions and linear layers, in the model's order."""
-    return [(path, module) for path, module in model.named_modules() if isinstance(module, Layer)]
-
-
-def head_of(model: nn.Module) -> tuple[str, Layer]:
-    """Return path and module of the last layer, which computes the logits (perhaps unpooled)."""
-    return layers_of(model)[-1]
-
-
-def scale_layers(model: nn.Module, images: Tensor) -> ScalingPass:
+def scale_layers(model: nn.Module, images: Tensor, path: str) -> ScalingPass:
     """Scale every layer below the head, in place.
 
     A layer's weights are divided so that its output has deviation 1. Its bias, if it has one,
@@ -69,19 +58,25 @@ def scale_layers(model: nn.Module, images: Tensor) -> ScalingPass:
     Args:
         model: Evaluation mode.
         images: ``N×C×H×W`` float32; more of them give better statistics.
+        path: Of the head.
     """
-    path, head = head_of(model)
+    head: Any = model.get_submodule(path)
     result = ScalingPass(path)
     with _hooks(_LayerScaler(model, head, result)), torch.no_grad(), suppress(_HeadReached):
         model(images)
     return result
 
 
-def features(model: nn.Module, images: Tensor) -> Tensor:
-    """Return the head's input, ``N×D`` or ``N×D×H×W`` float32, without running the head."""
-    path, head = head_of(model)
+def features(model: nn.Module, images: Tensor, path: str) -> Tensor:
+    """Return the head's input, ``N×D…`` float32, without running the head.
+
+    Args:
+        model: Evaluation mode.
+        images: ``N×C×H×W`` float32.
+        path: Of the head.
+    """
     result = ScalingPass(path)
-    handle = head.register_forward_pre_hook(_stopping(result))
+    handle = model.get_submodule(path).register_forward_pre_hook(_stopping(result))
     try:
         with torch.no_grad(), suppress(_HeadReached):
             model(images)
@@ -121,7 +116,7 @@ class _LayerScaler:
         self.seen.add(module)
         positions = output.numel() // module.weight.shape[0] // len(args[0])
         self.result.macs += positions * module.weight.numel()
-        output = self._scaled(module, output, channels=1 if isinstance(module, nn.Conv2d) else -1)
+        output = self._scaled(module, output, channels=-1 if isinstance(module, nn.Linear) else 1)
         self.last = (module, output)
         return output
 
@@ -152,11 +147,12 @@ class _LayerScaler:
 
     def normalisation(self, module: nn.Module, args: tuple[Tensor, ...]) -> None:
         """Set the statistics of BatchNorm to the mean and variance of its input."""
-        if module in self.seen:
+        if module in self.seen or not isinstance(module.running_mean, Tensor):
             return
         self.seen.add(module)
-        assert isinstance(module.running_mean, Tensor) and isinstance(module.running_var, Tensor)
-        variance, mean = torch.var_mean(args[0].double(), dim=(0, 2, 3), correction=0)
+        assert isinstance(module.running_var, Tensor)
+        others = [d for d in range(args[0].ndim) if d != 1]
+        variance, mean = torch.var_mean(args[0].double(), dim=others, correction=0)
         module.running_mean.copy_(mean)
         module.running_var.copy_(variance)
 
@@ -187,7 +183,7 @@ def _hooks(scaler: _LayerScaler) -> Iterator[None]:
             handles.append(module.register_forward_pre_hook(_stopping(scaler.result)))
         elif isinstance(module, Layer):
             handles.append(module.register_forward_hook(scaler.layer))
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
             handles.append(module.register_forward_pre_hook(scaler.normalisation))
         elif isinstance(module, _ACTIVATIONS):
             handles.append(module.register_forward_pre_hook(scaler.activation))

@@ -19,13 +19,8 @@ from ptqbench.data.fixture.shard_cache import ShardCache, default_cache_dir
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import ModelSpec
-from ptqbench.weights.probe.layer_scaling import (
-    ScalingPass,
-    features,
-    head_of,
-    layers_of,
-    scale_layers,
-)
+from ptqbench.weights.probe.head_search import Layer, heads_of, layers_of
+from ptqbench.weights.probe.layer_scaling import ScalingPass, features, scale_layers
 from ptqbench.weights.probe.random_init import initial_model
 from ptqbench.weights.probe.ridge_head import bias_above, solve_head
 
@@ -114,18 +109,18 @@ def _compute(
     )
     images = FixtureImages(shards, preprocessing, most_images)
     model = initial_model(spec, len(images.classes), seed)
-    _check_head(spec, model, len(images.classes))
+    head_path, layer = _head(spec, model, images, len(images.classes))
     scaling_images = min(images.limit, 128 if preprocessing.crop < 128 else 16)
     what = f"probe weights of {spec.name}"
     progress(f"{what}: scaling layers", 0, 1)
-    scaling = scale_layers(model, next(_batches(images, scaling_images, scaling_images))[0])
-    _check_features(spec, scaling)
+    batch = next(_batches(images, scaling_images, scaling_images))[0]
+    scaling = scale_layers(model, batch, head_path)
+    _check_features(spec, scaling, layer)
     count = min(images.limit, head_images(scaling.macs, most_images))
-    inputs, labels = _features(model, images, count, progress, f"{what}: head")
-    pooled = inputs.flatten(2).mean(dim=2) if inputs.ndim == 4 else inputs
-    with_bias = head_of(model)[1].bias is not None
-    head = solve_head(pooled, labels, len(images.classes), with_bias=with_bias)
-    _fill(model, head.weight, head.bias, inputs)
+    inputs, labels = _features(model, images, head_path, count, progress, f"{what}: head")
+    pooled = inputs.flatten(2).mean(dim=2) if inputs.ndim > 2 else inputs
+    head = solve_head(pooled, labels, len(images.classes), with_bias=layer.bias is not None)
+    _fill(layer, head.weight, head.bias, inputs)
     state = {name: value.contiguous() for name, value in model.state_dict().items()}
     facts = {
         "probe_seed": seed,
@@ -149,28 +144,32 @@ def _custom_code(spec: ModelSpec) -> Iterator[None]:
         raise _refusal(spec, describe_error(error)) from error
 
 
-def _check_head(spec: ModelSpec, model: nn.Module, classes: int) -> None:
-    """Check that the last layer can be solved for."""
+def _head(
+    spec: ModelSpec, model: nn.Module, images: FixtureImages, classes: int
+) -> tuple[str, Layer]:
+    """Find the layer that makes the logits, and check that it can be solved for."""
     if not layers_of(model):
         raise _refusal(spec, "it has no convolution or linear layer")
-    path, layer = head_of(model)
+    heads = heads_of(model, next(_batches(images, 1, 1))[0])
+    if len(heads) != 1:
+        names = " and ".join(path for path, _ in heads) or "no convolution or linear layer"
+        raise _refusal(spec, f"its logits are made by {names}, not by one layer")
+    ((path, layer),) = heads
     if len(layer.weight) != classes:
         raise _refusal(
             spec,
             f"its last layer, {path}, gives {len(layer.weight)} numbers instead of one for each of "
             f"the {classes} fixture classes",
         )
-    if isinstance(layer, nn.Conv2d) and layer.weight.shape[2:].numel() > 1:
+    if not isinstance(layer, nn.Linear) and layer.weight.shape[2:].numel() > 1:
         raise _refusal(spec, f"its last layer, {path}, is a convolution of more than 1×1")
+    return path, layer
 
 
-def _check_features(spec: ModelSpec, scaling: ScalingPass) -> None:
-    """Check that the last layer is called, and the shape of its input."""
-    if scaling.features is None:
-        raise _refusal(
-            spec, f"its last layer, {scaling.head}, is not called on the way to the logits"
-        )
-    if scaling.features.ndim not in (2, 4):
+def _check_features(spec: ModelSpec, scaling: ScalingPass, layer: Layer) -> None:
+    """Check the shape of the input of the head."""
+    assert scaling.features is not None  # heads_of has seen it called
+    if scaling.features.ndim != 2 and isinstance(layer, nn.Linear):
         shape = "×".join(["N", *map(str, scaling.features.shape[1:])])
         raise _refusal(spec, f"its last layer, {scaling.head}, receives {shape} values, not N×D")
 
@@ -199,26 +198,31 @@ def _batches(images: FixtureImages, count: int, size: int) -> Iterator[tuple[Ten
 
 
 def _features(
-    model: nn.Module, images: FixtureImages, count: int, progress: Progress, what: str
+    model: nn.Module,
+    images: FixtureImages,
+    head: str,
+    count: int,
+    progress: Progress,
+    what: str,
 ) -> tuple[Tensor, Tensor]:
     pieces, labels = [], []
     done = 0
     progress(what, done, count)
     for pixels, truth in _batches(images, count, _BATCH):
-        pieces.append(features(model, pixels))
+        pieces.append(features(model, pixels, head))
         labels.append(truth)
         done += len(truth)
         progress(what, done, count)
     return torch.cat(pieces), torch.cat(labels)
 
 
-def _fill(model: nn.Module, weight: Tensor, bias: Tensor, inputs: Tensor) -> None:
+def _fill(layer: Layer, weight: Tensor, bias: Tensor, inputs: Tensor) -> None:
     """Put the solution into the head; a convolution is followed by a ReLU and the mean."""
-    _, layer = head_of(model)
-    if isinstance(layer, nn.Conv2d):
+    if not isinstance(layer, nn.Linear):
         # The mean of a ReLU is that of its input as long as the ReLU cuts nothing off: the
         # same number is added to every class, which changes no prediction.
-        places = torch.einsum("kd,ndhw->nkhw", weight.float(), inputs) + bias.float()[:, None, None]
+        places = torch.einsum("kd,ndp->nkp", weight.float(), inputs.flatten(2))
+        places += bias.float()[:, None]
         bias = bias + bias_above(places, _CUT_SHARE)
     layer.weight.copy_(weight.reshape(layer.weight.shape))
     if layer.bias is not None:
