@@ -93,9 +93,13 @@ def _drawn(name: str, shape: torch.Size, module: nn.Module, seed: int) -> Tensor
     if is_drawn(shape):
         fan_in = math.prod(shape[1:])
         weight = _values(name, shape, seed, lambda rng, out: _normal(rng, out, fan_in**-0.5))
-        convolution = isinstance(module, nn.Conv1d | nn.Conv2d)
-        if convolution and module.groups == module.in_channels > 1:
-            weight[:, :, *(size // 2 for size in shape[2:])] += _CENTRE
+        if isinstance(module, nn.Conv1d | nn.Conv2d) and module.groups == module.in_channels > 1:
+            centre: tuple[slice | int, ...] = (
+                slice(None),
+                slice(None),
+                *(size // 2 for size in shape[2:]),
+            )
+            weight[centre] += _CENTRE
         return weight
     if isinstance(module, _NORMALS) and last == "weight":
         return _values(name, shape, seed, lambda rng, out: _uniform(rng, out, *_GAIN))
