@@ -1,15 +1,20 @@
-"""A faster search for the range of torch's histogram observer, with identical results.
+"""torch's histogram observer, several times faster, with identical results.
 
-torch narrows a range step by step and computes the quantization error after each: it reads the
-cumulative histogram one 0-dimensional tensor at a time and needs two dozen small operators for an
-error. The sequence of steps does not depend on the errors, only its end does. So the steps are
-computed with plain numbers and the errors of many steps together, by the same operators in the
-same order: the ranges are bit-identical.
+**Counting.** See `bin_counts`. Where a batch widens the range, torch looks every sixteenth of an
+old bin up among the new ones; these are in order, so that it is enough to look up the new bins'
+ends among them.
+
+**Search.** torch narrows a range step by step and computes the quantization error after each: it
+reads the cumulative histogram one 0-dimensional tensor at a time and needs two dozen small
+operators for an error. The sequence of steps does not depend on the errors, only its end does. So
+the steps are computed with plain numbers and the errors of many steps together, by the same
+operators in the same order: the ranges are bit-identical.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -17,14 +22,68 @@ import torch
 from torch import Tensor
 from torch.ao.quantization import HistogramObserver
 
+from ptqbench.quantization.bin_counts import bin_counts
+
 _STEP = 1e-5
 """Share of the values that a step excludes on one side."""
 _FIRST, _MOST = 8, 64
 """Number of steps whose errors are computed together, initially and at most."""
+_DIGITS = 16 * torch.finfo(torch.float32).eps
+"""Share of the largest value that numbers in order must differ by to stay so when rounded."""
 
 
 class QuickHistogramObserver(HistogramObserver):
     """``HistogramObserver`` that determines the same ranges faster."""
+
+    def forward(self, x_orig: Tensor) -> Tensor:
+        """Count the values of ``x_orig`` (any shape, float32) and return it."""
+        if x_orig.numel() == 0:
+            return x_orig
+        values = x_orig.detach()
+        low, high = (end.item() for end in torch.aminmax(values))
+        if not (math.isfinite(low) and math.isfinite(high)):
+            unchanged: Tensor = super().forward(x_orig)
+            return unchanged
+        before = self.min_val.item(), self.max_val.item()
+        low, high = min(low, before[0]), max(high, before[1])
+        counts = bin_counts(values, self.bins, low, high)
+        if math.isfinite(before[0]) and math.isfinite(before[1]):
+            if before == (low, high):
+                counts += self.histogram
+            else:
+                ends = torch.tensor(low), torch.tensor(high)
+                counts = self._combine_histograms(
+                    self.histogram, self.min_val, self.max_val, counts, *ends
+                )
+        self.histogram.detach_().resize_(counts.shape).copy_(counts)
+        self.min_val.fill_(low)
+        self.max_val.fill_(high)
+        return x_orig
+
+    def _upscale_histogram(
+        self,
+        histogram: Tensor,
+        orig_min: Tensor,
+        orig_max: Tensor,
+        update_min: Tensor,
+        update_max: Tensor,
+    ) -> Tensor:
+        """Distribute the counts of a range among the bins of a wider one, as torch does."""
+        rate, bins = self.upsample_rate, self.bins
+        part = (orig_max - orig_min) / (bins * rate)
+        if part < _DIGITS * torch.maximum(orig_min.abs(), orig_max.abs()):
+            # Far from zero, rounding could change the order.
+            wider: Tensor = super()._upscale_histogram(
+                histogram, orig_min, orig_max, update_min, update_max
+            )
+            return wider
+        middles = torch.linspace(orig_min, orig_max, bins * rate + 1)[:-1] + 0.5 * part
+        ends = torch.linspace(update_min, update_max, bins + 1)
+        cuts = torch.searchsorted(middles, ends)
+        cuts[0], cuts[-1] = 0, len(middles)
+        bin_of_middle = torch.repeat_interleave(torch.arange(bins), cuts.diff())
+        weights = histogram.repeat_interleave(rate) / rate
+        return torch.bincount(bin_of_middle, weights=weights, minlength=bins)
 
     def _non_linear_param_search(self) -> tuple[Tensor, Tensor]:
         """Search for the range with the least squared error, as torch does."""

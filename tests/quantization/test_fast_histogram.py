@@ -42,7 +42,33 @@ def test_ranges_are_those_of_torch(kind: str) -> None:
     for seed, reduce_range in enumerate((False, True)):
         quick = seen(QuickHistogramObserver(reduce_range=reduce_range), kind, seed)
         expected = seen(HistogramObserver(reduce_range=reduce_range), kind, seed)
+        assert torch.equal(quick.histogram, expected.histogram)
         assert bits(quick.calculate_qparams()) == bits(expected.calculate_qparams())
+
+
+@pytest.mark.parametrize("middle", [0.0, 3.0, -1e4, 1e7])
+@pytest.mark.parametrize("growth", [(0.0, 1e-6), (1e-3, 0.0), (0.4, 2.0), (300.0, 7.0)])
+def test_counts_move_to_a_wider_range_as_in_torch(
+    middle: float, growth: tuple[float, float]
+) -> None:
+    generator = torch.Generator().manual_seed(7)
+    counts = torch.rand(2048, generator=generator) * 1e6
+    before = torch.tensor(middle - 1), torch.tensor(middle + 2)
+    after = before[0] - growth[0], before[1] + growth[1]
+    observers = QuickHistogramObserver(), HistogramObserver()
+    quick, expected = (each._upscale_histogram(counts, *before, *after) for each in observers)
+    assert torch.equal(quick, expected)
+
+
+@pytest.mark.filterwarnings("ignore:torch.inf detected:UserWarning")
+def test_values_that_are_not_finite_and_no_values_at_all() -> None:
+    quick, expected = QuickHistogramObserver(), HistogramObserver()
+    batches = (torch.randn(3, 500), torch.empty(0, 4), torch.tensor([1.0, torch.inf, -2.0]))
+    for batch in batches:
+        assert quick(batch) is batch
+        expected(batch)
+    assert torch.equal(quick.histogram, expected.histogram)
+    assert (quick.min_val, quick.max_val) == (expected.min_val, expected.max_val)
 
 
 def test_another_number_of_bins() -> None:
