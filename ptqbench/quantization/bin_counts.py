@@ -75,11 +75,23 @@ def _applies(values: Tensor, bins: int, width: np.float32) -> bool:
     )
 
 
+def is_dense(values: Tensor) -> bool:
+    """Whether a tensor's values lie side by side in memory, each of them once, in any order."""
+    step = 1
+    for stride, size in sorted(zip(values.stride(), values.shape, strict=True)):
+        if size != 1:
+            if stride != step:
+                return False
+            step *= size
+    return True
+
+
 def _flat(values: Tensor) -> _Values:
     """Return the values in the order of memory, not copied if there are no gaps between them."""
-    if values.dim() == 4 and values.is_contiguous(memory_format=torch.channels_last):
-        values = values.permute(0, 2, 3, 1)
-    flat: _Values = values.detach().reshape(-1).numpy()
+    values = values.detach()
+    if is_dense(values):
+        values = values.as_strided((values.numel(),), (1,))
+    flat: _Values = values.reshape(-1).numpy()
     return flat
 
 

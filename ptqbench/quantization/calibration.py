@@ -17,6 +17,7 @@ from torch.ao.quantization import MinMaxObserver, ObserverBase
 from ptqbench.core.phases import Phases
 from ptqbench.errors import UserError
 from ptqbench.quantization.build_record import BuildRecord
+from ptqbench.quantization.fast_histogram import QuickHistogramObserver
 from ptqbench.recipes import CompletedRecipe
 
 
@@ -40,6 +41,7 @@ def calibrate(prepared: nn.Module, batches: Iterable[Tensor], phases: Phases) ->
             with phases.measure("calibration", forward=True):
                 prepared(batch)
             count += len(batch)
+    QuickHistogramObserver.latest = None
     if not count:
         raise UserError("There are no calibration images: quantization needs at least one.")
     _give_zeros_a_range(prepared)

@@ -4,6 +4,9 @@
 old bin up among the new ones; these are in order, so that it is enough to look up the new bins'
 ends among them.
 
+**Counting once.** Where an operator only moves data, torch has one observer look at its input and
+at its output. As long as both are the same memory, they have the same counts.
+
 **Search.** torch narrows a range step by step and computes the quantization error after each: it
 reads the cumulative histogram one 0-dimensional tensor at a time and needs two dozen small
 operators for an error. The sequence of steps does not depend on the errors, only its end does. So
@@ -16,13 +19,15 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.ao.quantization import HistogramObserver
 
-from ptqbench.quantization.bin_counts import bin_counts
+from ptqbench.quantization.bin_counts import bin_counts, is_dense
 
 _STEP = 1e-5
 """Share of the values that a step excludes on one side."""
@@ -32,8 +37,22 @@ _DIGITS = 16 * torch.finfo(torch.float32).eps
 """Share of the largest value that numbers in order must differ by to stay so when rounded."""
 
 
+@dataclass(frozen=True)
+class _Observation:
+    """Counts of the values that fill a piece of memory, which is kept from being used again."""
+
+    observer: HistogramObserver
+    memory: torch.UntypedStorage
+    ends: tuple[float, float]
+    limits: tuple[float, float]
+    counts: Tensor
+
+
 class QuickHistogramObserver(HistogramObserver):
     """``HistogramObserver`` that determines the same ranges faster."""
+
+    latest: ClassVar[_Observation | None] = None
+    """The latest of all observers; operators that only move data follow one another."""
 
     def forward(self, x_orig: Tensor) -> Tensor:
         """Count the values of ``x_orig`` (any shape, float32) and return it."""
@@ -45,20 +64,44 @@ class QuickHistogramObserver(HistogramObserver):
             unchanged: Tensor = super().forward(x_orig)
             return unchanged
         before = self.min_val.item(), self.max_val.item()
+        ends = low, high
         low, high = min(low, before[0]), max(high, before[1])
-        counts = bin_counts(values, self.bins, low, high)
+        counts = self._counts(values, ends, (low, high))
         if math.isfinite(before[0]) and math.isfinite(before[1]):
             if before == (low, high):
-                counts += self.histogram
+                counts = counts + self.histogram
             else:
-                ends = torch.tensor(low), torch.tensor(high)
+                limits = torch.tensor(low), torch.tensor(high)
                 counts = self._combine_histograms(
-                    self.histogram, self.min_val, self.max_val, counts, *ends
+                    self.histogram, self.min_val, self.max_val, counts, *limits
                 )
         self.histogram.detach_().resize_(counts.shape).copy_(counts)
         self.min_val.fill_(low)
         self.max_val.fill_(high)
         return x_orig
+
+    def _counts(
+        self, values: Tensor, ends: tuple[float, float], limits: tuple[float, float]
+    ) -> Tensor:
+        """Count values between limits; ``ends`` are the smallest and the largest of them."""
+        memory = values.untyped_storage()
+        whole = memory.nbytes() == values.nbytes and is_dense(values)
+        latest = QuickHistogramObserver.latest
+        if (
+            whole
+            and latest is not None
+            and latest.observer is self
+            and latest.memory.data_ptr() == memory.data_ptr()
+            and latest.memory.nbytes() == memory.nbytes()
+            # An operator in place that changes values, a clamp, changes one of these.
+            and (latest.ends, latest.limits) == (ends, limits)
+        ):
+            return latest.counts
+        counts = bin_counts(values, self.bins, *limits)
+        QuickHistogramObserver.latest = (
+            _Observation(self, memory, ends, limits, counts) if whole else None
+        )
+        return counts
 
     def _upscale_histogram(
         self,

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.ao.quantization import HistogramObserver
 
+from ptqbench.quantization import fast_histogram
 from ptqbench.quantization.fast_histogram import (
     QuickHistogramObserver,
     quantization_errors,
@@ -58,6 +59,27 @@ def test_counts_move_to_a_wider_range_as_in_torch(
     observers = QuickHistogramObserver(), HistogramObserver()
     quick, expected = (each._upscale_histogram(counts, *before, *after) for each in observers)
     assert torch.equal(quick, expected)
+
+
+def test_the_same_memory_is_counted_once_but_not_what_was_changed_in_place(monkeypatch) -> None:
+    calls = []
+    original = fast_histogram.bin_counts
+
+    def counted(values: Tensor, *rest: float) -> Tensor:
+        calls.append(values.numel())
+        return original(values, *rest)
+
+    monkeypatch.setattr(fast_histogram, "bin_counts", counted)
+    quick, expected = QuickHistogramObserver(), HistogramObserver()
+    values = torch.randn(2, 8, 5, 5, generator=torch.Generator().manual_seed(3))
+    copy = values.clone()
+    moved = [values, values.view(2, 2, 4, 5, 5).transpose(1, 2), values.flatten(1)]
+    for each in (*moved, values[:1].expand(2, 8, 5, 5), copy, values.clamp_(-1, 1), values[:1]):
+        quick(each)
+        expected(each)
+        assert torch.equal(quick.histogram, expected.histogram)
+    assert calls == [400, 400, 400, 400, 200]
+    QuickHistogramObserver.latest = None
 
 
 @pytest.mark.filterwarnings("ignore:torch.inf detected:UserWarning")
