@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+
+from torch import Tensor
 
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend import Backend
 from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.core.phases import Phases
+from ptqbench.core.progress import Progress, silent
 from ptqbench.evaluation.subject import Subject
 from ptqbench.measurement.artifact_inspection import ArtifactProvenance
 from ptqbench.measurement.conversion import Promise
@@ -22,6 +26,7 @@ def build_int8(
     phases: Phases,
     path: Path | None = None,
     calibrations: CalibrationCache | None = None,
+    progress: Progress = silent,
 ) -> Artifact:
     """Quantize the subject for a backend.
 
@@ -31,14 +36,24 @@ def build_int8(
         phases: Where time is counted.
         path: Where it is written; by default in the subject's folder.
         calibrations: Shared by the subject's backends, so that those which can calibrate once.
+        progress: Progress callback; counts calibration images.
 
     Raises:
         UserError: The backend is not available or the recipe does not fit.
     """
     path = path or subject.int8_path(backend.name)
-    batches = subject.calibration_batches()
+    batches = _counted(subject.calibration_batches(), subject.calibration_count, progress)
     model, recipe = subject.quantizable(), subject.complete()
     return backend.build(model, recipe, batches, path, phases, calibrations)
+
+
+def _counted(batches: Iterable[Tensor], total: int, progress: Progress) -> Iterator[Tensor]:
+    """Pass batches on, and report those that have been used when the next one is asked for."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch)
+        progress("calibrate", done, total)
 
 
 def build_provenance(subject: Subject, backend: Backend, artifact: Artifact) -> ArtifactProvenance:

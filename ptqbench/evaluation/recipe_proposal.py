@@ -8,7 +8,8 @@ from dataclasses import replace
 
 import torch
 
-from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.backend import Model
+from ptqbench.backends.backend_registry import BACKENDS, default_backend
 from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.process_state import process_unchanged
 from ptqbench.core.cpu_count import physical_cores
@@ -29,7 +30,6 @@ from ptqbench.measurement.intervals import noise_factor
 from ptqbench.measurement.speed import Speed, measure_speed
 from ptqbench.models.catalog import MODELS
 from ptqbench.models.meta_init import initialised
-from ptqbench.quantization.calibration import CalibrationCache
 from ptqbench.quantization.classifier_check import check_classifier
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.recipes.recipe import MEASURED
@@ -85,11 +85,18 @@ def propose(
         notes: dict[str, str] = {}
         backend = _requested_backend(request)
         if recipe.backend == MEASURED:
-            calibrations = CalibrationCache()
+            target = BACKENDS.get(backend or default_backend())
+            reference = FloatReference(subject, target, phases)
+            artifact = None
             if backend is None:
-                choice = choose_backend(subject, phases, calibrations, compare=images)
+                choice = choose_backend(
+                    subject, phases, reference, compare=images, progress=progress
+                )
                 backend, notes["backend"] = choice.backend, _choice_note(choice)
-            speed = _speed(subject, backend, phases, calibrations, progress)
+                artifact = choice.artifact
+            if artifact is None:
+                artifact = build_int8(subject, target, phases, progress=progress)
+            speed = _speed(subject, reference, artifact.load(), progress)
             speedup, notes["speedup"] = _threshold(speed)
             thresholds = proposal.thresholds.replaced({"speedup": speedup})
             proposal = replace(proposal, thresholds=thresholds)
@@ -146,25 +153,15 @@ def _requested_backend(request: CaseRequest) -> str | None:
 
 
 def _choice_note(choice: Choice) -> str:
-    texts = [
-        f"{candidate.backend} {candidate.ms:.3g} ms"
-        + ("" if candidate.agreement is None else f" (agreement {candidate.agreement:.1%})")
-        for candidate in choice.candidates
-    ]
-    images = f"on {choice.images} images" if choice.images else "not measured without images"
-    return f"Measured on {_machine()}: {', '.join(texts)}; agreement with float32 {images}."
+    texts = [candidate.text(bool(choice.images)) for candidate in choice.candidates]
+    if choice.images:
+        images = f"agreement with float32 on {choice.images} images"
+    else:
+        images = "agreement with float32 not measured"
+    return f"Measured on {_machine()}: {'; '.join(texts)}; {images}."
 
 
-def _speed(
-    subject: Subject,
-    backend: str,
-    phases: Phases,
-    calibrations: CalibrationCache,
-    progress: Progress,
-) -> Speed:
-    target = BACKENDS.get(backend)
-    reference = FloatReference(subject, target, phases)
-    int8 = build_int8(subject, target, phases, calibrations=calibrations).load()
+def _speed(subject: Subject, reference: FloatReference, int8: Model, progress: Progress) -> Speed:
     return measure_speed(
         reference.fastest,
         int8,

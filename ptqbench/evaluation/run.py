@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import torch
 
-from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS, default_backend
 from ptqbench.backends.process_state import process_unchanged
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.phases import Phases
@@ -123,8 +123,7 @@ def _run_model(
 ) -> None:
     """Evaluate all cases of one model; the float32 side is shared by all of them."""
     recipe = plan.recipe
-    reuses_calibration = len(plan.backends) > 1 or plan.backends == (MEASURED,)
-    calibrations = CalibrationCache() if reuses_calibration else None
+    calibrations = CalibrationCache() if len(plan.backends) > 1 else None
     with ExitStack() as stack:
         subject = None
         reference = None
@@ -135,17 +134,23 @@ def _run_model(
             with spare.pop() if spare else ReplayProcess() as process:
                 if subject is None:
                     subject = open_subject(recipe, plan.settings, stack, progress, phases)
-                chosen, judged = name, subject
-                if name == MEASURED:
-                    choice = choose_backend(subject, phases, calibrations)
-                    judged = subject.with_note(choice.sentence(recipe.model))
-                    chosen = choice.backend
-                backend = BACKENDS.get(chosen)
                 if reference is None:
-                    reference = FloatReference(judged, backend, phases)
+                    target = BACKENDS.get(default_backend() if name == MEASURED else name)
+                    reference = FloatReference(subject, target, phases)
+                chosen, judged, artifact = name, subject, None
+                if name == MEASURED:
+                    choice = choose_backend(
+                        subject, phases, reference, progress=prefixed(progress, recipe.model)
+                    )
+                    judged = subject.with_note(choice.sentence(recipe.model))
+                    chosen, artifact = choice.backend, choice.artifact
+                backend = BACKENDS.get(chosen)
                 report = prefixed(progress, f"{recipe.model} on {chosen}")
-                report("quantize", 0, 0)
-                artifact = build_int8(judged, backend, phases, calibrations=calibrations)
+                if artifact is None:
+                    report("quantize", 0, 0)
+                    artifact = build_int8(
+                        judged, backend, phases, calibrations=calibrations, progress=report
+                    )
                 case = CaseEvaluation(
                     judged,
                     backend,

@@ -117,6 +117,11 @@ class Subject:
         """Stream the images that the recipe calibrates with, in batches ``N×C×H×W`` float32."""
         return calibration_batches(self.data, self.recipe)
 
+    @property
+    def calibration_count(self) -> int:
+        """Number of images that the recipe calibrates with, undecodable ones included."""
+        return min(self.recipe.calibration_images, self.data.calibration.count)
+
     def inspection_images(self) -> Tensor:
         """Return the few calibration images that artifacts are inspected with."""
         return next(self.calibration_batches())[:INSPECTION_IMAGES]

@@ -66,14 +66,14 @@ def warm_up(sides: list[TimedModel], clock: Clock) -> None:
     """Call all sides in turn until the times of each are stable, then set their repeats.
 
     Stable means: the medians of the last and of the preceding three calls are within
-    5 %. A machine that never gets there stops it after 60 calls each or 10 s.
+    5 %; calls made before count. A machine that never gets there stops it after 60 calls each or 10 s.
     """
     started = clock()
     window = _WARM_UP_WINDOW
     for done in range(1, _WARM_UP_CALLS + 1):
         for side in sides:
             side.history.append(side.sample())
-        if done >= 2 * window and all(_stable(side.history) for side in sides):
+        if all(len(side.history) >= 2 * window and _stable(side.history) for side in sides):
             break
         if done >= window and clock() - started > _WARM_UP_SECONDS:
             break

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from dataclasses import replace
 from types import SimpleNamespace
@@ -28,6 +29,7 @@ from ptqbench.evaluation.backend_choice import (
 )
 from ptqbench.evaluation.open_subject import artifact_folder
 from ptqbench.evaluation.subject import LatencyInput, Subject
+from ptqbench.measurement.fastest import CallTime
 from ptqbench.models.custom.registration import open_recipe
 from ptqbench.settings.run_settings import RunSettings
 
@@ -62,6 +64,8 @@ def test_the_fastest_that_agrees_often_enough_is_selected():
     assert select(every, 0.90) == "a"
     assert select(every, 0.97) == "c"
     assert select(candidates(("a", 1.0, None), ("b", 2.0, None)), 0.95) == "a"
+    assert select(candidates(("a", 1.0, 0.96), ("b", 2.0, None)), 0.95) == "a"
+    assert select(candidates(("a", 1.0, 0.7), ("b", 2.0, 0.9), ("c", 9.0, None)), 0.95) == "b"
 
 
 def test_where_none_agrees_the_fastest_of_the_closest_is_selected():
@@ -82,20 +86,106 @@ def test_the_sentence_lists_times_and_agreement():
     assert ", the fastest here: " in Choice("a", every, 0, 0.9, {}).sentence("net")
 
 
-def test_every_backend_for_this_cpu_is_timed_and_looked_at(subject):
+def test_the_sentence_says_what_was_not_measured_and_what_was_too_slow():
+    every = (
+        Candidate("a", 1.0, 0.97),
+        Candidate("b", 2.0, None),
+        Candidate("c", 90.0, None, left_after=2),
+    )
+    assert Choice("a", every, 200, 0.95, {}).sentence("net").endswith(
+        "images: a 1 ms, agreement 97.0%; b 2 ms, agreement not measured; c 90 ms, too slow after "
+        "2 calls."
+    )
+    alone = Choice("a", (Candidate("a", 1.0, None), every[2]), 0, 0.95, {})
+    assert alone.sentence("net").endswith(
+        "selected a, the fastest here: a 1 ms; c 90 ms, too slow after 2 calls."
+    )
+
+
+@pytest.fixture
+def even_race(monkeypatch):
+    """All backends are equally fast, so that all of them stay, in the order of their names."""
+
+    def race(models, example, **rest):
+        assert all(model(example).isfinite().all() for model in models.values())
+        return {name: CallTime(1.0) for name in sorted(models)}
+
+    monkeypatch.setattr(backend_choice, "race", race)
+
+
+def test_every_backend_for_this_cpu_is_timed(subject):
     names = {backend.name for backend in usable_backends(subject)}
     written = {b for b in USABLE if instruction_set() in BACKENDS.get(b).targets}
     assert names == (written or set(USABLE))
-    choice = choose_backend(subject, Phases())
+    steps = []
+    choice = choose_backend(
+        subject, Phases(), compare=False, progress=lambda *step: steps.append(step)
+    )
     assert {each.backend for each in choice.candidates} == names
+    assert {each.agreement for each in choice.candidates} == {None}
     assert choice.backend in names
     assert [each.ms for each in choice.candidates] == sorted(each.ms for each in choice.candidates)
-    assert choice.images == 16
-    assert all(0.5 <= each.agreement <= 1 for each in choice.candidates)
-    assert list(subject.folder.iterdir()) == []
-    alone = choose_backend(subject, Phases(), compare=False)
-    assert {each.agreement for each in alone.candidates} == {None}
+    assert {step for step, _, _ in steps} == {
+        *(f"build for {name}" for name in names), "calibrate", "time the backends",
+    }  # fmt: skip
+    assert ("calibrate", 16, 16) in steps
     assert subject.with_note("after").facts["notes"] == ("before", "after")
+
+
+def test_the_artifact_of_the_selected_backend_stays(subject):
+    choice = choose_backend(subject, Phases(), compare=False)
+    assert list(subject.folder.iterdir()) == [choice.artifact.path]
+    assert choice.artifact.path == subject.int8_path(choice.backend)
+    assert choice.artifact.info.backend == choice.backend
+    example = subject.latency.example()
+    assert choice.artifact.load()(example).shape == subject.model(example).shape
+
+
+def test_agreement_is_measured_in_the_order_of_speed_until_one_suffices(subject, even_race):
+    names = sorted(backend.name for backend in usable_backends(subject))
+    easy = replace(subject, thresholds=subject.thresholds.replaced({"agreement": 0.25}))
+    choice = choose_backend(easy, Phases())
+    assert choice.backend == names[0]
+    assert choice.images == 16
+    assert [each.agreement is None for each in choice.candidates] == [False, True, True]
+    strict = replace(subject, thresholds=subject.thresholds.replaced({"agreement": 1.0}))
+    shares = [each.agreement for each in choose_backend(strict, Phases()).candidates]
+    assert all(share is None or 0.5 <= share <= 1 for share in shares)
+    assert None not in shares or 1.0 in shares
+
+
+def test_what_candidates_are_compared_with_may_be_a_faster_float32(subject, even_race):
+    calls = []
+
+    def float32(images):
+        calls.append(len(images))
+        return subject.model(images)
+
+    choose_backend(subject, Phases(), SimpleNamespace(predictor=float32))
+    assert calls == [16]  # once for all candidates
+
+
+def test_a_hopeless_backend_leaves_and_is_not_compared(subject, monkeypatch):
+    first, *others = sorted(backend.name for backend in usable_backends(subject))
+    called = dict.fromkeys((first, *others), 0)
+    original = TorchBackend.load
+
+    def load(self, path, threads=None):
+        model = original(self, path, threads)
+
+        def run(images):
+            called[self.name] += 1
+            time.sleep(0.0 if self.name == first else 0.15)
+            return model(images)
+
+        return run
+
+    monkeypatch.setattr(TorchBackend, "load", load)
+    choice = choose_backend(subject, Phases())
+    assert choice.backend == first
+    assert choice.images == 0
+    assert [each.left_after for each in choice.candidates] == [None] + [2] * len(others)
+    assert [called[name] for name in others] == [2] * len(others)
 
 
 def test_a_backend_that_cannot_build_is_named_and_one_is_enough(subject, monkeypatch):
@@ -116,7 +206,7 @@ def test_a_backend_that_cannot_build_is_named_and_one_is_enough(subject, monkeyp
         choose_backend(subject, Phases(), compare=False)
 
 
-def test_images_that_cannot_be_decoded_do_not_count_as_disagreement(subject):
+def test_images_that_cannot_be_decoded_do_not_count_as_disagreement(subject, even_race):
     class HalfBroken(RandomImages):
         def batches(self, start, stop, batch_size):
             for pixels, labels in super().batches(start, stop, batch_size):
@@ -129,7 +219,7 @@ def test_images_that_cannot_be_decoded_do_not_count_as_disagreement(subject):
     assert any((each.agreement or 0) > 0.5 for each in choice.candidates)
 
 
-def test_images_of_which_none_can_be_decoded_leave_the_fastest(subject):
+def test_images_of_which_none_can_be_decoded_leave_the_fastest(subject, even_race):
     class Broken(RandomImages):
         def batches(self, start, stop, batch_size):
             return iter(())

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ptqbench.errors import UserError
-from ptqbench.measurement.fastest import pick_fastest
+from ptqbench.measurement.fastest import pick_fastest, race
 from ptqbench.measurement.intervals import ratio_interval
 from ptqbench.measurement.speed import measure_speed
 from ptqbench.measurement.timed_model import repeats_for
@@ -314,6 +314,34 @@ def test_pick_fastest_keeps_the_first_of_equals_and_the_thread_count(clock: Fake
     }
     assert pick_fastest(candidates, EXAMPLE, clock=clock)[0] == "A"
     assert seen == {2}
+
+
+def test_hopeless_models_leave_a_race_after_a_few_calls(clock: FakeClock) -> None:
+    durations = {"A": 6.0, "B": 300.0, "C": 5.0, "D": 13.0}
+    models = {name: clock.model(name, ms) for name, ms in durations.items()}
+    steps: list[tuple[str, int, int]] = []
+    times = race(
+        models, EXAMPLE, threads=1, rounds=4, clock=clock,
+        progress=lambda *step: steps.append(step),
+    )  # fmt: skip
+    assert {name: (time.ms, time.left_after) for name, time in times.items()} == {
+        name: (pytest.approx(durations[name]), calls)
+        for name, calls in (("C", None), ("A", None), ("D", 3), ("B", 2))
+    }
+    assert list(times) == ["C", "A", "D", "B"]
+    assert "".join(clock.log) == "ABCD" * 2 + "ACD" + "AC" * (WARM_UP - 3) + "ACCA" * 2
+    assert [done for _, done, _ in steps] == [1, 2, 3, 4]
+
+
+def test_a_slow_first_call_does_not_end_a_race(clock: FakeClock) -> None:
+    slow_start = chain([900.0], repeat(4.0))
+    models = {"A": clock.model("A", slow_start), "B": clock.model("B", 5.0)}
+    assert list(race(models, EXAMPLE, threads=1, clock=clock)) == ["A", "B"]
+
+
+def test_a_race_of_one(clock: FakeClock) -> None:
+    times = race({"A": clock.model("A", 4.0)}, EXAMPLE, threads=1, clock=clock)
+    assert times["A"].left_after is None
 
 
 def test_pick_fastest_needs_candidates() -> None:
