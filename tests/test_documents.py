@@ -28,7 +28,7 @@ BLOCKS = {
     "docs/pytest.md": ("latency",),
     "docs/fixtures.md": ("weights", "discrimination"),
     "docs/weights.md": ("probe",),
-    "docs/performance.md": ("overhead", "batch"),
+    "docs/performance.md": ("overhead", "batch", "calibration"),
     "docs/own-models.md": ("run", "recipe"),
     "docs/data.md": ("decoding",),
     "docs/gate-foreign.md": ("gate",),
