@@ -144,7 +144,7 @@ def choose_backend(
         ]
         required = subject.thresholds.agreement
         backend = select(candidates, required)
-        artifact = _kept(artifacts[backend], subject.int8_path(backend))
+        artifact = _copy(artifacts[backend], subject.int8_path(backend))
     return Choice(backend, tuple(candidates), images, required, impossible, artifact)
 
 
@@ -248,7 +248,7 @@ def _agreements(
     return shares, count
 
 
-def _kept(artifact: Artifact, path: Path) -> Artifact:
+def _copy(artifact: Artifact, path: Path) -> Artifact:
     """Copy an artifact to where it stays."""
     try:
         with atomic_path(path) as temporary:

@@ -66,7 +66,8 @@ def warm_up(sides: list[TimedModel], clock: Clock) -> None:
     """Call all sides in turn until the times of each are stable, then set their repeats.
 
     Stable means: the medians of the last and of the preceding three calls are within
-    5 %; calls made before count. A machine that never gets there stops it after 60 calls each or 10 s.
+    5 %; calls made before count. A machine that never gets there stops it after 60 calls
+    each or 10 s.
     """
     started = clock()
     window = _WARM_UP_WINDOW
