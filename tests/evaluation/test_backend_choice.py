@@ -92,13 +92,10 @@ def test_the_sentence_says_what_was_not_measured_and_what_was_too_slow():
         Candidate("b", 2.0, None),
         Candidate("c", 90.0, None, left_after=2),
     )
-    assert (
-        Choice("a", every, 200, 0.95, {})
-        .sentence("net")
-        .endswith(
-            "images: a 1 ms, agreement 97.0%; b 2 ms, agreement not measured; c 90 ms, too slow after "
-            "2 calls."
-        )
+    sentence = Choice("a", every, 200, 0.95, {}).sentence("net")
+    assert sentence.endswith(
+        "images: a 1 ms, agreement 97.0%; b 2 ms, agreement not measured; c 90 ms, too slow "
+        "after 2 calls."
     )
     alone = Choice("a", (Candidate("a", 1.0, None), every[2]), 0, 0.95, {})
     assert alone.sentence("net").endswith(
