@@ -75,11 +75,11 @@ def describe_error(error: BaseException) -> str:
         return f"SyntaxError: {error.msg} at {CodeLine(error.filename, error.lineno)}"
     text = " ".join(str(error).split()).rstrip(".")
     reason = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    line = innermost_line(error, _library_folders()) or innermost_line(error, ())
+    line = innermost_line(error, library_folders()) or innermost_line(error, ())
     return reason if line is None else f"{reason} at {line}"
 
 
-def _library_folders() -> set[Path]:
+def library_folders() -> set[Path]:
     """Return the folders of the standard library and of installed packages."""
     names = ("stdlib", "platstdlib", "purelib", "platlib")
     return {Path(path) for name in names if (path := sysconfig.get_path(name))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +15,7 @@ from ptqbench.backends.cpu import instruction_set
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
 from ptqbench.core.registry import Registry
+from ptqbench.core.step_errors import step
 from ptqbench.data.image_set import ImageSet, alike_in, broken_in
 from ptqbench.evaluation.fields import broken_facts, facts_of, macs_facts, metrics_of
 from ptqbench.evaluation.float_reference import FloatReference, as_probabilities
@@ -97,7 +99,7 @@ class CaseEvaluation:
     @cached_property
     def int8(self) -> Model:
         """The artifact, loaded from its file."""
-        with self.phases.measure("load int8"):
+        with self.phases.measure("load int8"), self.step("Loading"):
             return self.artifact.load()
 
     @cached_property
@@ -113,6 +115,11 @@ class CaseEvaluation:
             self._process,
             self.phases,
         )
+
+    def step(self, name: str) -> AbstractContextManager[None]:
+        """Name a step in the sentence that an error of torch in it becomes."""
+        model, backend = self.subject.recipe.model, self.backend.name
+        return step(f"{name} of {model} and its int8 file on {backend}", _ADVICE)
 
     def measurement(self, name: str) -> Any:
         """Return a measurement, taken now if necessary; None if it cannot be taken."""
@@ -197,6 +204,10 @@ class CaseEvaluation:
         return facts
 
 
+_ADVICE = (
+    "The file was traced on one image: its model must accept every batch size, and the size of "
+    "the images as well as that of the latency (--input-size). Another backend may run it."
+)
 NOTHING_INT8 = "The file has no int8 layer, so nothing can be fused in int8."
 
 Measure = Callable[[CaseEvaluation], object]
@@ -208,15 +219,16 @@ MEASUREMENTS: Registry[Measure] = Registry("measurement")
 def measure_predictions(case: CaseEvaluation) -> Accuracy:
     """Measure accuracy on the evaluation images."""
     float32, int8, images = case._predictors(case)
-    return measure_accuracy(
-        float32,
-        int8,
-        images,
-        batch_size=BATCH_SIZE,
-        stop_when=stopping_rule(case.subject.thresholds),
-        progress=case.progress,
-        phases=case.phases,
-    )
+    with case.step("Evaluation"):
+        return measure_accuracy(
+            float32,
+            int8,
+            images,
+            batch_size=BATCH_SIZE,
+            stop_when=stopping_rule(case.subject.thresholds),
+            progress=case.progress,
+            phases=case.phases,
+        )
 
 
 def measure_speedup(case: CaseEvaluation) -> Speed:
@@ -228,7 +240,7 @@ def measure_speedup(case: CaseEvaluation) -> Speed:
         int8 = case.artifact.load()
     latency, here, targets = case.subject.latency, instruction_set(), case.backend.targets
     thresholds = case.subject.thresholds.speedup
-    with case.phases.measure("speed pairs", forward=True):
+    with case.phases.measure("speed pairs", forward=True), case.step("Timing"):
         return measure_speed(
             fastest,
             int8,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from functools import cached_property
 
 import torch
@@ -14,9 +15,15 @@ from ptqbench.backends.graph import Graph
 from ptqbench.backends.traced_model import TracedModel, read_float_graph
 from ptqbench.core.names import safe_file_name
 from ptqbench.core.phases import Phases
+from ptqbench.core.step_errors import step
 from ptqbench.evaluation.subject import Subject
 from ptqbench.measurement.fastest import pick_fastest, runnable
 from ptqbench.measurement.macs import CountedModel, Macs
+
+_ADVICE = (
+    "The float32 side is traced with torch.jit, saved, and run on other images: what {module} does "
+    "must not depend on Python objects or values that change."
+)
 
 
 class FloatReference:
@@ -41,7 +48,8 @@ class FloatReference:
     @cached_property
     def _traced(self) -> TracedModel:
         # Traced once: the file is built from it, and the graph read in it.
-        return TracedModel(self._subject.model, self._subject.inspection_images()[:1])
+        with self._step("Tracing"):
+            return TracedModel(self._subject.model, self._subject.inspection_images()[:1])
 
     @cached_property
     def artifact(self) -> Artifact:
@@ -52,12 +60,13 @@ class FloatReference:
             model = self._subject.recipe.model
             path = self._subject.folder / f"{safe_file_name(model)}.float32.pt"
             example = self._subject.inspection_images()[:1]
-            return self._backend.build_float(self._traced.module, model, example, path)
+            with self._step("Lowering"):
+                return self._backend.build_float(self._traced.module, model, example, path)
 
     @cached_property
     def _lowerings(self) -> dict[str, Model]:
         artifact = self.artifact
-        with self._phases.measure("lower float32"):
+        with self._phases.measure("lower float32"), self._step("Lowering"):
             return self._backend.float_lowerings(artifact)
 
     @cached_property
@@ -66,11 +75,17 @@ class FloatReference:
         latency = self._subject.latency
         example = latency.example()
         lowerings = self._lowerings
-        with self._phases.measure("choose the float32 lowering", forward=True):
+        measure = self._phases.measure("choose the float32 lowering", forward=True)
+        with measure, self._step("Timing"):
             candidates = runnable(lowerings, example)
             candidates["eager"] = self._counted
             _, times = pick_fastest(candidates, example, threads=latency.threads, rounds=5)
         return times
+
+    def _step(self, name: str) -> AbstractContextManager[None]:
+        """Name a step in what torch's errors become."""
+        model = self._subject.recipe.model
+        return step(f"{name} of the float32 {model}", _ADVICE, self._subject.model)
 
     @cached_property
     def graph(self) -> Graph:
@@ -79,7 +94,8 @@ class FloatReference:
             canonical = self._subject.quantizable()
             if canonical is self._subject.model:
                 return self._traced.graph
-            return read_float_graph(canonical, self._subject.inspection_images()[:1])
+            with self._step("Tracing"):
+                return read_float_graph(canonical, self._subject.inspection_images()[:1])
 
     @cached_property
     def macs(self) -> Macs:

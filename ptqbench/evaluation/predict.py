@@ -14,6 +14,7 @@ from ptqbench.backends.backend_registry import BACKENDS, recommended
 from ptqbench.backends.process_state import process_unchanged
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
+from ptqbench.core.step_errors import step
 from ptqbench.data.decode import load_image
 from ptqbench.errors import UserError
 from ptqbench.evaluation.int8_artifact import build_int8
@@ -49,7 +50,8 @@ def predict(image: Path, request: CaseRequest, progress: Progress = silent) -> P
         pixels = preprocessing.normalise(preprocessing.pixels(picture)[None])
         int8 = build_int8(subject, backend, Phases()).load()
         labels = subject.data.evaluation.classes
-        with torch.inference_mode():
+        name = f"Prediction with {request.model} on {backend.name}"
+        with step(name, "Another backend may run it."), torch.inference_mode():
             float32_logits, int8_logits = subject.model(pixels)[0], int8(pixels)[0]
     notes = subject.weights_notes
     return Prediction(

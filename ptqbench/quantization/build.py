@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from ptqbench.core.phases import Phases
+from ptqbench.core.step_errors import step
 from ptqbench.errors import UserError
 from ptqbench.quantization import eager, fx
 from ptqbench.quantization.build_record import BuildRecord, inspect_build
 from ptqbench.quantization.calibration import Calibrated, CalibrationCache, calibrate
 from ptqbench.quantization.canonical import quantizable_model
-from ptqbench.quantization.classifier_check import check_classifier
+from ptqbench.quantization.classifier_check import check_classifier, check_statistics
 from ptqbench.quantization.completion import complete_recipe, unfused
 from ptqbench.recipes import CompletedRecipe, Recipe
 
 _FLOWS = {"fx": fx, "eager": eager}
+_ADVICE = (
+    "Check the weights and inputs of {module} for values that are not numbers; else keep it in "
+    "float32 (keep_float in the recipe), or use another backend or flow."
+)
 _INSPECTED = 8
 """Images on which fused and unfused float are compared."""
 
@@ -69,6 +76,7 @@ def quantize_model(
         raise UserError("There are no calibration images: quantization needs at least one.")
     example = first[:1]
     check_classifier(model, example)
+    check_statistics(model)
     declared = recipe.recipe if isinstance(recipe, CompletedRecipe) else recipe
     original, model = model, quantizable_model(model, declared, first[:_INSPECTED])
     completed = complete_recipe(recipe, model, example, original=original)
@@ -80,7 +88,7 @@ def quantize_model(
         calibrated = create()
     else:
         calibrated = calibrations.get_or_create(completed, saturates, create)
-    with phases.measure("convert"):
+    with phases.measure("convert"), _step("Conversion", completed, calibrated.module):
         converted = _FLOWS[completed.flow].convert(calibrated.module)
         if completed.flow == "eager":
             eager.check_runs(converted, example)
@@ -97,10 +105,11 @@ def _calibrated(
 ) -> Calibrated:
     """Fuse, observe and calibrate a copy of the model."""
     example = first[:1]
-    with phases.measure("fuse and observe"):
+    with phases.measure("fuse and observe"), _step("Fusing and observing", recipe, model):
         prepared = _FLOWS[recipe.flow].prepare(model, recipe, example, saturates=saturates)
-    count = calibrate(prepared, _chain(first, rest), phases)
-    with phases.measure("inspect the build"):
+    with _step("Calibration", recipe, prepared):
+        count = calibrate(prepared, _chain(first, rest), phases)
+    with phases.measure("inspect the build"), _step("The fused model", recipe, prepared):
         record = inspect_build(
             model,
             prepared,
@@ -111,6 +120,12 @@ def _calibrated(
             phases=phases,
         )
     return Calibrated(prepared, count, record)
+
+
+def _step(name: str, recipe: CompletedRecipe, model: nn.Module) -> AbstractContextManager[None]:
+    """Name a step, and what is tried in it, in what torch's errors become."""
+    tried = f"{recipe.flow} flow, engine {torch.backends.quantized.engine}"
+    return step(f"{name} of {recipe.model} ({tried})", _ADVICE, model)
 
 
 def _chain(first: Tensor, rest: Iterable[Tensor]) -> Iterator[Tensor]:

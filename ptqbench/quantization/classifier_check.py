@@ -35,6 +35,26 @@ def check_classifier(model: nn.Module, example: Tensor) -> None:
         )
 
 
+def check_statistics(model: nn.Module) -> None:
+    """Check that no BatchNorm has a variance whose square root is not a number.
+
+    Args:
+        model: Evaluation mode.
+
+    Raises:
+        UserError: One has a running variance below zero, or NaN.
+    """
+    for path, module in model.named_modules():
+        variance = getattr(module, "running_var", None)
+        if isinstance(variance, Tensor) and not (variance >= 0).all():
+            raise UserError(
+                f"The BatchNorm {path!r} of {type(model).__name__} has a running variance below "
+                f"zero, or not a number, in {int((~(variance >= 0)).sum())} of "
+                f"{variance.numel()} channels, so that its outputs are not numbers. Estimate the "
+                "statistics again, or load the weights of the trained model."
+            )
+
+
 def check_output(output: object, kind: str) -> None:
     """Check that a model returns one tensor, a row of logits per image.
 

@@ -147,7 +147,7 @@ class TorchBackend:
 
     def reason(self, error: Exception) -> str:
         """The reason in an error of torch, with a hint if it is a well-known mistake."""
-        from ptqbench.backends.torch_engines.torchscript import reason_of
+        from ptqbench.core.step_errors import reason_of
 
         reason = reason_of(error)
         if "quantized::" in reason and _NO_STUB in reason:

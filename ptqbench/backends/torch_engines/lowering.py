@@ -12,6 +12,7 @@ from ptqbench.backends.artifact import Artifact, ArtifactInfo
 from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.torch_engines.torchscript import engine_set, save_script, trace_and_freeze
 from ptqbench.core.phases import Phases
+from ptqbench.core.step_errors import step
 from ptqbench.errors import UserError
 from ptqbench.quantization.build import quantize_model
 from ptqbench.quantization.calibration import CalibrationCache
@@ -19,6 +20,11 @@ from ptqbench.recipes import CompletedRecipe, Recipe
 
 if TYPE_CHECKING:
     from ptqbench.backends.torch_engines.engine import TorchBackend
+
+_ADVICE = (
+    "Lowering traces the int8 model with torch.jit. Keep {module} in float32 (keep_float in the "
+    "recipe) or write it with tensors alone, or use another backend."
+)
 
 
 def build_int8(
@@ -45,7 +51,10 @@ def build_int8(
             calibrations=calibrations,
         )
         with phases.measure("lower and save"):
-            script = trace_and_freeze(quantized.module, quantized.example)
+            with step(
+                f"Lowering of {declared.model} for {backend.name}", _ADVICE, quantized.module
+            ):
+                script = trace_and_freeze(quantized.module, quantized.example)
             info = ArtifactInfo(
                 precision="int8",
                 backend=backend.name,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -18,11 +17,9 @@ from torch.jit._trace import TopLevelTracedModule
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
 from ptqbench.backends.torch_engines.archive_check import METADATA
 from ptqbench.core.atomic import atomic_path
+from ptqbench.core.step_errors import reason_of
 from ptqbench.errors import UserError
 from ptqbench.quantization.torch_warnings import known_deprecations_ignored
-
-_RAISED = re.compile(r"^(?:[\w.]*Error|[\w.]*Exception): ")
-"""How the line begins that says what was raised inside TorchScript."""
 
 
 @contextmanager
@@ -132,14 +129,3 @@ def load_script(path: Path, engine: str) -> torch.jit.ScriptModule:
         else:
             module = torch.jit.load(str(path))
     return module.eval()
-
-
-def reason_of(error: Exception) -> str:
-    """The reason in an error of torch, without the tracebacks that TorchScript wraps it in.
-
-    What comes after the first sentence is about torch's own code.
-    """
-    lines = str(error).splitlines() or [type(error).__name__]
-    raised = [line for line in lines if _RAISED.match(line)]
-    line = _RAISED.sub("", raised[-1]) if raised else lines[0]
-    return line.partition(". ")[0].rstrip(". ")

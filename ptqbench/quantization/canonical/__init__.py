@@ -6,7 +6,7 @@ layers under the module paths of the user's model. Fusion, observation and every
 from that.
 """
 
-from ptqbench.quantization.canonical.lifting import CALLER
+from ptqbench.core.step_errors import CALLER
 from ptqbench.quantization.canonical.model import canonical_model, quantizable_model
 
 __all__ = ["CALLER", "canonical_model", "quantizable_model"]

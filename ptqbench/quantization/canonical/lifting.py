@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.fx import Node
 
+from ptqbench.core.step_errors import CALLER
 from ptqbench.errors import UserError
 from ptqbench.quantization.canonical import plain_layers
 from ptqbench.quantization.canonical.aten_nodes import (
@@ -41,9 +42,6 @@ _FUNCTIONAL_BATCH_NORMS = frozenset(
 """What torch makes of a BatchNorm in a functional graph; its first output is the value."""
 _BATCH_NORMS = _FUNCTIONAL_BATCH_NORMS | {"batch_norm"}
 _RESHAPES = frozenset({"view", "reshape", "_unsafe_view", "unflatten"})
-
-CALLER = "caller"
-"""Key of a lifted node's ``meta`` under which is the path of the module whose forward calls it."""
 
 
 def lift(capture: Capture, model: nn.Module) -> fx.GraphModule:
