@@ -28,6 +28,7 @@ from ptqbench.quantization.canonical.aten_nodes import (
 from ptqbench.quantization.canonical.capture import Capture
 from ptqbench.quantization.canonical.functions import FUNCTIONS
 from ptqbench.quantization.canonical.layer_paths import Layer, Paths
+from ptqbench.quantization.canonical.open_sizes import has_open_sizes, spell
 from ptqbench.quantization.canonical.reduction import fold_constants, is_idle_dropout
 from ptqbench.quantization.canonical.value_slots import Values, WritesIntoViewError
 
@@ -146,9 +147,11 @@ class _Lifting:
             target = getattr(packet, target._overloadname, None) if packet else None
             if target is None:
                 raise WritesIntoViewError(node.name)
-        return self._graph.call_function(
-            target, self._argument(node.args), self._argument(node.kwargs)
-        )
+        arguments, options = self._argument(node.args), self._argument(node.kwargs)
+        if has_open_sizes(node) and (spelled := spell(node)) is not None:
+            kind, target = spelled
+            return self._graph.create_node(kind, target, arguments, options)
+        return self._graph.call_function(target, arguments, options)
 
     # Layers with weights
 
