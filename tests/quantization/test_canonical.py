@@ -174,6 +174,53 @@ def test_a_graph_holds_for_the_other_size_that_is_asked_for() -> None:
             torch.testing.assert_close(canonical(images(4, side)), model(images(4, side)))
 
 
+class ClassToken(nn.Module):
+    """Puts one learned value in front of those of every image, as vision transformers do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.token = nn.Parameter(torch.randn(1, CHANNELS, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        row = x.flatten(2)[:, :, :4, None]
+        count = x.shape[0]
+        mask = torch.ones(count, 1, 1, 1) * self.token.new_full((count, 1, 1, 1), 2.0)
+        tokens = self.token.expand(count, -1, -1, -1).repeat(1, 1, 1, count // count)
+        return torch.cat([tokens * mask, row], 2)
+
+
+def test_a_file_that_was_traced_with_one_image_takes_several() -> None:
+    model = Body(ClassToken()).eval()
+    canonical = canonical_model(model, images())
+    with torch.inference_mode():
+        script = torch.jit.freeze(torch.jit.trace(canonical, images(1), check_trace=False).eval())
+        torch.testing.assert_close(script(images(5)), model(images(5)), rtol=1e-4, atol=1e-5)
+
+
+class ExactAttention(nn.Module):
+    """Computes a part without automatic casts, and weights of it without gradients."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            with torch.no_grad():
+                scale = x.float().mean((2, 3), keepdim=True)
+            return x * torch.sigmoid(scale), F.relu(x)
+
+
+class SumOfTwo(ExactAttention):
+    def forward(self, x: Tensor) -> Tensor:
+        first, second = super().forward(x)
+        return first + second
+
+
+def test_the_body_of_a_with_statement_is_part_of_the_graph() -> None:
+    model = Body(SumOfTwo()).eval()
+    canonical = canonical_model(model, images())
+    with torch.inference_mode():
+        torch.testing.assert_close(canonical(images(5)), model(images(5)), rtol=1e-4, atol=1e-5)
+    assert not [node for node in canonical.graph.nodes if "wrap" in str(node.target)]
+
+
 class ByValue(nn.Module):
     """Takes a branch by what is on the image."""
 

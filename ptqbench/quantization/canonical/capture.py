@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
+from ptqbench.quantization.canonical.inlining import inline
+
 
 class Logits(nn.Module):
     """A model as a function of one tensor: all other arguments of its forward have defaults."""
@@ -101,4 +103,4 @@ def _read(program: ExportedProgram) -> Capture:
             images = name
         elif spec.target in tensors:
             constants[name] = tensors[spec.target].detach()
-    return Capture(program.graph, constants, images)
+    return Capture(inline(program.graph_module), constants, images)
