@@ -60,7 +60,7 @@ def quantize(
     """Quantize a model after training and save the int8 artifact.
 
     Args:
-        model: A registered name, ``module:function``, or a float32 module.
+        model: A registered name, ``module:function``, ``timm:NAME``, or a float32 module.
         calibration: Batches ``N×C×H×W`` float32, normalised as in training; or, for a
             named model, ``fixture``, ``cifar10[:ROOT]``, ``imagenet:ROOT`` or an image folder.
         backend: By default the one that the recipe recommends.
@@ -137,7 +137,7 @@ def validate(
     Arguments take precedence over the fields of ``settings``. The report shows what was used.
 
     Args:
-        model: A registered name, ``module:function``, or the float32 module itself.
+        model: A registered name, ``module:function``, ``timm:NAME``, or the float32 module.
         artifact: An artifact; the path of one, or of a foreign one, which is first loaded and
             run in another process; or the name of a backend to build it for.
         data: ``fixture``, ``cifar10[:ROOT]``, ``imagenet:ROOT``, an image folder, or opened

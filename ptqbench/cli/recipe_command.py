@@ -11,7 +11,7 @@ from ptqbench.cli.setting_options import load_settings, one_request
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "model", metavar="MODEL", help="a name, or module:function of a custom model"
+        "model", metavar="MODEL", help="a name, timm:NAME, or module:function of a custom model"
     )
     add_keep_float(parser, "modules that stay float32, wildcards allowed, with commas between")
 

@@ -28,8 +28,8 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "models",
         nargs="*",
         metavar="MODEL",
-        help="names or wildcards, or module:function of a custom model; default: every shipped "
-        "model",
+        help="names or wildcards, timm:NAME, or module:function of a custom model; default: every "
+        "shipped model",
     )
     parser.add_argument(
         "--artifacts", metavar="DIR", help="keep the int8 and float32 artifacts there"

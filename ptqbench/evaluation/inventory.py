@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -57,7 +57,7 @@ class ModelEntry:
         weights: Its fixture weights.
         family: The family of its architecture.
         sources: Names of the weights that exist for it, apart from files: ``fixture``, ``probe``
-            and those of torchvision.
+            and those of torchvision, or ``pretrained``.
     """
 
     name: str
@@ -137,13 +137,33 @@ class CaseEntry:
 
 @dataclass(frozen=True)
 class Inventory:
-    """Everything that has a name, and every model on every backend."""
+    """Everything that has a name, and every model on every backend.
+
+    Attributes:
+        instruction_set: Of this CPU.
+        models: In the order of reports.
+        recipes: In that order, too.
+        backends: Those that are registered.
+        matrix: Every model on every backend.
+        timm: The version of timm and the number of its architectures, which are no entries until
+            they are named; None: it is not installed.
+    """
 
     instruction_set: str
     models: tuple[ModelEntry, ...]
     recipes: tuple[RecipeEntry, ...]
     backends: tuple[BackendEntry, ...]
     matrix: tuple[CaseEntry, ...] = ()
+    timm: tuple[str, int] | None = None
+
+    def only(self, models: Collection[str]) -> Inventory:
+        """Return the inventory of some models."""
+        return replace(
+            self,
+            models=tuple(entry for entry in self.models if entry.name in models),
+            recipes=tuple(entry for entry in self.recipes if entry.model in models),
+            matrix=tuple(entry for entry in self.matrix if entry.model in models),
+        )
 
     def to_json(self) -> str:
         """Return the inventory as JSON text, ending in a newline."""
@@ -189,7 +209,7 @@ def collect(
         backends: Registered backends.
         weights: Folder of the fixture weights.
         instruction_set: Of this CPU.
-        published: Names of the weights that torchvision has for a model.
+        published: Names of the weights that torchvision or timm has for a model.
         measured: Measurements by model and backend.
     """
     recipes, measured = list(recipes), measured or {}
@@ -248,15 +268,17 @@ def inventory() -> Inventory:
     from ptqbench.core.package_data import fixtures_dir
     from ptqbench.evaluation.coverage_record import measured_cases
     from ptqbench.models.catalog import MODELS
+    from ptqbench.models.custom import timm_models
     from ptqbench.recipes import RECIPES
-    from ptqbench.weights import torchvision_weights as imagenet
+    from ptqbench.weights.open_weights import published_names
 
-    return collect(
+    everything = collect(
         MODELS,
         RECIPES,
         BACKENDS,
         fixtures_dir() / "weights",
         instruction_set(),
-        imagenet.names,
+        published_names,
         measured_cases(fixtures_dir() / "coverage.json"),
     )
+    return replace(everything, timm=timm_models.summary())

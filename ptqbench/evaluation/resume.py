@@ -170,10 +170,10 @@ def _shared_request(plan: ModelPlan, content_hash: ContentHash) -> dict[str, Any
 
 
 def _code_hash(model: str, content_hash: ContentHash) -> str | None:
-    """Hash of the file that defines a custom model; None for torchvision's."""
+    """Hash of the file that defines a custom model, or its origin; None for torchvision's."""
     origin = MODELS.get(model).origin
     file = Path(origin.rpartition(", line ")[0])
-    return content_hash(file) if origin and file.is_file() else None
+    return content_hash(file) if origin and file.is_file() else origin or None
 
 
 def _weights_hash(model: str, source: str, content_hash: ContentHash) -> str | None:

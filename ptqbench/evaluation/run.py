@@ -27,7 +27,7 @@ from ptqbench.models.catalog import MODELS
 from ptqbench.quantization.calibration import CalibrationCache
 from ptqbench.recipes.recipe import MEASURED
 from ptqbench.settings.requests import CaseRequest
-from ptqbench.weights.load import check_published
+from ptqbench.weights.open_weights import provide
 
 Finish = Callable[[str, CaseResult], None]
 """Takes the backend of a plan and the result of its case, as soon as the case has ended."""
@@ -84,7 +84,7 @@ def check_weights(plans: Sequence[ModelPlan], progress: Progress, phases: Phases
     with phases.measure("load weights"):
         for plan in plans:
             if plan.measurable:
-                check_published(MODELS.get(plan.model), str(plan.settings.weights), progress)
+                provide(MODELS.get(plan.model), str(plan.settings.weights), progress)
 
 
 def report_of(case: CaseResult, plan: ModelPlan) -> Report:

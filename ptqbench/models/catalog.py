@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -50,6 +50,8 @@ class ModelSpec:
         at: ``side -> ModelSpec`` if parameters depend on the side of the input in pixels.
         origin: Where a custom model is defined, ``nets.py, line 12``; empty for torchvision's.
         num_classes: Default number of outputs; None if it is not known.
+        preprocessing: Settings of a sidecar that hold where the weights have none.
+        note: What readers of a report should know about the model; empty: nothing.
     """
 
     name: str
@@ -61,6 +63,8 @@ class ModelSpec:
     at: Callable[[int], ModelSpec] | None = None
     origin: str = ""
     num_classes: int | None = None
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    note: str = ""
 
     def fitted(self, state: Mapping[str, Tensor]) -> ModelSpec:
         """Return the architecture at the input size that a state dict was trained for.
@@ -166,6 +170,8 @@ def add_custom_model(custom: CustomModel) -> None:
         fixed_input=custom.fixed_input,
         origin=custom.origin,
         num_classes=custom.num_classes,
+        preprocessing=custom.preprocessing,
+        note=custom.note,
     )
     MODELS.replace(custom.name, spec)
 

@@ -59,7 +59,22 @@ def _note(inventory: Inventory, others: int) -> str:
             f" For those of the other {count(others, 'model')}, and measurements of each on every "
             "backend, see ptqbench list --json."
         )
+    if inventory.timm is not None:
+        version, number = inventory.timm
+        text += (
+            f" timm {version} has {number:,} more architectures, named timm:NAME: "
+            "ptqbench list 'timm:*' lists them."
+        )
     return text
+
+
+def models_view(inventory: Inventory) -> RenderableType:
+    """Show models with their input and the weights that exist for them, one in a line."""
+    table = _table("Model", "input", "weights")
+    for model in inventory.models:
+        sources = ", ".join((*model.sources, "or a file"))
+        table.add_row(Text(model.name), "×".join(map(str, model.input_size)), sources)
+    return table
 
 
 def _models(models: Iterable[ModelEntry]) -> Table:

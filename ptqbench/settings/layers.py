@@ -29,7 +29,10 @@ RECIPE_PROBE = "recipe, under probe weights"
 DEFAULT = "default"
 COMMAND_LINE = "command line"
 
-_CUSTOM_HINT = "A custom model is named as module:function, or registered by a module in `plugins`."
+_CUSTOM_HINT = (
+    "A custom model is named as module:function, or registered by a module in `plugins`; one of "
+    "timm as timm:NAME."
+)
 
 
 @dataclass(frozen=True)

@@ -203,8 +203,8 @@ _ROWS = (
     Setting(
         "weights",
         values.WEIGHTS,
-        "safetensors, a state dict or a checkpoint; or fixture, probe, imagenet, or the name of "
-        "torchvision's weights such as IMAGENET1K_V2",
+        "safetensors, a state dict or a checkpoint; or fixture, probe, imagenet, the name of "
+        "torchvision's weights such as IMAGENET1K_V2, or pretrained for a model of timm",
         default="fixture",
         unset="the shipped fixture weights, and probe for models without",
         commands=(CommandOption("--weights", "FILE", OPENING, group=_SOURCES),),

@@ -12,12 +12,13 @@ from ptqbench.errors import UserError
 FIXTURE = "fixture"
 PROBE = "probe"
 IMAGENET = "imagenet"
-NAMES = (FIXTURE, PROBE, IMAGENET)
+PRETRAINED = "pretrained"
+NAMES = (FIXTURE, PROBE, IMAGENET, PRETRAINED)
 """Named sources that exist for more than one model."""
 
 ALLOWED = (
     "`fixture`, `probe`, `imagenet`, the name of torchvision's weights such as "
-    "`IMAGENET1K_V2`, or a file"
+    "`IMAGENET1K_V2`, `pretrained` for a model of timm, or a file"
 )
 """All forms of a specifier, for messages."""
 
@@ -61,9 +62,9 @@ def _hint(text: str) -> str:
 def is_source_name(text: str) -> bool:
     """Whether a text names a source of weights; otherwise it is a path.
 
-    Names are ``fixture``, ``probe``, ``imagenet``, and what looks like a member of torchvision's
-    weights enums: capitals, digits and underscores, such as ``IMAGENET1K_V2``. The path
-    ``./IMAGENET1K_V2`` names a file that is called like that.
+    Names are ``fixture``, ``probe``, ``imagenet``, ``pretrained``, and what looks like a member of
+    torchvision's weights enums: capitals, digits and underscores, such as ``IMAGENET1K_V2``. The
+    path ``./IMAGENET1K_V2`` names a file that is called like that.
 
     Args:
         text: As the user wrote it.

@@ -42,8 +42,8 @@ class Weights:
     """Parameters of a classifier, and what is needed to use them.
 
     Attributes:
-        source: ``fixture``, ``probe``, ``imagenet``, a name in torchvision's enums, or the path
-            of the file.
+        source: ``fixture``, ``probe``, ``imagenet``, ``pretrained``, a name in torchvision's
+            enums, or the path of the file.
         state: State dict; floating-point values are float32.
         preprocessing: How pictures are prepared for them.
         classes: Class names in output order, or None if they are not known.
@@ -142,10 +142,10 @@ def load_weights(
         transform_input=settings.transform_input,
         name=str(member) if member else None,
         published=imagenet.published_with(spec, member) if member else None,
-        notes=file.notes,
+        notes=(*file.notes, *([spec.note] if spec.note else [])),
         key=file.key,
     )
-    _check_settings(fitted, weights)
+    check_settings(fitted, weights)
     return weights
 
 
@@ -237,6 +237,8 @@ def _torchvision_member(spec: ModelSpec, source: str) -> Any:
 
 def _standard(spec: ModelSpec, fitted: ModelSpec) -> Preprocessing:
     """Default preprocessing of an architecture."""
+    if spec.preprocessing:
+        return Preprocessing(**spec.preprocessing)
     _, height, width = fitted.input_size
     if height != width:
         return Preprocessing()
@@ -246,7 +248,12 @@ def _standard(spec: ModelSpec, fitted: ModelSpec) -> Preprocessing:
     return Preprocessing(round(height * 8 / 7), height)
 
 
-def _check_settings(spec: ModelSpec, weights: Weights) -> None:
+def check_settings(spec: ModelSpec, weights: Weights) -> None:
+    """Check that crop and classes of weights fit the architecture.
+
+    Raises:
+        UserError: They do not.
+    """
     spec.check_side(weights.preprocessing.crop, f"the crop for the weights {weights.source}")
     if weights.classes is not None and len(weights.classes) != weights.num_classes:
         raise UserError(

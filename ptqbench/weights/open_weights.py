@@ -12,8 +12,14 @@ from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.data.fixture.shard_cache import default_cache_dir
 from ptqbench.errors import UserError
 from ptqbench.models.catalog import ModelSpec
-from ptqbench.settings.weights_specifier import PROBE, default_weights, is_source_name
-from ptqbench.weights.load import Weights, load_weights
+from ptqbench.settings.weights_specifier import (
+    PRETRAINED,
+    PROBE,
+    default_weights,
+    is_source_name,
+)
+from ptqbench.weights import timm_weights, torchvision_weights
+from ptqbench.weights.load import Weights, check_published, load_weights
 from ptqbench.weights.probe import probe_cache
 from ptqbench.weights.probe.network import compute_probe, preprocessing_of
 
@@ -32,7 +38,8 @@ def open_weights(
 
     Args:
         spec: The architecture.
-        source: A source of `load_weights`, or ``probe``; None: the model's default.
+        source: A source of `load_weights`, ``probe`` or ``pretrained``; None: the model's
+            default.
         overrides: Preprocessing and classes that take precedence over those of the weights; None
             counts as unset.
         progress: Progress callback of a download or of the computation of probe weights.
@@ -48,9 +55,33 @@ def open_weights(
             f"weights_key = {key!r} chooses a set of weights in a checkpoint, but the weights "
             f"{source} are no file of yours. Remove it, or name the file with --weights."
         )
+    if source == PRETRAINED:
+        return timm_weights.pretrained_weights(spec, overrides, progress)
     if source != PROBE:
         return load_weights(spec, source, overrides, progress, key)
     return probe_weights(spec, overrides, progress=progress)
+
+
+def provide(spec: ModelSpec, source: str, progress: Progress = silent) -> None:
+    """Download published weights if necessary, before hours are spent on other models.
+
+    Args:
+        spec: The architecture.
+        source: Source of the weights; others than torchvision's and timm's are ignored.
+        progress: Progress callback of a download.
+
+    Raises:
+        UserError: There are no weights of that name, or they cannot be downloaded.
+    """
+    if source == PRETRAINED:
+        timm_weights.pretrained_model(spec, progress)
+    else:
+        check_published(spec, source, progress)
+
+
+def published_names(spec: ModelSpec) -> list[str]:
+    """Return the names of the weights that torchvision or timm has for a model."""
+    return timm_weights.names(spec) or torchvision_weights.names(spec)
 
 
 def probe_weights(

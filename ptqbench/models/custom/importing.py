@@ -17,6 +17,7 @@ from ptqbench.core.user_code import describe_error
 from ptqbench.errors import UserError
 from ptqbench.models.custom.registration import add_reference
 from ptqbench.models.custom.spec import CUSTOM_MODELS
+from ptqbench.models.custom.timm_models import is_timm, register
 from ptqbench.models.custom.torchvision_hook import torchvision_importable
 from ptqbench.recipes import RECIPES
 from ptqbench.recipes.toml_format import read
@@ -31,9 +32,9 @@ _WILDCARDS = frozenset("*?[")
 def prepare(settings: Settings) -> None:
     """Register all custom models that settings refer to, and their recipes.
 
-    The models are those that plugins register, and each ``module:function`` in the list of
-    models, the tables of models and the recipes. Modules are searched in the working folder and
-    next to the settings file.
+    The models are those that plugins register, and each ``module:function`` and ``timm:NAME`` in
+    the list of models, the tables of models and the recipes. Modules are searched in
+    the working folder and next to the settings file.
 
     Args:
         settings: As loaded.
@@ -49,7 +50,7 @@ def prepare(settings: Settings) -> None:
     for text in models.value:
         reference(text, folders)
     for pattern, layer in settings.models:
-        if is_reference(pattern):
+        if is_reference(pattern) or is_timm(pattern):
             reference(pattern, folders, layer.origin)
     use_recipes(settings.value("recipes").value, folders)
 
@@ -103,7 +104,7 @@ def is_reference(text: str) -> bool:
 
 
 def reference(text: str, folders: Iterable[Path] = (), origin: str = "") -> None:
-    """Register the model that ``module:function`` or ``file.py:function`` refers to.
+    """Register the model that ``module:function``, ``file.py:function`` or ``timm:NAME`` refers to.
 
     Any other text, and one that is registered already, is ignored.
 
@@ -115,6 +116,9 @@ def reference(text: str, folders: Iterable[Path] = (), origin: str = "") -> None
     Raises:
         UserError: There is no such module or function, or it does not return a model.
     """
+    if is_timm(text):
+        register(text, origin)
+        return
     match = _REFERENCE.fullmatch(text)
     if match is None or text in CUSTOM_MODELS or _WILDCARDS.intersection(text):
         return

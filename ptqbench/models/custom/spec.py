@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ptqbench.core.registry import Registry
@@ -25,6 +25,8 @@ class CustomModel:
         fixed_input: Whether the model accepts no other height and width.
         quantizable: Factory of the same model with the same state-dict keys, with stubs and
             ``FloatFunctional`` for the eager flow; None if there is none.
+        preprocessing: Settings of a sidecar that hold where the weights have none.
+        note: What readers of a report should know about the model; empty: nothing.
     """
 
     name: str
@@ -34,6 +36,8 @@ class CustomModel:
     input_size: tuple[int, int, int] = (3, 224, 224)
     fixed_input: bool = False
     quantizable: Callable[..., nn.Module] | None = None
+    preprocessing: Mapping[str, object] = field(default_factory=dict)
+    note: str = ""
 
 
 CUSTOM_MODELS: Registry[CustomModel] = Registry("model")
