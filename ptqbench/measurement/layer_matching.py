@@ -7,7 +7,7 @@ and quantization rounds it, but neither turns the channel into another direction
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
@@ -87,9 +87,29 @@ def match_layers(graph: Graph, reference: Graph) -> tuple[Match, ...]:
         if value >= SAME and i not in matches and j not in taken:
             matches[i] = Match(layers[i], origins[j], value)
             taken.add(j)
+    _restore_order(matches, layers, reference)
     return tuple(
         matches.get(i) or Match(layer, None, best.get(i, 0.0)) for i, layer in enumerate(layers)
     )
+
+
+def _restore_order(matches: dict[int, Match], layers: list[Operator], reference: Graph) -> None:
+    """Let layers of equal weights follow one another as in the float model, in place.
+
+    Which of them is which does not show in the weights: they are tied, or the calls of one layer.
+    """
+    equal: dict[tuple[object, ...], list[int]] = {}
+    for i in sorted(matches):
+        origin = matches[i].origin
+        assert origin is not None and origin.weight is not None
+        weight = origin.weight
+        key = (weight.shape, float(weight.double().sum()), float(weight.double().square().sum()))
+        equal.setdefault(key, []).append(i)
+    order = {id(origin): place for place, origin in enumerate(reference.float_layers)}
+    for places in equal.values():
+        sources = sorted((matches[i] for i in places), key=lambda match: order[id(match.origin)])
+        for i, match in zip(places, sources, strict=True):
+            matches[i] = replace(match, layer=layers[i])
 
 
 def _likeness(weights: Tensor, origin: Operator, reference: Graph) -> float:

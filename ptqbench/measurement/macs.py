@@ -20,6 +20,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
+from ptqbench.quantization.canonical.shared_layers import CALL
+
 _aten = torch.ops.aten
 _ATTENTION = flop_registry[_aten._scaled_dot_product_flash_attention]
 _FORMULAS: dict[Any, Callable[..., int]] = {
@@ -61,7 +63,8 @@ class Macs:
         Returns:
             None if the model does not multiply at all.
         """
-        inside = sum(self.layers.get(name, 0) for name in set(names))
+        # The calls of a shared layer may be layers of their own, below its path.
+        inside = sum(self.layers.get(path, 0) for path in {n.partition(CALL)[0] for n in names})
         return inside / self.total if self.total else None
 
 

@@ -78,10 +78,39 @@ class ChannelAttention(nn.Module):
         return x * self.conv(y).transpose(-1, -2).unsqueeze(-1).sigmoid()
 
 
+class SharedByLevels(nn.Module):
+    """One convolution for two levels, each with a BatchNorm of its own and an end of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = conv(bias=False)
+        self.norms = nn.ModuleList([nn.BatchNorm2d(CHANNELS), nn.BatchNorm2d(CHANNELS)])
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        fine = self.act(self.norms[0](self.conv(x)))
+        coarse = self.norms[1](self.conv(F.avg_pool2d(x, 2)))
+        return fine + F.interpolate(coarse, scale_factor=2)
+
+
+class SharedWithNorm(nn.Module):
+    """A convolution and its BatchNorm that are called twice, once with an activation behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn = conv(bias=False), nn.BatchNorm2d(CHANNELS)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn(self.conv(x)))
+        return x + self.bn(self.conv(y)) + self.conv(y)
+
+
 UNUSUAL: dict[str, Callable[[], nn.Module]] = {
     "zero branch": lambda: Residual(0.0),
     "tied weights": Tied,
     "Conv1d": ChannelAttention,
+    "shared by levels": SharedByLevels,
+    "shared with its norm": SharedWithNorm,
     "activation before BatchNorm": lambda: nn.Sequential(
         conv(), nn.ReLU(), nn.BatchNorm2d(CHANNELS)
     ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,12 @@ from torch import Tensor, fx, nn
 from torch.nn import functional as F
 
 from ptqbench.errors import UserError
+from ptqbench.measurement.macs import count_macs
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization.canonical import canonical_model, quantizable_model
-from ptqbench.recipes import RECIPES
+from ptqbench.quantization.completion import complete_recipe
+from ptqbench.recipes import RECIPES, Recipe
+from ptqbench.settings.thresholds import Thresholds
 
 LAYERS = (nn.Conv2d, nn.Linear)
 TESTS = Path(__file__).parents[1]
@@ -85,6 +89,41 @@ def test_even_padding_goes_into_the_convolution_and_uneven_stays() -> None:
 def test_batch_norms_in_a_row_become_one() -> None:
     kinds = [type(layer) for layer in layers(canonical_of("two BatchNorms")).values()]
     assert kinds.count(nn.BatchNorm2d) == 1
+
+
+class Shared(nn.Module):
+    """Calls a convolution twice, with a BatchNorm each and an activation behind one of them."""
+
+    def __init__(self, ends: int) -> None:
+        super().__init__()
+        self.conv, self.ends = conv(bias=False), ends
+        self.norms = nn.ModuleList([nn.BatchNorm2d(CHANNELS) for _ in range(ends)])
+
+    def forward(self, x: Tensor) -> Tensor:
+        for index in range(2):
+            x = F.relu(self.norms[index % self.ends](self.conv(x)))
+        return x
+
+
+def test_calls_of_a_layer_are_separated_only_where_they_end_differently() -> None:
+    model = Body(Shared(2)).eval()
+    canonical = canonical_model(model, images())
+    calls = ("middle.conv.call_1", "middle.conv.call_2")
+    assert [path for path in layers(canonical) if path.startswith("middle.conv")] == list(calls)
+    with torch.inference_mode():
+        torch.testing.assert_close(canonical(images(5)), model(images(5)))
+    recipe = Recipe("shared", "x86", None, None, Thresholds())
+    completed = complete_recipe(recipe, canonical, images(1), original=model)
+    assert [group[:2] for group in completed.groups[1:]] == [
+        (calls[0], "middle.norms.0"), (calls[1], "middle.norms.1")
+    ]  # fmt: skip
+    # The user's path names all calls.
+    recipe = replace(recipe, keep_float=("middle.conv",))
+    kept_float = complete_recipe(recipe, canonical, images(1), original=model)
+    assert kept_float.int8_modules == completed.int8_modules - 2
+    macs = count_macs(model, images(1))
+    assert macs.share(["stem.0", *calls, "head"]) == 1
+    assert set(layers(canonical_model(Body(Shared(1)).eval(), images()))) >= {"middle.conv"}
 
 
 @pytest.mark.parametrize("name", RECIPES.names()[:6])

@@ -11,6 +11,7 @@ from ptqbench.core.user_code import first_line
 from ptqbench.errors import UserError
 from ptqbench.quantization.canonical.capture import capture
 from ptqbench.quantization.canonical.lifting import lift
+from ptqbench.quantization.canonical.shared_layers import separate_calls
 from ptqbench.quantization.canonical.simplification import simplify
 from ptqbench.quantization.canonical.value_slots import WritesIntoViewError
 from ptqbench.quantization.fx_tracing import has_stubs
@@ -109,6 +110,7 @@ def _lifted(model: nn.Module, images: Tensor, *, any_size: bool) -> fx.GraphModu
     except WritesIntoViewError:
         lifted = lift(capture(model, images, any_size=any_size, functional=True), model)
     simplify(lifted)
+    separate_calls(lifted)
     lifted.meta[_CANONICAL] = True
     return lifted
 
