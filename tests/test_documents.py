@@ -34,6 +34,7 @@ BLOCKS = {
     "docs/gate-foreign.md": ("gate",),
     "docs/recipes.md": ("sweep", "families"),
     "docs/coverage.md": ("coverage",),
+    "docs/peers.md": ("peers",),
     "docs/gates.md": ("thresholds",),
     "docs/reference.md": ("settings", "thresholds", "gates", "pytest", "exit-codes"),
 }

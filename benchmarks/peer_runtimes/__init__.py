@@ -1,0 +1,1 @@
+"""The same network in other runtimes, quantized by their own tools."""
