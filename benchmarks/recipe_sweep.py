@@ -30,7 +30,7 @@ HEADING = ("Model", "Backend", "Recipe", "Top-1 %", "Agreement %", "Logit SQNR d
 def variants(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     """The shipped recipe, and what differs from it in one choice."""
     yield f"**shipped** ({recipe.flow}, {recipe.observer}, spare bit: {recipe.spare_bit})", recipe
-    for bit in ("weights", "activations", "none"):
+    for bit in ("pairs", "weights", "activations", "none"):
         if bit != recipe.spare_bit:
             yield f"spare bit: {bit}", replace(recipe, spare_bit=bit)
     other = "minmax" if recipe.observer == "histogram" else "histogram"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ptqbench.backends.integer_reference import ExactRun
     from ptqbench.core.phases import Phases
     from ptqbench.quantization.calibration import CalibrationCache
+    from ptqbench.quantization.pairing import Pairing
     from ptqbench.recipes import CompletedRecipe, Recipe
 
 Model: TypeAlias = "Callable[[Tensor], Tensor]"
@@ -51,6 +52,10 @@ class Backend(Protocol):
     @property
     def sums_in_16_bits(self) -> tuple[str, ...]:
         """Instruction sets on which some of its kernels add in 16 bits, which saturates."""
+
+    @property
+    def pairing(self) -> Pairing | None:
+        """Which products these kernels add; None: unknown, or there are none."""
 
     def availability(self) -> str | None:
         """None if this installation and CPU can run it, else the reason why not."""

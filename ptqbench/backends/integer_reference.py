@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ptqbench.backends.graph import Graph, IntegerWeights, Operator
+from ptqbench.quantization.pairing import Pairing, largest_sums, pairs_of
 
 _CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 _INT16 = (-(2**15), 2**15 - 1)
@@ -99,16 +100,17 @@ def exact_sum(weights: IntegerWeights, centred: Tensor) -> Tensor:
     )
 
 
-def leaves_int16(weights: IntegerWeights, highest: Tensor | float = 255.0) -> bool:
-    """Whether two neighbouring u8×s8 products can leave 16 bits, as ``vpmaddubsw`` adds them.
+def leaves_int16(
+    weights: IntegerWeights, pairing: Pairing | None = None, highest: Tensor | float = 255.0
+) -> bool:
+    """Whether two u8×s8 products that a kernel adds can leave 16 bits, as ``vpmaddubsw`` adds them.
 
-    Which two products an engine adds first depends on how it packs weights: neighbouring
-    input channels of one kernel position as a rule, neighbouring kernel positions in
-    depthwise layers. All neighbours in the order (row, column, channel) are checked,
-    which covers both. Zero points play no part: they are corrected for afterwards.
+    Zero points play no part: they are corrected for afterwards.
 
     Args:
         weights: Of the layer.
+        pairing: Which products the kernel adds. None: not known, so any two neighbours in the
+            order (row, column, channel).
         highest: The largest possible input, as u8; or one per input channel.
     """
     # float32 is exact here: two products stay below 2¹⁷.
@@ -118,14 +120,15 @@ def leaves_int16(weights: IntegerWeights, highest: Tensor | float = 255.0) -> bo
     values = torch.as_tensor(highest, dtype=torch.float32).expand(channels * groups)
     read = values.view(groups, channels).repeat_interleave(outputs // groups, 0)
     products = factors * read.view(outputs, channels, *(1,) * (factors.dim() - 2))
-    flat = products.movedim(1, -1).flatten(1)
-    if flat.shape[1] < 2:
+    if pairing is None:
+        flat = products.movedim(1, -1).flatten(1)
+        pairs = torch.stack([flat[:, :-1], flat[:, 1:]], -1)
+    else:
+        pairs = pairs_of(products, pairing)
+    if not pairs.numel():
         return False
-    most, least = flat.clamp(min=0), flat.clamp(max=0)
-    return bool(
-        (most[:, 1:] + most[:, :-1]).max() > _INT16[1]
-        or (least[:, 1:] + least[:, :-1]).min() < _INT16[0]
-    )
+    most, least = largest_sums(pairs)
+    return bool(most.max() > _INT16[1] or least.min() < _INT16[0])
 
 
 def highest_inputs(layer: Operator, source: QuantizedTensor) -> Tensor:

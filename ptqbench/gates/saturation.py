@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from ptqbench.measurement.saturation import Saturation
 
 NAME = "saturation"
-_WAYS_OUT = "Use 7-bit per-channel weights (−64…63) or 7-bit activations (reduce_range)."
+_WAYS_OUT = (
+    "Keep any two weights whose products a kernel adds within ±128 together (in a recipe, "
+    'spare_bit = "pairs"), or use 7-bit weights (−64…64) or 7-bit activations (reduce_range).'
+)
 
 
 @gate(

@@ -24,6 +24,7 @@ from ptqbench.backends.integer_reference import (
 )
 from ptqbench.core.phases import Phases
 from ptqbench.measurement.layer_matching import match_layers
+from ptqbench.quantization.pairing import Pairing
 
 STEP = 1.0
 """Engines round once more or less than the exact reference: one output step is not an error."""
@@ -104,7 +105,7 @@ def measure_saturation(
     names = {m.layer.value: m.name for m in match_layers(run.graph, reference)}
     traffic = {each.layer.value: each for each in run.traffic}
     layers = tuple(
-        _arithmetic(names[layer.value], layer, traffic.get(layer.value))
+        _arithmetic(names[layer.value], layer, traffic.get(layer.value), backend.pairing)
         for layer in run.graph.int8_layers
     )
     return Saturation(
@@ -117,13 +118,16 @@ def measure_saturation(
     )
 
 
-def _arithmetic(name: str, layer: Operator, traffic: LayerTraffic | None) -> LayerArithmetic:
+def _arithmetic(
+    name: str, layer: Operator, traffic: LayerTraffic | None, pairing: Pairing | None
+) -> LayerArithmetic:
     assert layer.integers is not None
-    by_weights = leaves_int16(layer.integers)
+    by_weights = leaves_int16(layer.integers, pairing)
     if traffic is None:
         return LayerArithmetic(name, 0, 0, 0.0, by_weights, by_weights)
     outputs, wrong, worst = compare(traffic)
-    by_images = by_weights and leaves_int16(layer.integers, highest_inputs(layer, traffic.source))
+    highest = highest_inputs(layer, traffic.source)
+    by_images = by_weights and leaves_int16(layer.integers, pairing, highest)
     return LayerArithmetic(name, outputs, wrong, worst, by_weights, by_images)
 
 

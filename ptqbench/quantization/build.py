@@ -18,6 +18,8 @@ from ptqbench.quantization.calibration import Calibrated, CalibrationCache, cali
 from ptqbench.quantization.canonical import quantizable_model
 from ptqbench.quantization.classifier_check import check_classifier, check_statistics
 from ptqbench.quantization.completion import complete_recipe, unfused
+from ptqbench.quantization.pairing import Pairing
+from ptqbench.quantization.qconfig import set_weight_grids
 from ptqbench.recipes import CompletedRecipe, Recipe
 
 _FLOWS = {"fx": fx, "eager": eager}
@@ -53,7 +55,7 @@ def quantize_model(
     recipe: Recipe | CompletedRecipe,
     calibration: Iterable[Tensor],
     *,
-    saturates: bool,
+    pairing: Pairing | None,
     phases: Phases,
     calibrations: CalibrationCache | None = None,
 ) -> QuantizedModule:
@@ -63,7 +65,7 @@ def quantize_model(
         model: Float32, evaluation mode, canonical or made so; it is not changed.
         recipe: How to quantize it.
         calibration: Batches ``N×C×H×W`` float32, streamed.
-        saturates: Whether kernels of the engine add u8×s8 products in 16 bits here.
+        pairing: Which u8×s8 products kernels of the engine add in 16 bits here; None: none.
         phases: Where time is counted.
         calibrations: Cache for this model and these images: backends that share it calibrate once.
 
@@ -81,14 +83,19 @@ def quantize_model(
     original, model = model, quantizable_model(model, declared, first[:_INSPECTED])
     completed = complete_recipe(recipe, model, example, original=original)
 
+    saturates = pairing is not None
+
     def create() -> Calibrated:
         return _calibrated(model, completed, first, batches, saturates, phases)
 
     if calibrations is None:
         calibrated = create()
     else:
-        calibrated = calibrations.get_or_create(completed, saturates, create)
+        calibrated = calibrations.get_or_create(
+            completed, saturates and declared.spare_bit == "activations", create
+        )
     with phases.measure("convert"), _step("Conversion", completed, calibrated.module):
+        set_weight_grids(calibrated.module, declared, pairing)
         converted = _FLOWS[completed.flow].convert(calibrated.module)
         if completed.flow == "eager":
             eager.check_runs(converted, example)

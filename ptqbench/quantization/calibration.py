@@ -1,7 +1,7 @@
 """Calibrate prepared modules, once for all backends that need the same calibration.
 
-Engines that accumulate alike get the same observers in the same places, and what the observers
-record does not depend on the engine.
+Engines get the same observers in the same places unless activations give up a bit for some of them,
+and what observers record does not depend on the engine; weights are quantized afterwards.
 """
 
 from __future__ import annotations
@@ -90,16 +90,16 @@ class CalibrationCache:
         self._cached: Calibrated | None = None
 
     def get_or_create(
-        self, recipe: CompletedRecipe, saturates: bool, create: Callable[[], Calibrated]
+        self, recipe: CompletedRecipe, seven_bits: bool, create: Callable[[], Calibrated]
     ) -> Calibrated:
         """Return a copy of the cached module, created first if another one is cached.
 
         Args:
             recipe: Recipe that the module is prepared with.
-            saturates: Whether it is for kernels that saturate.
+            seven_bits: Whether its activations give up a bit.
             create: Prepares and calibrates a module.
         """
-        key = (recipe.hash, saturates)
+        key = (recipe.hash, seven_bits)
         if self._cached is None or key != self._key:
             self._key, self._cached = None, None  # never two of them in memory
             self._cached, self._key = create(), key

@@ -5,20 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch.ao.quantization import (
-    MinMaxObserver,
-    PerChannelMinMaxObserver,
-    QConfig,
-)
+from torch import Tensor, nn
+from torch.ao.quantization import MinMaxObserver, QConfig
 
 from ptqbench.quantization.fast_histogram import QuickHistogramObserver
+from ptqbench.quantization.pairing import Pairing
+from ptqbench.quantization.weight_observer import WeightObserver
 from ptqbench.recipes import Recipe
 
 RELU6_CAP = 6.0
-
-_SEVEN_BITS: dict[str, Any] = {"quant_min": -64, "quant_max": 63}
-"""255 · 64 · 2 < 2¹⁵: two products of an AVX2 ``vpmaddubsw`` cannot saturate."""
 
 
 class CappedHistogramObserver(QuickHistogramObserver):
@@ -45,16 +40,15 @@ class CappedMinMaxObserver(MinMaxObserver):
 
 
 def make_qconfig(recipe: Recipe, *, saturates: bool, relu6: bool = False) -> QConfig:
-    """Create the qconfig of a recipe.
+    """Create the qconfig of a recipe for calibration; `set_weight_grids` completes it.
 
     Args:
-        recipe: Sets observer, per-channel weights and the side that gives up a bit.
+        recipe: Sets observer, per-channel weights and the side that gives up range.
         saturates: Whether the kernels that will run it add u8×s8 products in 16 bits.
         relu6: Whether the output is a ReLU that replaces a ReLU6.
 
     Returns:
-        Unsigned 8-bit activations (7 bits if these give up the bit) and signed 8-bit
-        symmetric weights (7 bits if these do).
+        Unsigned 8-bit activations (7 bits if these give up one) and signed symmetric weights.
     """
     observers: dict[tuple[str, bool], Any] = {
         ("histogram", False): QuickHistogramObserver,
@@ -65,8 +59,29 @@ def make_qconfig(recipe: Recipe, *, saturates: bool, relu6: bool = False) -> QCo
     activation = observers[recipe.observer, relu6].with_args(
         dtype=torch.quint8, reduce_range=saturates and recipe.spare_bit == "activations"
     )
-    weight_observer = PerChannelMinMaxObserver if recipe.per_channel else MinMaxObserver
-    scheme = torch.per_channel_symmetric if recipe.per_channel else torch.per_tensor_symmetric
-    bits = _SEVEN_BITS if saturates and recipe.spare_bit == "weights" else {}
-    weight = weight_observer.with_args(dtype=torch.qint8, qscheme=scheme, **bits)
+    weight = WeightObserver.with_args(per_channel=recipe.per_channel)
     return QConfig(activation=activation, weight=weight)
+
+
+def set_weight_grids(prepared: nn.Module, recipe: Recipe, pairing: Pairing | None) -> None:
+    """Let a calibrated module quantize its weights for an engine's kernels, in place.
+
+    Calibration does not depend on it, so that engines with different kernels can share one.
+
+    Args:
+        prepared: With observers.
+        recipe: Sets the side that gives up range.
+        pairing: Which products the kernels add in 16 bits; None: none, so that nobody gives up
+            anything.
+    """
+    options: dict[str, Any] = {
+        "seven_bits": pairing is not None and recipe.spare_bit == "weights",
+        "pairing": pairing if recipe.spare_bit == "pairs" else None,
+    }
+    for module in prepared.modules():
+        if isinstance(module, WeightObserver):  # of a function's weights
+            module.seven_bits, module.pairing = options["seven_bits"], options["pairing"]
+        qconfig = getattr(module, "qconfig", None)
+        if isinstance(qconfig, QConfig) and isinstance(qconfig.weight(), WeightObserver):
+            weight = WeightObserver.with_args(per_channel=recipe.per_channel, **options)
+            module.qconfig = qconfig._replace(weight=weight)  # type: ignore[assignment]

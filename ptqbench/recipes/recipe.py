@@ -39,9 +39,10 @@ class Recipe:
             torch.ao ``HistogramObserver``) or ``minmax``.
         per_channel: Weight scales per output channel, on qnnpack too: its per-tensor
             default collapses MobileNets.
-        spare_bit: Which side gives up a bit where 8 by 8 bits saturate (AVX2 without
-            VNNI): 7-bit ``weights``, 7-bit ``activations``, or ``none``, which
-            saturates there and exists to demonstrate it.
+        spare_bit: What gives up range where kernels add two 8 by 8 bit products in 16 bits,
+            which saturates (AVX2 without VNNI): ``pairs`` of weights whose products they add,
+            as much as each channel needs; 7-bit ``weights``; 7-bit ``activations``; or
+            ``none``, which saturates there and exists to demonstrate it.
         calibration_images: How many images the ranges are determined from.
         keep_float: Module names that stay float32, with all below them; wildcards allowed. Also
             functions, ``<add>``, ``<mul>`` or ``<cat>``: all calls of them.
@@ -60,7 +61,7 @@ class Recipe:
     flow: Flow = "fx"
     observer: Literal["histogram", "minmax"] = "histogram"
     per_channel: bool = True
-    spare_bit: Literal["weights", "activations", "none"] = "weights"
+    spare_bit: Literal["pairs", "weights", "activations", "none"] = "pairs"
     calibration_images: int = 256
     keep_float: tuple[str, ...] = ()
     fused_groups: int | None = None

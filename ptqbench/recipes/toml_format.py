@@ -44,7 +44,8 @@ _COMMENTS = {
     ),
     "per_channel": ("Weight scales per output channel.",),
     "spare_bit": (
-        "Side that gives up a bit where 8 by 8 bits saturate: weights, activations or none.",
+        "What gives up range where sums of two 8 by 8 bit products saturate: pairs of weights,",
+        "7-bit weights, 7-bit activations or none.",
     ),
     "calibration_images": ("Number of images that ranges are determined from.",),
     "keep_float": (
@@ -247,7 +248,7 @@ _PARSERS: Mapping[str, _Parse] = {
     "flow": _simple(values.choice("fx", "eager")),
     "observer": _simple(values.choice("histogram", "minmax")),
     "per_channel": _truth,
-    "spare_bit": _simple(values.choice("weights", "activations", "none")),
+    "spare_bit": _simple(values.choice("pairs", "weights", "activations", "none")),
     "calibration_images": _simple(values.whole(1)),
     "keep_float": _names,
     "fused_groups": _simple(values.whole(0)),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -74,8 +75,12 @@ def test_names_the_layer_that_saturates(layer: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("layer", KINDS)
-def test_seven_bit_weights_cannot_saturate(layer: str, tmp_path: Path) -> None:
-    saturation = measure(heavy(layer, tmp_path / "a.pt", saturates=True))
+@pytest.mark.parametrize("spare_bit", ["pairs", "weights"])
+def test_weights_that_give_up_range_cannot_saturate(
+    spare_bit: Literal["pairs", "weights"], layer: str, tmp_path: Path
+) -> None:
+    recipe = replace(SMALL, spare_bit=spare_bit)
+    saturation = measure(heavy(layer, tmp_path / "a.pt", recipe=recipe, saturates=True))
     assert gate(saturation).verdict is Verdict.PASS
     assert not any(x.by_weights for x in saturation.layers)
 
@@ -191,7 +196,7 @@ def test_pairs_are_those_of_brute_force(shape: tuple[int, ...], limit: int) -> N
         ]
     ]
     expected = any(high > 32767 or low < -32768 for high, low in worst)
-    assert leaves_int16(packed, highest) is expected
+    assert leaves_int16(packed, None, highest) is expected
 
 
 def test_seven_bits_are_the_most_that_cannot_leave_16_bits() -> None:

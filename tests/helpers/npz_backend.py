@@ -27,6 +27,7 @@ from ptqbench.backends.graph import Graph, IntegerWeights, Operator, Role
 from ptqbench.backends.integer_reference import ExactRun, LayerTraffic, QuantizedTensor
 from ptqbench.core.phases import Phases
 from ptqbench.errors import UserError
+from ptqbench.quantization.pairing import Pairing
 from ptqbench.recipes import CompletedRecipe, Recipe
 from ptqbench.settings.thresholds import Thresholds
 
@@ -119,6 +120,7 @@ class NpzBackend:
     label: str = "numpy"
     targets: tuple[str, ...] = ()
     sums_in_16_bits: tuple[str, ...] = ()
+    pairing: Pairing | None = None
 
     def availability(self) -> str | None:
         return None

@@ -33,6 +33,7 @@ from ptqbench.models.catalog import MODELS
 from ptqbench.quantization import eager, fx
 from ptqbench.quantization.build_record import BuildRecord, inspect_build
 from ptqbench.quantization.completion import complete_recipe
+from ptqbench.quantization.qconfig import set_weight_grids
 from ptqbench.recipes import RECIPES, Recipe
 from ptqbench.settings.thresholds import Thresholds
 from ptqbench.weights.load import build_model, load_weights
@@ -158,7 +159,8 @@ def build(
 ) -> Built:
     """Quantize step by step, with a place for a defect between the steps."""
     images = noise() if images is None else images
-    engine = BACKENDS.get(backend or recipe.backend).engine
+    runtime = BACKENDS.get(backend or recipe.backend)
+    engine, pairing = runtime.engine, runtime.pairing if saturates else None
     flow = fx if recipe.flow == "fx" else eager
     with engine_set(engine), torch.no_grad():
         completed = complete_recipe(recipe, model, images[:1])
@@ -167,6 +169,7 @@ def build(
         if calibrate:
             prepared(images)
         record = inspect_build(model, prepared, recipe.fusion, images)
+        set_weight_grids(prepared, recipe, pairing)
         converted = flow.convert(prepared) if convert else prepared
         info = ArtifactInfo("int8", backend or recipe.backend, engine, recipe.model)
         artifact = save_script(trace_and_freeze(converted, images[:1]), path, info)

@@ -13,6 +13,7 @@ from ptqbench.core.phases import Phases
 from ptqbench.quantization import fx
 from ptqbench.quantization.calibration import calibrate
 from ptqbench.quantization.completion import complete_recipe
+from ptqbench.quantization.qconfig import set_weight_grids
 from ptqbench.recipes import Recipe
 from ptqbench.settings.thresholds import Thresholds
 
@@ -64,4 +65,5 @@ def quantized(
             model, complete_recipe(recipe, model, images[:1]), images[:1], saturates=saturates
         )
         calibrate(prepared, images.split(16), Phases())
+        set_weight_grids(prepared, recipe, "taps" if saturates else None)
         return fx.convert(prepared)

@@ -23,6 +23,7 @@ from ptqbench.models.catalog import MODELS
 from ptqbench.quantization import eager, fx
 from ptqbench.quantization.calibration import calibrate
 from ptqbench.quantization.completion import complete_recipe
+from ptqbench.quantization.pairing import SUM, largest_sums, pairs_of
 from ptqbench.recipes import RECIPES, Recipe
 
 if TYPE_CHECKING:
@@ -135,9 +136,10 @@ def test_all_relu6_ranges_of_mobilenet_v2_end_at_6(workshop: Workshop, flow: str
     ("spare_bit", "saturates", "low", "high"),
     [
         ("weights", True, -64, 64),
-        ("activations", True, -128, 127),
-        ("none", True, -128, 127),
-        ("weights", False, -128, 127),
+        ("activations", True, -127, 127),
+        ("none", True, -127, 127),
+        ("weights", False, -127, 127),
+        ("pairs", False, -127, 127),
     ],
 )
 def test_range_of_the_weights(
@@ -147,15 +149,17 @@ def test_range_of_the_weights(
     values = [m.weight().int_repr() for m in int8_layers(converted).values()]
     assert len(values) == TINY.int8_modules
     least, most = min(int(v.min()) for v in values), max(int(v.max()) for v in values)
-    # Rounding may reach 64, one step beyond the observer's range; it is still safe:
-    assert max(255 * 64 * 2, 127 * 128 * 2) < 2**15
-    assert low <= least <= low + 1
-    assert high - 1 <= most <= high
+    assert (least, most) == (low, high)
 
 
 @pytest.mark.parametrize(
     ("spare_bit", "saturates", "high"),
-    [("weights", True, 255), ("activations", True, 127), ("activations", False, 255)],
+    [
+        ("weights", True, 255),
+        ("pairs", True, 255),
+        ("activations", True, 127),
+        ("activations", False, 255),
+    ],
 )
 def test_range_of_the_activations(
     tiny: nn.Module, images: Tensor, spare_bit: str, saturates: bool, high: int
@@ -175,8 +179,8 @@ def test_range_of_the_activations(
 @pytest.mark.parametrize("backend", AVAILABLE)
 def test_weights_of_shipped_artifacts(workshop: Workshop, backend: str) -> None:
     converted = workshop.built("resnet18", backend).converted
-    saturates = BACKENDS.get(backend).saturates()
-    with engine_set(BACKENDS.get(backend).engine):
+    runtime = BACKENDS.get(backend)
+    with engine_set(runtime.engine):
         weights = [layer.weight() for layer in int8_layers(converted).values()]
     assert len(weights) == RECIPES.get("resnet18").int8_modules
     for weight in weights:
@@ -184,10 +188,14 @@ def test_weights_of_shipped_artifacts(workshop: Workshop, backend: str) -> None:
         scales = weight.q_per_channel_scales()
         assert len(scales) == len(weight)
         assert len(scales.unique()) > len(scales) / 2
-        values = weight.int_repr().short()
-        assert (-64 if saturates else -128) <= int(values.min())
-        assert int(values.max()) <= (64 if saturates else 127)
-        assert int(values.abs().max()) >= (63 if saturates else 127)
+        values = weight.int_repr().float()
+        largest = values.abs().flatten(1).amax(1)
+        if runtime.saturates():
+            most, least = largest_sums(pairs_of(values, runtime.pairing))
+            largest = torch.maximum(most, -least)
+        # Rounding both weights of the largest pair takes or adds one.
+        assert int(largest.min()) >= SUM - 2
+        assert int(largest.max()) <= SUM
 
 
 # int8 against references
@@ -283,7 +291,7 @@ def test_layers_can_be_kept_in_float(tiny: nn.Module, images: Tensor) -> None:
         assert decibels(tiny(images), converted(images)) > 25
 
 
-@pytest.mark.parametrize("spare_bit", ["weights", "activations"])
+@pytest.mark.parametrize("spare_bit", ["pairs", "weights", "activations"])
 def test_relu6_holds_for_values_that_calibration_never_saw(
     tiny: nn.Module, images: Tensor, spare_bit: str
 ) -> None:

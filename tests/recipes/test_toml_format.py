@@ -84,7 +84,7 @@ def test_what_is_left_out_is_open():
         ("declared = []", "Unknown key 'declared'"),
         ('flow = "fxx"', "Wrong value for 'flow' in the recipe my.toml: expected fx or eager"),
         ('observer = "mean"', "expected histogram or minmax, but got 'mean'"),
-        ('spare_bit = "weight"', "expected weights, activations or none"),
+        ('spare_bit = "weight"', "expected pairs, weights, activations or none"),
         ("per_channel = 1", "expected true or false, but got 1"),
         ("int8_modules = 1.5", "a whole number of at least 0"),
         ("calibration_images = 0", "a whole number of at least 1"),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ptqbench.backends.integer_reference import ExactRun
     from ptqbench.core.phases import Phases
     from ptqbench.quantization.calibration import CalibrationCache
+    from ptqbench.quantization.pairing import Pairing
     from ptqbench.recipes import CompletedRecipe, Recipe
 
 _NO_STUB = "with arguments from the 'CPU' backend"
@@ -34,12 +35,14 @@ class TorchBackend:
         engine: Name of torch's quantized engine.
         targets: Instruction sets that its kernels are written for.
         sums_in_16_bits: Instruction sets on which some of its kernels saturate.
+        pairing: Which products these add.
     """
 
     name: str
     engine: str
     targets: tuple[str, ...]
     sums_in_16_bits: tuple[str, ...]
+    pairing: Pairing | None
     runtime: str = "torch"
 
     @property
@@ -164,10 +167,9 @@ _WITHOUT_VNNI = tuple(name for name in _X86 if multiplies_into_16_bits(name))
 # both run fbgemm's AVX2 kernels throughout, which do not use VNNI: x86 leaves layers to oneDNN
 # only on CPUs with AVX-512 VNNI. oneDNN has kernels of its own for either kind of VNNI.
 TORCH_ENGINES = (
-    *(
-        TorchBackend(name, name, _X86, sums_in_16_bits=saturating)
-        for name, saturating in (("x86", _X86), ("fbgemm", _X86), ("onednn", _WITHOUT_VNNI))
-    ),
-    TorchBackend("qnnpack", "qnnpack", ("neon",), sums_in_16_bits=()),
+    TorchBackend("x86", "x86", _X86, sums_in_16_bits=_X86, pairing="taps"),
+    TorchBackend("fbgemm", "fbgemm", _X86, sums_in_16_bits=_X86, pairing="taps"),
+    TorchBackend("onednn", "onednn", _X86, sums_in_16_bits=_WITHOUT_VNNI, pairing="channels"),
+    TorchBackend("qnnpack", "qnnpack", ("neon",), sums_in_16_bits=(), pairing=None),
 )
 """The engines that torch has on one CPU or another."""

@@ -46,7 +46,7 @@ def build_int8(
             model,
             recipe,
             calibration,
-            saturates=backend.saturates(),
+            pairing=backend.pairing if backend.saturates() else None,
             phases=phases,
             calibrations=calibrations,
         )
