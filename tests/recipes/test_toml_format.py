@@ -234,7 +234,7 @@ def test_a_backend_is_measured_where_none_is_named(tmp_path, monkeypatch, capsys
     recipe = from_toml(text, "here")
     assert recipe.backend != MEASURED
     assert f"{recipe.backend} 0." in text
-    assert "not measured without images" in " ".join(text.replace("#", "").split())
+    assert "agreement with float32 not measured" in " ".join(text.replace("#", "").split())
     assert (recipe.keep_float, recipe.int8_modules) == (("5",), 1)
 
 
