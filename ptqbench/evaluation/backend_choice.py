@@ -18,6 +18,7 @@ from ptqbench.backends.cpu import instruction_set
 from ptqbench.core.atomic import atomic_path
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
+from ptqbench.core.step_errors import step
 from ptqbench.errors import UserError
 from ptqbench.evaluation.float_reference import FloatReference
 from ptqbench.evaluation.int8_artifact import build_int8
@@ -130,7 +131,12 @@ def choose_backend(
     """
     with tempfile.TemporaryDirectory(prefix="ptqbench-") as folder:
         artifacts, impossible = _build_all(subject, Path(folder), phases, progress)
-        times = _call_times(subject, artifacts, phases, progress)
+        try:
+            times = _call_times(subject, artifacts, phases, progress)
+        except RuntimeError:  # which one it is shows when each is called alone
+            artifacts, broken = _runnable(subject, artifacts, phases)
+            impossible |= broken
+            times = _call_times(subject, artifacts, phases, progress)
         rivals = [name for name, time in times.items() if time.left_after is None]
         agreements: dict[str, float] = {}
         images = 0
@@ -193,6 +199,30 @@ def _build_all(
     if not artifacts:
         raise next(iter(errors.values()), UserError("No backend can run on this machine."))
     return artifacts, {name: str(error).rstrip(".") for name, error in errors.items()}
+
+
+def _runnable(
+    subject: Subject, artifacts: Mapping[str, Artifact], phases: Phases
+) -> tuple[dict[str, Artifact], dict[str, str]]:
+    """Separate the artifacts that run on the input of the latency from those that do not.
+
+    Raises:
+        UserError: None of them runs.
+    """
+    running: dict[str, Artifact] = {}
+    errors: dict[str, UserError] = {}
+    for name, artifact in artifacts.items():
+        title = f"Timing of {subject.recipe.model} on {name}"
+        advice = "Its model must accept the size of the latency (--input-size)."
+        try:
+            with phases.measure("choose the backend", forward=True), step(title, advice):
+                artifact.load()(subject.latency.example())
+            running[name] = artifact
+        except UserError as error:
+            errors[name] = error
+    if not running:
+        raise next(iter(errors.values()))
+    return running, {name: str(error).rstrip(".") for name, error in errors.items()}
 
 
 def _call_times(

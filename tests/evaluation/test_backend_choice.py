@@ -207,6 +207,30 @@ def test_a_backend_that_cannot_build_is_named_and_one_is_enough(subject, monkeyp
         choose_backend(subject, Phases(), compare=False)
 
 
+def test_a_backend_whose_artifact_does_not_run_is_named(subject, monkeypatch):
+    names = [backend.name for backend in usable_backends(subject)]
+    if len(names) < 2:
+        pytest.skip("one backend only")
+    load = TorchBackend.load
+
+    def failing(self, path, threads=None):
+        model = load(self, path, threads)
+
+        def call(images):
+            if self.name == names[0] and images.shape[2] == 20:
+                raise RuntimeError("quantized::add: operands differ. Details")
+            return model(images)
+
+        return call
+
+    monkeypatch.setattr(TorchBackend, "load", failing)
+    larger = replace(subject, latency=LatencyInput((1, 3, 20, 20), 1))
+    choice = choose_backend(larger, Phases())
+    assert choice.backend != names[0]
+    assert f"Timing of net on {names[0]} stops" in choice.impossible[names[0]]
+    assert "RuntimeError: quantized::add: operands differ)" in choice.impossible[names[0]]
+
+
 def test_images_that_cannot_be_decoded_do_not_count_as_disagreement(subject, even_race):
     class HalfBroken(RandomImages):
         def batches(self, start, stop, batch_size):
