@@ -139,6 +139,12 @@ class Backend(Protocol):
         1 is exact. Empty if the runtime cannot execute a layer on its own.
         """
 
+    def slow_layers(self, graph: Graph) -> str:
+        """What it has no fast kernel for in the graph of a file, as a sentence with a remedy.
+
+        Empty if there is nothing of that kind.
+        """
+
     def recognize(self, path: Path) -> ArtifactInfo | None:
         """Check that a file is of this runtime and undamaged, without running any of it.
 

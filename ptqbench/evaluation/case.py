@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -121,6 +122,15 @@ class CaseEvaluation:
         model, backend = self.subject.recipe.model, self.backend.name
         return step(f"{name} of {model} and its int8 file on {backend}", _ADVICE)
 
+    def slow_layers(self) -> str:
+        """Name what the backend has no fast kernel for in the artifact; empty if nothing."""
+        try:
+            return self.backend.slow_layers(self.backend.layers(self.artifact.path))
+        except Exception:
+            if not self._tolerant:
+                raise
+            return ""  # the gates that look inside say what cannot be read
+
     def measurement(self, name: str) -> Any:
         """Return a measurement, taken now if necessary; None if it cannot be taken."""
         return self.evidence([name]).measurements.get(name)
@@ -174,6 +184,7 @@ class CaseEvaluation:
         )
 
     def _inspect(self, names: list[str]) -> None:
+        self.progress("look inside the file", 0, 0)
         with self.phases.measure("look inside"):
             result = self.inspection.measure(names, forgiving=self._tolerant)
         self._measurements |= result.measurements
@@ -218,6 +229,7 @@ MEASUREMENTS: Registry[Measure] = Registry("measurement")
 
 def measure_predictions(case: CaseEvaluation) -> Accuracy:
     """Measure accuracy on the evaluation images."""
+    case.progress("load both models", 0, 0)
     float32, int8, images = case._predictors(case)
     with case.step("Evaluation"):
         return measure_accuracy(
@@ -240,16 +252,21 @@ def measure_speedup(case: CaseEvaluation) -> Speed:
         int8 = case.artifact.load()
     latency, here, targets = case.subject.latency, instruction_set(), case.backend.targets
     thresholds = case.subject.thresholds.speedup
+    threshold = thresholds.get(here) if not targets or here in targets else None
     with case.phases.measure("speed pairs", forward=True), case.step("Timing"):
-        return measure_speed(
+        speed = measure_speed(
             fastest,
             int8,
             latency.example(),
             threads=latency.threads,
-            threshold=thresholds.get(here) if not targets or here in targets else None,
+            threshold=threshold,
             progress=case.progress,
             float32_plain_ms=times_ms["eager"],
         )
+    if speed.speedup.low >= (threshold or 1.0):
+        return speed
+    with case.phases.measure("look inside"):
+        return replace(speed, cause=case.slow_layers())
 
 
 def measure_files(case: CaseEvaluation) -> Size:

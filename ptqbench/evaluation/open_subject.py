@@ -56,6 +56,7 @@ def open_subject(
             traced although its recipe needs it.
     """
     phases = phases or Phases()
+    progress(f"{recipe.model}: load weights and images", 0, 0)
     settings = settings.of(recipe.model)
     with phases.measure("load weights"):
         spec = MODELS.get(recipe.model)
@@ -71,7 +72,7 @@ def open_subject(
     if spec.origin:
         check_classifier(model, latency.example())
     subject = _subject(model, recipe, weights, opened, latency, settings, stack)
-    return _completed(subject, phases, count=bool(spec.origin)) if complete else subject
+    return _completed(subject, phases, progress, count=bool(spec.origin)) if complete else subject
 
 
 def open_module_subject(
@@ -128,10 +129,11 @@ def open_module_subject(
     with phases.measure("open images"):
         opened = open_data(settings, weights, progress) if data is None else _disjoint(data)
     subject = _subject(model, recipe, weights, opened, latency, settings, stack)
-    return _completed(subject, phases, count=True) if complete else subject
+    return _completed(subject, phases, progress, count=True) if complete else subject
 
 
-def _completed(subject: Subject, phases: Phases, *, count: bool) -> Subject:
+def _completed(subject: Subject, phases: Phases, progress: Progress, *, count: bool) -> Subject:
+    progress(f"{subject.recipe.model}: read the layers", 0, 0)
     with phases.measure("make the canonical graph"):
         subject = replace(subject, canonical=subject.quantizable())
     with phases.measure("complete the recipe"):

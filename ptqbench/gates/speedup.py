@@ -92,6 +92,8 @@ def _times(speed: Speed) -> str:
 
 
 def _advice(verdict: Verdict, speed: Speed) -> str:
+    if verdict is Verdict.FAIL and speed.cause:
+        return f" {speed.cause}"
     if verdict is Verdict.FAIL:
         return (
             " Compare the other backends: the engine matters more than the recipe. Look for "

@@ -74,6 +74,8 @@ class Speed:
             comparison, if it was measured.
         samples: The times that the speedup was computed from.
         noise_samples: The times that the noise floor was computed from.
+        cause: What the backend has no fast kernel for in the artifact, a sentence; empty if there
+            is nothing, or int8 is fast enough.
     """
 
     speedup: Estimate
@@ -86,6 +88,7 @@ class Speed:
     float32_plain_ms: float | None = None
     samples: PairedSamples = PairedSamples()
     noise_samples: PairedSamples = PairedSamples()
+    cause: str = ""
 
     @property
     def correlation(self) -> float | None:

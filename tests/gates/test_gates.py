@@ -225,6 +225,16 @@ def test_speedup(low: float, high: float, verdict: Verdict) -> None:
     assert ("other backends" in result.detail) is (verdict is Verdict.FAIL)
 
 
+def test_what_a_backend_runs_slowly_is_named_where_int8_is_too_slow() -> None:
+    cause = "16 depthwise convolutions have no fast kernel in x86 (…): use onednn."
+    result = judge("speedup", speed=dataclasses.replace(speed(0.2, 0.25), cause=cause))
+    assert result.detail.endswith(f"20 pairs. {cause}")
+    assert (
+        cause
+        not in judge("speedup", speed=dataclasses.replace(speed(1.6, 1.8), cause=cause)).detail
+    )
+
+
 @pytest.mark.parametrize("here", INSTRUCTION_SETS)
 def test_speedup_without_a_threshold_is_unverified_with_its_number(here: str) -> None:
     others = {name: 1.5 for name in INSTRUCTION_SETS if name != here}

@@ -233,6 +233,9 @@ class NpzBackend:
     def probe(self) -> Mapping[str, float]:
         return {}
 
+    def slow_layers(self, graph: Graph) -> str:
+        return ""
+
     def recognize(self, path: Path) -> ArtifactInfo | None:
         try:
             with np.load(io.BytesIO(path.read_bytes())) as arrays:

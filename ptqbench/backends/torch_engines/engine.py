@@ -143,6 +143,12 @@ class TorchBackend:
 
         return probe_engine(self.engine)
 
+    def slow_layers(self, graph: Graph) -> str:
+        """Depthwise convolutions that fbgemm's kernels are not written for."""
+        from ptqbench.backends.torch_engines.slow_kernels import slow_layers
+
+        return slow_layers(graph, self.engine)
+
     def recognize(self, path: Path) -> ArtifactInfo | None:
         """Check that a file is undamaged TorchScript, and read what it records."""
         check_torchscript(path)
