@@ -64,7 +64,7 @@ class ExactRun:
     error: str = ""
 
 
-def exact_output(layer: Operator, source: QuantizedTensor) -> Tensor:
+def exact_output(layer: Operator, source: QuantizedTensor, *, integer_bias: bool = True) -> Tensor:
     """The correct output of a layer, as integers in float64.
 
     The sum of products is exact; only the final scaling rounds, to the nearest, once.
@@ -72,6 +72,8 @@ def exact_output(layer: Operator, source: QuantizedTensor) -> Tensor:
     Args:
         layer: With integer weights and output range.
         source: Its input.
+        integer_bias: Whether the bias is rounded to the step of the sum, as some kernels do;
+            others add it to the scaled sum as it is.
     """
     weights = layer.integers
     assert weights is not None and layer.scale is not None and layer.zero_point is not None
@@ -79,7 +81,8 @@ def exact_output(layer: Operator, source: QuantizedTensor) -> Tensor:
     shape = (1, -1) + (1,) * (total.dim() - 2) if weights.stride else (-1,)
     step = (weights.scales * source.scale).view(shape)
     if weights.bias is not None:
-        total = total + (weights.bias.double() / step.flatten()).round().view(shape)
+        bias = weights.bias.double() / step.flatten()
+        total = total + (bias.round() if integer_bias else bias).view(shape)
     scaled = (total * (step / layer.scale)).round() + layer.zero_point
     limits = torch.iinfo(source.integers.dtype)
     low, high = limits.min, limits.max

@@ -177,6 +177,22 @@ def test_a_wrong_output_is_counted() -> None:
     assert compare(LayerTraffic(layer, source((3, 32)), output)) == (18, 1, 2.0)
 
 
+@pytest.mark.parametrize("rounded", [True, False])
+def test_a_bias_is_right_whether_or_not_it_is_rounded_to_a_unit_of_the_sum(rounded: bool) -> None:
+    # A unit of the sum is 40 steps of the output, as behind a BatchNorm that has seen one value.
+    step, scale = 0.4, 0.01
+    weight = torch.zeros(1, 2, dtype=torch.int8)
+    zero = torch.zeros(1, dtype=torch.long)
+    bias = torch.tensor([0.5])
+    packed = IntegerWeights(weight, torch.tensor([step / 0.02]).double(), zero, True, bias)
+    layer = Operator("linear", Role.INT8_LAYER, "y", ("x",), "fc", scale, 30, packed)
+    expected = 30 + (round(0.5 / step) * step if rounded else 0.5) / scale
+    for error, wrong in ((0, 0), (3, 2)):
+        values = torch.full((2, 1), round(expected) + error, dtype=torch.uint8)
+        output = QuantizedTensor(values, scale, 30)
+        assert compare(LayerTraffic(layer, source((2, 2)), output))[1] == wrong
+
+
 @pytest.mark.parametrize("shape", [(4, 6, 3, 3), (4, 1, 3, 3), (5, 8)])
 @pytest.mark.parametrize("limit", [60, 63, 64, 65, 100, 127])
 def test_pairs_are_those_of_brute_force(shape: tuple[int, ...], limit: int) -> None:
