@@ -104,6 +104,23 @@ class InPlaceShortcut(nn.Module):
         return y
 
 
+class Products(nn.Module):
+    """Multiplies with one matrix, as positions are embedded, and with one for each head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = nn.Parameter(torch.randn(CHANNELS, CHANNELS) / CHANNELS**0.5)
+        self.heads = nn.Parameter(torch.randn(2, CHANNELS // 2, CHANNELS // 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        count, channels, height, width = x.shape
+        x = x.flatten(2).transpose(1, 2)
+        x = F.relu(x @ self.embedding.t())
+        heads = x.reshape(count, height * width, 2, channels // 2).transpose(1, 2) @ self.heads
+        x = x + heads.transpose(1, 2).flatten(2)
+        return x.transpose(1, 2).reshape(count, channels, height, width)
+
+
 class WritesIntoSlice(nn.Module):
     """Writes into a part of a value that is read as a whole afterwards."""
 
@@ -172,6 +189,7 @@ MIDDLES: dict[str, Callable[[], nn.Module]] = {
         conv(), nn.Identity(), nn.BatchNorm2d(CHANNELS), nn.Dropout2d(0.5), nn.ReLU()
     ),
     "shortcut in place": InPlaceShortcut,
+    "products with matrices": Products,
     "write into a slice": WritesIntoSlice,
 }
 """What stands in the middle of a `Body`, by what is unusual about it."""

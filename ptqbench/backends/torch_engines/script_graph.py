@@ -7,6 +7,7 @@ names; ``measurement.layer_matching`` finds them again by their weights.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Any
@@ -166,7 +167,9 @@ def _weight(kind: str, inputs: list[Any], values: _Values) -> Tensor | None:
         return None
     for value in inputs[1:] if kind != "aten::addmm" else reversed(inputs[:3]):
         constant = values.constant(value)
-        if isinstance(constant, Tensor) and constant.dim() >= 2:
+        # A product with a matrix for each head or place is no linear layer.
+        most = 2 if kind in PRODUCTS else math.inf
+        if isinstance(constant, Tensor) and 2 <= constant.dim() <= most:
             return constant.detach()
     return None
 

@@ -117,3 +117,18 @@ def reshape_sizes(node: Node) -> tuple[int, ...] | None:
         return None
     sizes = [size if isinstance(size, int) else -1 for size in value.shape]
     return tuple(sizes) if sizes.count(-1) <= 1 else None
+
+
+def live(nodes: list[Node]) -> list[Node]:
+    """Return the nodes that the output depends on, in order, with all that write into memory."""
+    needed = {n for n in nodes if n.op in ("output", "placeholder") or is_mutable(n)}
+    for node in reversed(nodes):
+        if node in needed:
+            needed.update(node.all_input_nodes)
+    return [node for node in nodes if node in needed]
+
+
+def only_output(node: Node) -> Any:
+    """Return the first thing that the output node of a graph returns."""
+    (outputs,) = node.args
+    return outputs[0] if isinstance(outputs, tuple | list) else outputs

@@ -20,7 +20,9 @@ from ptqbench.quantization.canonical.aten_nodes import (
     arguments,
     is_mutable,
     is_view,
+    live,
     module_call,
+    only_output,
     operator_name,
     place,
     reshape_sizes,
@@ -35,6 +37,8 @@ from ptqbench.quantization.canonical.value_slots import Values, WritesIntoViewEr
 _ALIASES = frozenset({"alias", "detach", "contiguous", "positive", "to", "type_as"})
 """Operators that may return the very value that they are called with."""
 _COPIES = frozenset({"clone", "lift_fresh_copy", "_to_copy"})
+_PRODUCTS = {"matmul": "other", "mm": "mat2"}
+"""Products of two values, and the name of the second one."""
 _CONVOLUTIONS = frozenset({"conv1d", "conv2d", "conv3d"})
 _TRANSPOSED = frozenset({"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"})
 _FUNCTIONAL_BATCH_NORMS = frozenset(
@@ -70,7 +74,7 @@ class _Lifting:
         self._graph = fx.Graph()
         nodes = [n for n in capture.graph.nodes if n.name not in self._constants]
         self._values = Values({node.name: i for i, node in enumerate(capture.graph.nodes)})
-        self._live = _live(nodes)
+        self._live = live(nodes)
         self._calls = {n.name: module_call(n) for n in nodes if n.op == "call_function"}
         self._call_sizes = Counter(
             self._calls[n.name].key for n in self._live if n.op == "call_function"
@@ -83,7 +87,7 @@ class _Lifting:
             if node.op == "placeholder":
                 self._values.add(node, self._graph.placeholder("images"))
             elif node.op == "output":
-                self._graph.output(self._argument(_only_output(node)))
+                self._graph.output(self._argument(only_output(node)))
             else:
                 self._lift(node)
         lifted = fx.GraphModule(self._root, self._graph, type(self._model).__name__)
@@ -160,6 +164,8 @@ class _Lifting:
             return self._convolution(node, values)
         if name == "linear":
             return self._linear(node, values)
+        if name in _PRODUCTS:
+            return self._product(node, values["self"], values[_PRODUCTS[name]])
         if name in _BATCH_NORMS:
             return self._batch_norm(node, values)
         if name == "instance_norm" and not values["use_input_stats"]:
@@ -208,6 +214,14 @@ class _Lifting:
         return self._call(
             node, plain_layers.make_linear(weight, bias), self._argument(values["input"])
         )
+
+    def _product(self, node: Node, images: Node, factor: object) -> Node | None:
+        """A product with a constant matrix is a linear layer."""
+        weight = self._constant(factor)
+        if weight is None or weight.dim() != 2 or images.meta["val"].dim() < 2:
+            return None
+        layer = plain_layers.make_linear(weight.t().contiguous(), None)
+        return self._call(node, layer, self._argument(images))
 
     def _batch_norm(self, node: Node, values: Mapping[str, Any]) -> Node:
         if values.get("training") or values.get("running_mean") is None:
@@ -277,20 +291,6 @@ class _Lifting:
             self._root.register_buffer(name, value.detach().clone())
             self._buffers[node.name] = name
         return self._graph.get_attr(self._buffers[node.name])
-
-
-def _live(nodes: list[Node]) -> list[Node]:
-    """The nodes that the output depends on, in order, with all that write into memory."""
-    needed = {n for n in nodes if n.op in ("output", "placeholder") or is_mutable(n)}
-    for node in reversed(nodes):
-        if node in needed:
-            needed.update(node.all_input_nodes)
-    return [node for node in nodes if node in needed]
-
-
-def _only_output(node: Node) -> Any:
-    (outputs,) = node.args
-    return outputs[0] if isinstance(outputs, tuple | list) else outputs
 
 
 def _dtype(node: Node) -> object:
