@@ -214,7 +214,7 @@ _ROWS = (
         "weights_key",
         values.TEXT,
         "which set of weights to take from a checkpoint that holds several, such as state_dict_ema",
-        unset="that of FILE.json, else what was trained rather than an average of it",
+        unset="what was trained",
         commands=(CommandOption("--weights-key", "KEY", OPENING, group=_SOURCES),),
         pytest=PytestOption("--ptqbench-weights-key", "KEY"),
     ),

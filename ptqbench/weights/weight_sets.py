@@ -65,20 +65,23 @@ def choose_weights(
         raise UserError(_without_weights(loaded, where))
     if key is not None:
         name = _named(sets, key, where)
-        return WeightSet(sets[name], name)
+        return WeightSet(sets[name], name, _note(where, list(sets), name))
     ranked = sorted(sets, key=_rank)  # stable: the first of equals is the first in the file
     if len(ranked) > 1 and _rank(ranked[0]) == _rank(ranked[1]):
         raise UserError(
             f"The weights {where} hold several sets of weights, {_listed(ranked)}, and none of "
             f"them under {', '.join(WRAPPERS)}. Choose one with {_HOW}."
         )
-    note = ""
-    if len(ranked) > 1:
-        note = (
-            f"The file {where} holds several sets of weights ({', '.join(ranked)}); {ranked[0]} "
-            f"was taken. {_HOW} chooses another one."
-        )
-    return WeightSet(sets[ranked[0]], ranked[0], note)
+    return WeightSet(sets[ranked[0]], ranked[0], _note(where, ranked, ranked[0]))
+
+
+def _note(where: object, names: list[str], taken: str) -> str:
+    if len(names) == 1:
+        return ""
+    return (
+        f"The file {where} holds several sets of weights ({', '.join(names)}); {taken} was taken. "
+        f"{_HOW} chooses another one."
+    )
 
 
 def _sets(
