@@ -32,7 +32,7 @@ from ptqbench.weights.load import build_model, load_weights
 COMMAND = "python -m benchmarks.calibration"
 MODELS_SHOWN = (
     *("resnet18", "mobilenet_v2", "squeezenet1_1", "shufflenet_v2_x1_0"),
-    *("resnet18@224", "mobilenet_v2@224"),
+    "mobilenet_v2@128",
 )
 IMAGES = 100
 ROUNDS = 3
