@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -11,6 +10,7 @@ import pytest
 from helpers import odd_networks
 from helpers.custom_models import seeded
 
+from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend_registry import BACKENDS, default_backend, recommended
 from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.torch_engines.engine import TorchBackend
@@ -27,7 +27,6 @@ from ptqbench.evaluation.backend_choice import (
     select,
     usable_backends,
 )
-from ptqbench.evaluation.open_subject import artifact_folder
 from ptqbench.evaluation.subject import LatencyInput, Subject
 from ptqbench.measurement.fastest import CallTime
 from ptqbench.models.custom.registration import open_recipe
@@ -36,22 +35,50 @@ from ptqbench.settings.run_settings import RunSettings
 USABLE = [backend.name for backend in BACKENDS if backend.availability() is None]
 
 
+@pytest.fixture(scope="module")
+def whole_subject(tmp_path_factory):
+    """The subject with its canonical model, which takes torch a while."""
+    recipe = open_recipe("net")
+    subject = Subject(
+        model=seeded(odd_networks.Everything).eval(),
+        recipe=recipe,
+        weights="random",
+        preprocessing=Preprocessing(),
+        data=Data("random", RandomImages(16, 0), RandomImages(16, 1)),
+        latency=LatencyInput((1, 3, 16, 16), 1),
+        folder=tmp_path_factory.mktemp("subject"),
+        facts={"notes": ("before",)},
+        thresholds=recipe.thresholds,
+        settings=RunSettings(),
+    )
+    return replace(subject, canonical=subject.quantizable())
+
+
 @pytest.fixture
-def subject():
-    with ExitStack() as stack:
-        recipe = open_recipe("net")
-        yield Subject(
-            model=seeded(odd_networks.Everything).eval(),
-            recipe=recipe,
-            weights="random",
-            preprocessing=Preprocessing(),
-            data=Data("random", RandomImages(16, 0), RandomImages(16, 1)),
-            latency=LatencyInput((1, 3, 16, 16), 1),
-            folder=artifact_folder(None, stack),
-            facts={"notes": ("before",)},
-            thresholds=recipe.thresholds,
-            settings=RunSettings(),
-        )
+def subject(whole_subject, tmp_path):
+    return replace(whole_subject, folder=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def builds():
+    """What was built for each backend in this module, once."""
+    return {}
+
+
+@pytest.fixture
+def copies(builds, monkeypatch):
+    """Every build after the first one for a backend is a copy."""
+    original = TorchBackend.build
+
+    def build(self, model, recipe, calibration, path, *rest):
+        if self.name not in builds:
+            artifact = original(self, model, recipe, calibration, path, *rest)
+            builds[self.name] = artifact.info, path.read_bytes()
+        info, contents = builds[self.name]
+        path.write_bytes(contents)
+        return Artifact(path, info)
+
+    monkeypatch.setattr(TorchBackend, "build", build)
 
 
 def candidates(*each: tuple[str, float, float | None]) -> list[Candidate]:
@@ -133,7 +160,7 @@ def test_every_backend_for_this_cpu_is_timed(subject):
     assert subject.with_note("after").facts["notes"] == ("before", "after")
 
 
-def test_the_artifact_of_the_selected_backend_stays(subject):
+def test_the_artifact_of_the_selected_backend_stays(subject, copies):
     choice = choose_backend(subject, Phases(), compare=False)
     assert list(subject.folder.iterdir()) == [choice.artifact.path]
     assert choice.artifact.path == subject.int8_path(choice.backend)
@@ -142,7 +169,7 @@ def test_the_artifact_of_the_selected_backend_stays(subject):
     assert choice.artifact.load()(example).shape == subject.model(example).shape
 
 
-def test_agreement_is_measured_in_the_order_of_speed_until_one_suffices(subject, even_race):
+def test_agreement_is_measured_in_the_order_of_speed_until_one_suffices(subject, copies, even_race):
     names = sorted(backend.name for backend in usable_backends(subject))
     easy = replace(subject, thresholds=subject.thresholds.replaced({"agreement": 0.25}))
     choice = choose_backend(easy, Phases())
@@ -155,7 +182,7 @@ def test_agreement_is_measured_in_the_order_of_speed_until_one_suffices(subject,
     assert None not in shares or 1.0 in shares
 
 
-def test_what_candidates_are_compared_with_may_be_a_faster_float32(subject, even_race):
+def test_what_candidates_are_compared_with_may_be_a_faster_float32(subject, copies, even_race):
     calls = []
 
     def float32(images):
@@ -166,7 +193,7 @@ def test_what_candidates_are_compared_with_may_be_a_faster_float32(subject, even
     assert calls == [16]  # once for all candidates
 
 
-def test_a_hopeless_backend_leaves_and_is_not_compared(subject, monkeypatch):
+def test_a_hopeless_backend_leaves_and_is_not_compared(subject, copies, monkeypatch):
     first, *others = sorted(backend.name for backend in usable_backends(subject))
     called = dict.fromkeys((first, *others), 0)
     original = TorchBackend.load
@@ -189,7 +216,7 @@ def test_a_hopeless_backend_leaves_and_is_not_compared(subject, monkeypatch):
     assert [called[name] for name in others] == [2] * len(others)
 
 
-def test_a_backend_that_cannot_build_is_named_and_one_is_enough(subject, monkeypatch):
+def test_a_backend_that_cannot_build_is_named_and_one_is_enough(subject, copies, monkeypatch):
     original = TorchBackend.build
     names = [backend.name for backend in usable_backends(subject)]
 
@@ -207,7 +234,7 @@ def test_a_backend_that_cannot_build_is_named_and_one_is_enough(subject, monkeyp
         choose_backend(subject, Phases(), compare=False)
 
 
-def test_a_backend_whose_artifact_does_not_run_is_named(subject, monkeypatch):
+def test_a_backend_whose_artifact_does_not_run_is_named(subject, copies, monkeypatch):
     names = [backend.name for backend in usable_backends(subject)]
     if len(names) < 2:
         pytest.skip("one backend only")
@@ -231,7 +258,7 @@ def test_a_backend_whose_artifact_does_not_run_is_named(subject, monkeypatch):
     assert "RuntimeError: quantized::add: operands differ)" in choice.impossible[names[0]]
 
 
-def test_images_that_cannot_be_decoded_do_not_count_as_disagreement(subject, even_race):
+def test_images_that_cannot_be_decoded_do_not_count_as_disagreement(subject, copies, even_race):
     class HalfBroken(RandomImages):
         def batches(self, start, stop, batch_size):
             for pixels, labels in super().batches(start, stop, batch_size):
@@ -244,7 +271,7 @@ def test_images_that_cannot_be_decoded_do_not_count_as_disagreement(subject, eve
     assert any((each.agreement or 0) > 0.5 for each in choice.candidates)
 
 
-def test_images_of_which_none_can_be_decoded_leave_the_fastest(subject, even_race):
+def test_images_of_which_none_can_be_decoded_leave_the_fastest(subject, copies, even_race):
     class Broken(RandomImages):
         def batches(self, start, stop, batch_size):
             return iter(())
