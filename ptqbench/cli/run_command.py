@@ -85,16 +85,20 @@ def _run(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace, requests: Sequence[CaseRequest], phases: Phases) -> Report:
     """Evaluate all cases in this process."""
     from ptqbench.measurement.replay import ReplayProcess
+    from ptqbench.reporting.progress_display import progress_display
 
-    with ReplayProcess() as fresh:  # it imports torch while this process does
+    with (
+        ReplayProcess() as fresh,  # it imports torch while this process does
+        progress_display(lines=not args.quiet) as progress,
+    ):
+        if sys.stderr.isatty():
+            progress("start", 0, 0)
         from ptqbench.evaluation.run import run_requests
-        from ptqbench.reporting.progress_display import progress_display
 
         results = _results(args)
         exempt_imports_from_collection()
         phases.add("start and imports", time.perf_counter() - STARTED)
-        with progress_display(lines=not args.quiet) as progress:
-            return run_requests(requests, progress, phases, fresh, results)
+        return run_requests(requests, progress, phases, fresh, results)
 
 
 def _evaluate_isolated(
