@@ -48,7 +48,8 @@ AGREEMENT, SQNR_DB = 0.65, {"onednn": 6.5, "x86": 6.5, "qnnpack": 14.5}
 
 STEM = pytest.mark.xfail(
     strict=True,
-    reason="under qnnpack, the first convolution differs from exact arithmetic by up to 84 steps",
+    reason="QNNPACK rounds a bias to steps of its channel's weights: where those are nearly zero, "
+    "as in four channels of the first convolution, 32 bits overflow",
 )
 
 pytestmark = [pytest.mark.usefixtures("torch_settings"), pytest.mark.slow]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import sys
 import time
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -163,7 +162,8 @@ class Comparison:
         candidates = self._candidates(chosen)
         rows: dict[str, Any] = entry["rows"]
         for candidate in filter(lambda candidate: chosen(candidate.name), candidates):
-            if rows.get(candidate.name, {}).get("file") != candidate.file:
+            row = rows.get(candidate.name, {})
+            if row.get("file") != candidate.file or "error" in row:
                 rows[candidate.name] = self._row(candidate)
                 peer_record.write_entry(self._path, entry)
         current = [each for each in candidates if rows.get(each.name, {}).get("n")]
@@ -195,8 +195,8 @@ class Comparison:
             return row | {"error": str(error)}
         except Exception as error:
             # Other tools raise whatever they like; the row says so, and the rest goes on.
-            print(f"{candidate.name}: {error!r}", file=sys.stderr)
-            return row | {"error": f"{type(error).__name__}: {str(error).splitlines()[0][:200]}"}
+            first = str(error).partition("\n")[0]
+            return row | {"error": f"{type(error).__name__}: {first[:200]}"}
         return row | numbers(accuracy)
 
     def _build(self, candidate: Candidate) -> None:
@@ -220,6 +220,8 @@ class Comparison:
             "files": {candidate.name: candidate.file for candidate in candidates},
             "threads": threads,
             "input": list(example.shape),
+            # With one thread both are the same on an idle machine, and only this one on a busy one.
+            "clock": "CPU" if threads == 1 else "wall",
         }
         before = self._entry["latency"]
         if not again and conditions.items() <= before.items():
@@ -227,7 +229,8 @@ class Comparison:
         self._progress("latency", 0, 0)
         # Loaded anew: oneDNN keeps the primitives of the first shape that it sees.
         models = {each.name: self._load(each, tuple(example.shape)) for each in candidates}
-        _, times = pick_fastest(models, example, threads=threads, rounds=ROUNDS)
+        clock = time.process_time if threads == 1 else time.perf_counter
+        _, times = pick_fastest(models, example, threads=threads, rounds=ROUNDS, clock=clock)
         ms = {name: round(time_ms, 3) for name, time_ms in times.items()}
         self._entry["latency"] = conditions | {"ms": ms}
 

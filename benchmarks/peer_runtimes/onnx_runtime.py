@@ -97,6 +97,7 @@ def load(path: Path, threads: int, shape: tuple[int, ...], *, exact: bool = Fals
     """
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

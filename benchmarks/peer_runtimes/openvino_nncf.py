@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ def export(model: nn.Module, example: Tensor, path: Path, *, any_size: bool) -> 
     shape = [*example.shape[:2], -1, -1] if any_size else list(example.shape)
     with torch.inference_mode():
         converted = openvino.convert_model(model, example_input=example, input=shape)
-    openvino.save_model(converted, path, compress_to_fp16=False)
+    _save(converted, path)
 
 
 def quantize(source: Path, images: Iterable[Tensor], count: int, path: Path, how: Setting) -> None:
@@ -68,7 +68,15 @@ def quantize(source: Path, images: Iterable[Tensor], count: int, path: Path, how
         preset=None if how == "default" else nncf.QuantizationPreset.MIXED,
         advanced_parameters=advanced,
     )
-    openvino.save_model(quantized, path, compress_to_fp16=False)
+    _save(quantized, path)
+
+
+def _save(model: Any, path: Path) -> None:
+    """Write a model's two files; the one that is looked for appears last, and whole."""
+    partial = path.with_name(f"partial-{path.name}")
+    _openvino().save_model(model, partial, compress_to_fp16=False)
+    for suffix in (".bin", ".xml"):
+        partial.with_suffix(suffix).replace(path.with_suffix(suffix))
 
 
 def load(path: Path, threads: int, shape: tuple[int, ...]) -> Model:

@@ -180,7 +180,7 @@ def _label(entry: Entry) -> str:
 
 def _threads(entry: Entry) -> str:
     threads = entry["latency"].get("threads", 1)
-    return "1 thread" if threads == 1 else f"{threads} threads"
+    return "1 thread (CPU time)" if threads == 1 else f"{threads} threads"
 
 
 def _packages(entry: Entry) -> str:
