@@ -34,7 +34,6 @@ from ptqbench.reporting.progress_display import progress_display
 from ptqbench.settings.requests import case_requests
 
 STORED = BUILD / "peers"
-RECORD = ROOT / "fixtures" / "peers.json"
 DOCUMENT = ROOT / "docs" / "peers.md"
 COMMAND = "python -m benchmarks.peers"
 
@@ -91,9 +90,9 @@ def stored_entries(models: Sequence[str]) -> list[peer_record.Entry]:
 
 def write(models: Sequence[str]) -> None:
     """Add what has been measured to the record, and write the document from it."""
-    before = json.loads(RECORD.read_text("utf-8"))["networks"] if RECORD.exists() else []
+    before = peer_record.read_record(peer_record.RECORD)
     entries = peer_record.merged(before, stored_entries(models), SHIPPED)
-    write_text(peer_record.render(entries), RECORD)
+    write_text(peer_record.render(entries), peer_record.RECORD)
     rewrite(DOCUMENT, "peers", peer_document.body(entries))
 
 

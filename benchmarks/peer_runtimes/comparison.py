@@ -93,8 +93,10 @@ class Comparison:
         first = BACKENDS.names()[0] if MEASURED in backends else backends[0]
         self._reference = FloatReference(subject, BACKENDS.get(first), phases)
         self._logits = StoredLogits(lambda images: self._reference.predictor(images))
-        self._entry = peer_record.read_entry(self._path, subject.recipe.model, self._identity())
-        if not self._entry["rows"]:
+        self._entry = peer_record.read_entry(
+            self._path, peer_record.RECORD, subject.recipe.model, self._identity()
+        )
+        if not peer_record.has_files_of(self._path, self._entry):
             for path in folder.iterdir():  # of other images, weights or versions
                 path.unlink()
 
@@ -226,6 +228,8 @@ class Comparison:
         before = self._entry["latency"]
         if not again and conditions.items() <= before.items():
             return
+        for candidate in candidates:
+            self._build(candidate)  # rows that come from the record have no files yet
         self._progress("latency", 0, 0)
         # Loaded anew: oneDNN keeps the primitives of the first shape that it sees.
         models = {each.name: self._load(each, tuple(example.shape)) for each in candidates}

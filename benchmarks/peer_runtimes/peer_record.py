@@ -7,8 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.blocks import ROOT
 from ptqbench.core.atomic import write_text
 
+RECORD = ROOT / "fixtures" / "peers.json"
 SCHEMA_VERSION = 1
 Entry = dict[str, Any]
 """A network: ``model``, ``identity``, ``command``, ``seconds`` of building by file, ``rows`` by
@@ -21,19 +23,39 @@ def new_entry(model: str, identity: Mapping[str, object]) -> Entry:
     return {"model": model, "identity": dict(identity), "command": "", **empty}
 
 
-def read_entry(path: Path, model: str, identity: Mapping[str, object]) -> Entry:
-    """Return what an earlier run measured under the same conditions, else a new entry.
+def read_entry(path: Path, record: Path, model: str, identity: Mapping[str, object]) -> Entry:
+    """Return what was measured before under the same conditions, else a new entry.
 
     Args:
-        path: The file; it need not exist.
+        path: What an earlier run wrote; it need not exist.
+        record: The committed record; it need not exist.
         model: Name of the network.
         identity: Whatever the numbers depend on: machine, versions, weights, images.
     """
+    entries = read_record(record)
     if path.is_file():
-        entry: Entry = json.loads(path.read_text("utf-8"))
-        if entry["identity"] == json.loads(json.dumps(identity)):
+        entries.insert(0, json.loads(path.read_text("utf-8")))
+    same = json.loads(json.dumps(identity))
+    for entry in entries:
+        if entry["model"] == model and entry["identity"] == same:
             return entry
     return new_entry(model, identity)
+
+
+def has_files_of(path: Path, entry: Entry) -> bool:
+    """Whether an earlier run, which wrote ``path``, left files that belong to the entry."""
+    if not path.is_file():
+        return False
+    before: Entry = json.loads(path.read_text("utf-8"))
+    return before["identity"] == json.loads(json.dumps(entry["identity"]))
+
+
+def read_record(path: Path) -> list[Entry]:
+    """Return the networks of a record; none if there is no such file."""
+    entries: list[Entry] = []
+    if path.is_file():
+        entries += json.loads(path.read_text("utf-8"))["networks"]
+    return entries
 
 
 def write_entry(path: Path, entry: Entry) -> None:

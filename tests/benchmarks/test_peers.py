@@ -78,11 +78,19 @@ def test_a_network_measured_again_takes_its_place() -> None:
     assert values == [2.0, 3.0, 4.0]
 
 
-def test_what_was_measured_under_other_conditions_is_not_gone_on_from(tmp_path: Path) -> None:
-    path = tmp_path / "runs" / "one.json"
-    peer_record.write_entry(path, entry("one", NNCF_default=1.0))
-    assert peer_record.read_entry(path, "one", IDENTITY)["rows"]
-    assert not peer_record.read_entry(path, "one", IDENTITY | {"evaluation_images": 9})["rows"]
+def test_a_run_goes_on_from_the_same_conditions_only(tmp_path: Path) -> None:
+    path, record = tmp_path / "runs" / "one.json", tmp_path / "record.json"
+    assert peer_record.read_entry(path, record, "one", IDENTITY)["rows"] == {}
+    record.write_text(peer_record.render([entry("one", NNCF_default=1.0)]))
+    shared = peer_record.read_entry(path, record, "one", IDENTITY)
+    assert shared["rows"]["NNCF default"]["sqnr_db"][0] == 1.0
+    peer_record.write_entry(path, entry("one", NNCF_default=2.0))
+    newer = peer_record.read_entry(path, record, "one", IDENTITY)
+    assert newer["rows"]["NNCF default"]["sqnr_db"][0] == 2.0
+    other = peer_record.read_entry(path, record, "one", IDENTITY | {"evaluation_images": 9})
+    assert other["rows"] == {}
+    assert peer_record.has_files_of(path, newer)
+    assert not peer_record.has_files_of(path, other)
 
 
 def test_a_batch_is_computed_once_and_split_for_those_that_take_one_image() -> None:
