@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -328,9 +329,12 @@ def test_pairs_are_added_wherever_the_gate_judges(
     monkeypatch: pytest.MonkeyPatch, targets: tuple[str, ...], threshold: float | None
 ) -> None:
     thresholds: list[float | None] = []
-    monkeypatch.setattr(
-        case_module, "measure_speed", lambda *_, **options: thresholds.append(options["threshold"])
-    )
+
+    def measure(*_: object, threshold: float | None, **options: object) -> SimpleNamespace:
+        thresholds.append(threshold)
+        return SimpleNamespace(speedup=SimpleNamespace(low=9.0))
+
+    monkeypatch.setattr(case_module, "measure_speed", measure)
     case = SimpleNamespace(
         reference=SimpleNamespace(fastest=None, times_ms={"eager": 1.0}),
         artifact=SimpleNamespace(load=lambda: None),
@@ -341,6 +345,7 @@ def test_pairs_are_added_wherever_the_gate_judges(
         backend=SimpleNamespace(targets=targets),
         phases=Phases(),
         progress=silent,
+        step=lambda name: nullcontext(),
     )
     case_module.measure_speedup(case)  # type: ignore[arg-type]
     assert thresholds == [threshold]
