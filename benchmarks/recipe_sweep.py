@@ -33,6 +33,7 @@ def variants(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
     for bit in ("pairs", "weights", "activations", "none"):
         if bit != recipe.spare_bit:
             yield f"spare bit: {bit}", replace(recipe, spare_bit=bit)
+    yield "biases as they are", replace(recipe, bias_correction=False)
     other = "minmax" if recipe.observer == "histogram" else "histogram"
     yield other, replace(recipe, observer=other)
     if MODELS.get(recipe.model).quantizable is not None:

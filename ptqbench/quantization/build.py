@@ -13,6 +13,7 @@ from ptqbench.core.phases import Phases
 from ptqbench.core.step_errors import step
 from ptqbench.errors import UserError
 from ptqbench.quantization import eager, fx
+from ptqbench.quantization.bias_correction import correct_biases, mean_inputs
 from ptqbench.quantization.build_record import BuildRecord, inspect_build
 from ptqbench.quantization.calibration import Calibrated, CalibrationCache, calibrate
 from ptqbench.quantization.canonical import quantizable_model
@@ -96,6 +97,8 @@ def quantize_model(
         )
     with phases.measure("convert"), _step("Conversion", completed, calibrated.module):
         set_weight_grids(calibrated.module, declared, pairing)
+        if declared.bias_correction:
+            correct_biases(calibrated.module, calibrated.means)
         converted = _FLOWS[completed.flow].convert(calibrated.module)
         if completed.flow == "eager":
             eager.check_runs(converted, example)
@@ -114,7 +117,7 @@ def _calibrated(
     example = first[:1]
     with phases.measure("fuse and observe"), _step("Fusing and observing", recipe, model):
         prepared = _FLOWS[recipe.flow].prepare(model, recipe, example, saturates=saturates)
-    with _step("Calibration", recipe, prepared):
+    with _step("Calibration", recipe, prepared), mean_inputs(prepared) as means:
         count = calibrate(prepared, _chain(first, rest), phases)
     with phases.measure("inspect the build"), _step("The fused model", recipe, prepared):
         record = inspect_build(
@@ -126,7 +129,7 @@ def _calibrated(
             promised=recipe.recipe.fused_groups,
             phases=phases,
         )
-    return Calibrated(prepared, count, record)
+    return Calibrated(prepared, count, record, means)
 
 
 def _step(name: str, recipe: CompletedRecipe, model: nn.Module) -> AbstractContextManager[None]:

@@ -7,7 +7,7 @@ and what observers record does not depend on the engine; weights are quantized a
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,6 +16,7 @@ from torch.ao.quantization import MinMaxObserver, ObserverBase
 
 from ptqbench.core.phases import Phases
 from ptqbench.errors import UserError
+from ptqbench.quantization.bias_correction import MeanInput
 from ptqbench.quantization.build_record import BuildRecord
 from ptqbench.quantization.fast_histogram import QuickHistogramObserver
 from ptqbench.recipes import CompletedRecipe
@@ -75,11 +76,13 @@ class Calibrated:
         module: Prepared; conversion uses it up.
         images: Number of calibration images.
         record: What the build recorded about fusion and observers.
+        means: Of the inputs of its layers, by path.
     """
 
     module: nn.Module
     images: int
     record: BuildRecord
+    means: Mapping[str, MeanInput]
 
 
 class CalibrationCache:

@@ -59,3 +59,13 @@ class WeightObserver(ObserverBase):
         if not self.per_channel:
             scales = scales.amax().reshape(1)
         return scales, torch.zeros(len(scales), dtype=torch.int64)
+
+    def rounded(self, weights: Tensor) -> Tensor:
+        """Return weights, ``O×I×…`` float32, as their integers and scales stand for them."""
+        self(weights)
+        scales, zero_points = self.calculate_qparams()
+        scales = scales.expand(len(weights)).contiguous()
+        zero_points = zero_points.expand(len(weights)).contiguous()
+        return torch.quantize_per_channel(
+            weights.detach(), scales, zero_points, 0, torch.qint8
+        ).dequantize()

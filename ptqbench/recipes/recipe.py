@@ -43,6 +43,7 @@ class Recipe:
             which saturates (AVX2 without VNNI): ``pairs`` of weights whose products they add,
             as much as each channel needs; 7-bit ``weights``; 7-bit ``activations``; or
             ``none``, which saturates there and exists to demonstrate it.
+        bias_correction: Whether biases take back the mean error of rounded weights.
         calibration_images: How many images the ranges are determined from.
         keep_float: Module names that stay float32, with all below them; wildcards allowed. Also
             functions, ``<add>``, ``<mul>`` or ``<cat>``: all calls of them.
@@ -62,6 +63,7 @@ class Recipe:
     observer: Literal["histogram", "minmax"] = "histogram"
     per_channel: bool = True
     spare_bit: Literal["pairs", "weights", "activations", "none"] = "pairs"
+    bias_correction: bool = True
     calibration_images: int = 256
     keep_float: tuple[str, ...] = ()
     fused_groups: int | None = None
@@ -97,7 +99,7 @@ class Recipe:
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-_ADDED = ("fused_groups", "probe", "unsupported")
+_ADDED = ("bias_correction", "fused_groups", "probe", "unsupported")
 """Fields that are not part of the hash while they are unset."""
 
 

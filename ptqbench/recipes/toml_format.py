@@ -47,6 +47,7 @@ _COMMENTS = {
         "What gives up range where sums of two 8 by 8 bit products saturate: pairs of weights,",
         "7-bit weights, 7-bit activations or none.",
     ),
+    "bias_correction": ("Whether biases take back the mean error of rounded weights.",),
     "calibration_images": ("Number of images that ranges are determined from.",),
     "keep_float": (
         'Modules that stay float32, with all below them ("head", "blocks.0.*"), and functions',
@@ -249,6 +250,7 @@ _PARSERS: Mapping[str, _Parse] = {
     "observer": _simple(values.choice("histogram", "minmax")),
     "per_channel": _truth,
     "spare_bit": _simple(values.choice("pairs", "weights", "activations", "none")),
+    "bias_correction": _truth,
     "calibration_images": _simple(values.whole(1)),
     "keep_float": _names,
     "fused_groups": _simple(values.whole(0)),

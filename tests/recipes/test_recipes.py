@@ -131,6 +131,7 @@ CHANGES: dict[str, object] = {
     "observer": "minmax",
     "per_channel": False,
     "spare_bit": "activations",
+    "bias_correction": False,
     "calibration_images": 7,
     "keep_float": ("fc",),
     "fused_groups": 3,
