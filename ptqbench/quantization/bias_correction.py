@@ -58,7 +58,7 @@ class MeanInput:
                 outputs = F.linear(mean, error)[:, None]
             else:
                 assert isinstance(layer, _CONVOLUTIONS)
-                forward: Callable[..., Tensor] = layer._conv_forward  # type: ignore[assignment]
+                forward: Callable[..., Tensor] = layer._conv_forward
                 outputs = forward(mean[None], error, None)[0].flatten(1)
             weight = self.counts[shape] * outputs.shape[1]
             shifts, positions = shifts + outputs.mean(1) * weight, positions + weight
