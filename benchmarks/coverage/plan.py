@@ -53,11 +53,11 @@ def open_recipe(recipe: Recipe) -> Recipe:
 
 def method(recipe: Recipe, backend: str, instruction_set: str) -> str:
     """Return the hash of how a recipe quantizes for a backend, whatever its gates require."""
-    opened = open_recipe(recipe)
+    # The record is of 7-bit weights and biases as they were: pairs leave every weight at least that
+    # range, and corrected biases only gain.
+    opened = replace(open_recipe(recipe), bias_correction=False)
     if opened.spare_bit == "pairs":
-        # The record is of 7-bit weights as they were rounded: pairs leave every weight at least
-        # that much, and corrected biases only gain.
-        opened = replace(opened, spare_bit="weights", bias_correction=False)
+        opened = replace(opened, spare_bit="weights")
     if not BACKENDS.get(backend).saturates(instruction_set):
         opened = replace(opened, spare_bit="none")
     return opened.hash

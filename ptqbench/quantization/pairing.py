@@ -24,6 +24,10 @@ SUM = 128
 """The largest sum of two weights of one sign that stays in 16 bits with any activation."""
 _LIMIT = SUM - 1
 """The largest integer, and the largest sum before rounding, which can add one to it."""
+_FLOOR = 2.0**-16
+"""Smallest share of the largest scale. BatchNorm leaves channels whose weights are next to nothing
+but whose biases are not. Kernels round a bias to multiples of the weights' scale times the input's,
+as an integer of 32 bits, which would overflow. Such a channel is far below a step of the output."""
 
 
 def pairs_of(weights: Tensor, pairing: Pairing) -> Tensor:
@@ -61,7 +65,7 @@ def weight_scales(weights: Tensor, pairing: Pairing | None) -> Tensor:
     """Return the smallest symmetric scale of each output channel that fits a kernel.
 
     The largest weight of a channel becomes ±127, or less where two paired weights would exceed
-    `SUM` together after rounding.
+    `SUM` together after rounding, or where a channel is next to nothing beside the others.
 
     Args:
         weights: ``O×I×…`` float32.
@@ -76,4 +80,5 @@ def weight_scales(weights: Tensor, pairing: Pairing | None) -> Tensor:
     else:
         most, least = largest_sums(pairs_of(exact, pairing))
         largest = torch.maximum(most, -least)
-    return torch.where(largest > 0, largest / _LIMIT, 1.0)
+    scales = largest.clamp(min=float(largest.max()) * _FLOOR) / _LIMIT
+    return torch.where(scales > 0, scales, 1.0)

@@ -118,6 +118,14 @@ def test_no_pair_gives_up_what_it_need_not() -> None:
     assert (weight_scales(weights, "channels") * 127).tolist() == pytest.approx([1.0, 1.25, 2.0])
 
 
+def test_a_channel_next_to_nothing_has_a_scale_that_its_bias_fits() -> None:
+    weights = torch.tensor([[1.0, 0.5], [1e-9, 0.0], [0.0, 0.0]])
+    for pairing in (None, "channels"):
+        scales = weight_scales(weights, pairing)
+        assert torch.equal(scales[1:], scales[:1].expand(2) / 2**16)
+    assert weight_scales(torch.zeros(2, 3), None).tolist() == [1.0, 1.0]
+
+
 def test_the_largest_weight_of_a_channel_is_not_clipped() -> None:
     weights = torch.tensor([[1.0, -0.1], [-1.0, 0.1]])
     for options, most in (({}, 127), ({"seven_bits": True}, 64)):
