@@ -21,7 +21,7 @@ from ptqbench.measurement.fastest import pick_fastest, runnable
 from ptqbench.measurement.macs import CountedModel, Macs
 
 _ADVICE = (
-    "The float32 side is traced with torch.jit, saved, and run on other images: what {module} does "
+    "The float32 side is traced, saved, and run on other images: what {module} does "
     "must not depend on Python objects or values that change."
 )
 
