@@ -19,6 +19,7 @@ from ptqbench.models.catalog import ModelSpec
 from ptqbench.settings.weights_specifier import PROBE
 from ptqbench.weights.open_weights import probe_weights
 from ptqbench.weights.probe import probe_cache
+from ptqbench.weights.probe.layer_scaling import gates_of, scale_layers
 from ptqbench.weights.probe.network import compute_probe, preprocessing_of
 
 ORIGIN = "nets.py, line 3"
@@ -38,6 +39,34 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x).relu().mean((2, 3)))
+
+
+class Gated(Net):
+    """Squeeze-excitation as other libraries name its parts, in front of the head."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+        self.excite = nn.Module()
+        self.excite.conv_reduce, self.excite.conv_expand = nn.Conv2d(16, 4, 1), nn.Conv2d(4, 16, 1)
+        self.excite.act1, self.excite.gate = nn.ReLU(), nn.Hardsigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x, part = self.features(x).relu(), self.excite
+        squeezed = part.act1(part.conv_reduce(x.mean((2, 3), keepdim=True)))
+        return self.head((x * part.gate(part.conv_expand(squeezed))).mean((2, 3)))
+
+
+def test_gates_hardly_vary_from_picture_to_picture() -> None:
+    torch.manual_seed(0)
+    model, images = Gated(4).eval(), torch.randn(32, 3, 24, 24)
+    assert list(gates_of(model)) == [model.excite.conv_expand]
+    assert list(gates_of(nn.Sequential(nn.Linear(4, 4), nn.Sigmoid()))) != []
+    seen = []
+    scale_layers(model, images, "head")
+    model.excite.conv_expand.register_forward_hook(lambda *args: seen.append(args[2]))
+    with torch.inference_mode():
+        model(images)
+    assert float(seen[0].std(correction=0)) == pytest.approx(0.1, rel=0.01)
 
 
 class Scaled(Net):

@@ -15,11 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ptqbench.models.import_torchvision import import_torchvision
 from ptqbench.weights.probe.head_search import Layer
 from ptqbench.weights.probe.random_init import SHIFT
-
-SqueezeExcitation = import_torchvision().ops.misc.SqueezeExcitation
 
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU, nn.GELU)
 
@@ -46,6 +43,22 @@ class ScalingPass:
     features: Tensor | None = None
     macs: int = 0
     scales: dict[str, float] = field(default_factory=dict)
+
+
+def gates_of(model: nn.Module) -> Iterator[Layer]:
+    """Yield the layers whose outputs a sigmoid turns into factors: those of squeeze-excitation.
+
+    They are the last ones in front of a sigmoid of any kind in the module that owns both.
+    """
+    for module in model.modules():
+        last: Layer | None = None
+        gated = False
+        for child in module.children():
+            if isinstance(child, Layer):
+                last = child
+            gated |= type(child).__name__.lower().endswith("sigmoid")
+        if gated and last is not None:
+            yield last
 
 
 def scale_layers(model: nn.Module, images: Tensor, path: str) -> ScalingPass:
@@ -106,7 +119,7 @@ class _LayerScaler:
         self.head = head
         self.result = result
         self.seen: set[nn.Module] = set()
-        self.gates = {m.fc2 for m in model.modules() if isinstance(m, SqueezeExcitation)}
+        self.gates = set(gates_of(model))
         self.last: tuple[Layer, Tensor] | None = None
 
     def layer(self, module: Layer, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
