@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 from benchmarks.blocks import table
+from benchmarks.timm_sweep.architectures import in_turn
 from benchmarks.timm_sweep.sweep_record import CONVOLUTIONAL_KIND, OTHER_KIND
 
 HEADING = ("Networks", "Architectures", "Families", "right", "wrong", "refused", "did not finish")
@@ -40,6 +41,8 @@ def body(content: Json) -> str:
         f"{'; '.join(map(_machine, content['machines']))}. Median time of an architecture: "
         f"{median(seconds):.0f} s, beside other work.",
     ]
+    if missing := len(in_turn()) - len(entries):
+        parts.append(f"{missing} of {len(in_turn())} planned architectures are not measured yet.")
     if causes := _causes(entries):
         parts += ["What is not right, by cause:", table(_CAUSES, causes, right=[1])]
     return "\n\n".join(parts)
