@@ -35,7 +35,7 @@ class Deadly(TorchBackend):
         raise AssertionError
 
 
-KILLING, HANGING = (Deadly(name, ANY, (), ()) for name in ("killing", "hanging"))
+KILLING, HANGING = (Deadly(name, ANY, (), (), None) for name in ("killing", "hanging"))
 
 
 @contextmanager
