@@ -43,14 +43,8 @@ MODEL = "benchmarks/efficientnet_lite.py:lite0"
 INNER = ("fusion", "conversion", "fidelity", "saturation")
 CROPS = 60
 """A fifth of them calibrates, the others are evaluated."""
-AGREEMENT, SQNR_DB = 0.75, {"onednn": 12.0, "x86": 6.5, "qnnpack": 14.5}
+AGREEMENT, SQNR_DB = 0.75, {"onednn": 19.5, "x86": 19.5, "qnnpack": 21.0}
 """What the recipe reaches where 16 bits can saturate, less a margin; elsewhere it is more."""
-
-STEM = pytest.mark.xfail(
-    strict=True,
-    reason="QNNPACK rounds a bias to steps of its channel's weights: where those are nearly zero, "
-    "as in four channels of the first convolution, 32 bits overflow",
-)
 
 pytestmark = [pytest.mark.usefixtures("torch_settings"), pytest.mark.slow]
 
@@ -89,6 +83,6 @@ def test_lite0_is_right_inside_and_close_to_float32(subject: Subject) -> None:
 
 
 @pytest.mark.real
-@pytest.mark.parametrize("backend", ["x86", pytest.param("qnnpack", marks=STEM)])
+@pytest.mark.parametrize("backend", ["x86", "qnnpack"])
 def test_lite0_on_the_other_backends(subject: Subject, backend: str) -> None:
     check(subject, backend)
