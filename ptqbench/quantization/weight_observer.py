@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.ao.quantization import ObserverBase
 
 from ptqbench.quantization.pairing import Pairing, weight_scales
+from ptqbench.quantization.torch_warnings import known_deprecations_ignored
 
 HALF_RANGE = 64
 """Largest integer of 7-bit weights: two of them add up to what `pairing.SUM` allows."""
@@ -66,6 +67,8 @@ class WeightObserver(ObserverBase):
         scales, zero_points = self.calculate_qparams()
         scales = scales.expand(len(weights)).contiguous()
         zero_points = zero_points.expand(len(weights)).contiguous()
-        return torch.quantize_per_channel(
-            weights.detach(), scales, zero_points, 0, torch.qint8
-        ).dequantize()
+        with known_deprecations_ignored():
+            quantized = torch.quantize_per_channel(
+                weights.detach(), scales, zero_points, 0, torch.qint8
+            )
+        return quantized.dequantize()
