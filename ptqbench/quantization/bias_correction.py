@@ -129,5 +129,5 @@ def correct_biases(prepared: nn.Module, means: Mapping[str, MeanInput]) -> None:
         shift = mean.shift(layer, qconfig.weight().rounded(weight) - weight)
         bias: Tensor | None = layer.bias  # type: ignore[assignment]
         corrected = -shift if bias is None else bias - shift
-        if bool(corrected.isfinite().all()):
+        if bool(corrected.isfinite().all()):  # broken weights are a verdict of the gates
             layer.bias = nn.Parameter(corrected, requires_grad=False)
