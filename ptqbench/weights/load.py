@@ -150,16 +150,7 @@ def load_weights(
 
 
 def check_published(spec: ModelSpec, source: str, progress: Progress = silent) -> None:
-    """Download torchvision's weights if necessary, before hours are spent on other models.
-
-    Args:
-        spec: The architecture.
-        source: Source of the weights; others than torchvision's are ignored.
-        progress: Progress callback of a download.
-
-    Raises:
-        UserError: There are no weights of that name, or they cannot be downloaded.
-    """
+    """Download torchvision's weights if ``source`` names some; see `open_weights.provide`."""
     if member := _torchvision_member(spec, source):
         fetch(member.url, progress)
 
