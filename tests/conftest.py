@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.custom_models import registries_unchanged
 from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -124,6 +125,13 @@ class Workshop:
 @pytest.fixture(scope="session")
 def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     return Workshop(tmp_path_factory.mktemp("artifacts"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def clean_registries() -> Iterator[None]:
+    """Forget after each file of tests which models it registered: others list them all."""
+    with registries_unchanged():
+        yield
 
 
 @pytest.fixture
