@@ -10,6 +10,7 @@ from torch import Tensor, fx, nn
 from ptqbench.core.user_code import first_line
 from ptqbench.errors import UserError
 from ptqbench.quantization.canonical.capture import capture
+from ptqbench.quantization.canonical.hard_swish import name_hard_functions
 from ptqbench.quantization.canonical.lifting import lift
 from ptqbench.quantization.canonical.shared_layers import separate_calls
 from ptqbench.quantization.canonical.simplification import simplify
@@ -109,6 +110,7 @@ def _lifted(model: nn.Module, images: Tensor, *, any_size: bool) -> fx.GraphModu
         lifted = lift(capture(model, images, any_size=any_size), model)
     except WritesIntoViewError:
         lifted = lift(capture(model, images, any_size=any_size, functional=True), model)
+    name_hard_functions(lifted)
     simplify(lifted)
     separate_calls(lifted)
     lifted.meta[_CANONICAL] = True
