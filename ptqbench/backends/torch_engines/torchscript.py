@@ -16,6 +16,7 @@ from torch.jit._trace import TopLevelTracedModule
 
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
 from ptqbench.backends.torch_engines.archive_check import METADATA
+from ptqbench.backends.torch_engines.kernel_layouts import KernelLayouts
 from ptqbench.core.atomic import atomic_path
 from ptqbench.core.step_errors import reason_of
 from ptqbench.errors import UserError
@@ -68,8 +69,11 @@ def trace(module: nn.Module, example: Tensor) -> torch.jit.ScriptModule:
     Args:
         module: In evaluation mode.
         example: One input, ``N×C×H×W`` float32; other sizes work afterwards too.
+
+    Int8 operators are called as the quantized engine that is set needs it.
     """
-    with warnings.catch_warnings(), torch.no_grad():
+    layouts = KernelLayouts(torch.backends.quantized.engine)
+    with warnings.catch_warnings(), torch.no_grad(), layouts:
         warnings.simplefilter("ignore")  # tracer warnings about shapes that do not vary
         traced: torch.jit.ScriptModule = torch.jit.trace(module, example, check_trace=False)
     return traced
