@@ -2,8 +2,8 @@
 
 ``python -m benchmarks.timm_sweep`` quantizes each for onednn on a few random images, in a process
 of its own, and asks the four gates that look inside the file: it says whether what ptqbench builds
-is right, and nothing about accuracy. Results are kept in ``build/timm/``, and what is there is not
-measured again unless it is named; the other options write files from them.
+is right, and nothing about accuracy. Results are kept in ``build/timm/``; what is there or in the
+record is not measured again unless it is named. The other options write files from them.
 """
 
 from __future__ import annotations
@@ -60,6 +60,10 @@ def _processes() -> multiprocessing.context.ForkServerContext:
     return context
 
 
+def _is_stored(name: str) -> bool:
+    return (STORED / f"{name}.json").exists()
+
+
 def _status(file: Path) -> str:
     content: Mapping[str, Any] = json.loads(file.read_text("utf-8"))
     return " ".join(str(content[key])[:300] for key in ("status", "reason") if key in content)
@@ -74,12 +78,13 @@ def main() -> int:
     parser.add_argument("--write-docs", action="store_true", help="write docs/timm.md from it")
     args = parser.parse_args()
     STORED.mkdir(parents=True, exist_ok=True)
+    record = json.loads(RECORD.read_text("utf-8"))
     if not (args.write_results or args.write_docs):
         for name in args.names or in_turn():
-            if args.names or not (STORED / f"{name}.json").exists():
+            if args.names or not (name in record["architectures"] or _is_stored(name)):
                 measure(name, args.time_limit)
     if args.write_results:
-        write_text(render(collected(STORED)), RECORD)
+        write_text(render(collected(STORED, record)), RECORD)
     if args.write_docs:
         rewrite(DOCUMENT, "timm", body(json.loads(RECORD.read_text("utf-8"))))
     return 0

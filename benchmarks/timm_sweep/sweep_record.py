@@ -14,18 +14,21 @@ _MACHINE = ("cpu", "instruction_set", "system", "python", "torch", "timm")
 CONVOLUTIONAL_KIND, OTHER_KIND = "convolutional", "other"
 
 
-def collected(folder: Path) -> dict[str, Any]:
-    """Collect the results of all architectures of the sweep that have one.
+def collected(folder: Path, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a record with the results of a folder in it.
 
     Args:
-        folder: With a file for each.
+        folder: With a file for each architecture that has been measured.
+        before: The record so far; what the folder does not have is taken from it.
     """
     entries: dict[str, Any] = {}
-    machines: dict[str, Mapping[str, Any]] = {}
+    machines = {json.dumps(machine): machine for machine in before.get("machines", ())}
     for name in in_turn():
         path = folder / f"{name}.json"
         content = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        if "status" not in content:  # it is being measured
+        if "status" not in content:  # not measured, or it is being measured
+            if name in before.get("architectures", {}):
+                entries[name] = before["architectures"][name]
             continue
         kind = CONVOLUTIONAL_KIND if name in CONVOLUTIONAL else OTHER_KIND
         fields = {key: content[key] for key in _FIELDS if key in content}

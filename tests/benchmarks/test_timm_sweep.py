@@ -55,7 +55,8 @@ def test_results_are_collected_from_a_folder(tmp_path: Path) -> None:
     (tmp_path / f"{name}.json").write_text(json.dumps({**right, **gates}))
     (tmp_path / f"{other}.json").write_text(json.dumps({**refusal("No."), "machine": machine}))
     (tmp_path / f"{architectures.OTHER[1]}.json").write_text('{"side": 64}')  # not finished
-    content = sweep_record.collected(tmp_path)
+    before = {"machines": [], "architectures": {name: refusal("Never.")}}
+    content = sweep_record.collected(tmp_path, before)
     assert [entry["kind"] for entry in content["architectures"].values()] == [
         "convolutional",
         "other",
@@ -65,6 +66,10 @@ def test_results_are_collected_from_a_folder(tmp_path: Path) -> None:
     assert "**1 of 2 architectures, of 2 families" in text
     assert "| convolutional | 1 | 1 | 1 (100%) | 0 | 0 | 0 |" in text
     assert f"| refused: No | 1 | `{other}` |" in text
+    # What the folder does not have stays.
+    for path in tmp_path.iterdir():
+        path.unlink()
+    assert sweep_record.collected(tmp_path, content) == content
 
 
 class Idle(nn.Module):
