@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ptqbench.backends.artifact import Artifact
+from ptqbench.backends.artifact import Artifact, int8_file_name
 from ptqbench.backends.backend import Backend
 from ptqbench.backends.backend_registry import BACKENDS, recommended
 from ptqbench.backends.process_state import process_unchanged
 from ptqbench.core.cpu_count import physical_cores
-from ptqbench.core.names import nearest, safe_file_name
+from ptqbench.core.names import nearest
 from ptqbench.core.paths import is_file
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
@@ -101,7 +101,7 @@ def quantize(
     if path is None:
         folder = tempfile.mkdtemp(prefix="ptqbench-")
         atexit.register(shutil.rmtree, folder, ignore_errors=True)
-        path = Path(folder) / f"{safe_file_name(chosen.model)}-{target.name}.int8.pt"
+        path = Path(folder) / int8_file_name(chosen.model, target)
     return target.build(module, chosen, _image_batches(calibration), Path(path))
 
 
@@ -193,7 +193,7 @@ def validate(
         refusal = target.refusal(chosen)
     else:
         file.check_model(chosen.model)
-        target = BACKENDS.get(backend or file.backend or recommended(chosen))
+        target = file.choose_backend(backend, chosen)
         refusal = target.availability()
     if refusal:
         shown = settings if isinstance(model, str) else replace(settings, weights=MODULE)

@@ -17,6 +17,7 @@ from ptqbench import RunSettings, UserError, Verdict, api, quantize, validate
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend import Backend
 from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.data.folder import open_folder
 from ptqbench.data.image_set import Data
@@ -32,7 +33,7 @@ from ptqbench.recipes import RECIPES
 if TYPE_CHECKING:
     from conftest import UserCase, Workshop
 
-AVAILABLE = [backend.name for backend in BACKENDS if backend.availability() is None]
+AVAILABLE = [backend.name for backend in TORCH_ENGINES if backend.availability() is None]
 MODEL = "squeezenet1_1"
 FAST = RunSettings(input_size=64, threads=1)
 PREPROCESSING = Preprocessing(64, 64)

@@ -20,7 +20,7 @@ from benchmarks.coverage import plan, record
 from benchmarks.coverage.document import body
 from benchmarks.coverage.thresholds import measured_of
 from benchmarks.probe import giga_macs
-from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.core.atomic import write_text
 from ptqbench.evaluation.result import Report
 from ptqbench.models.catalog import MODELS
@@ -103,7 +103,7 @@ def write(parts: Collection[str]) -> int:
 def main() -> int:
     """Measure or write, as the command line says."""
     parser = argparse.ArgumentParser(description=__doc__, prog="python -m benchmarks.coverage")
-    cases = [*BACKENDS.names(), plan.EAGER]
+    cases = [*(backend.name for backend in TORCH_ENGINES), plan.EAGER]
     add = parser.add_argument
     add("--models", nargs="+", metavar="MODEL", help="names or wildcards")
     add("--case", nargs="+", choices=cases, default=cases, help="backends, or eager")

@@ -7,6 +7,7 @@ from typing import Final
 
 from benchmarks.probe import giga_macs
 from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.models.catalog import MODELS
 from ptqbench.recipes import RECIPES, Recipe
@@ -66,7 +67,7 @@ def method(recipe: Recipe, backend: str, instruction_set: str) -> str:
 def cases_of(model: str) -> dict[str, tuple[Recipe, str]]:
     """Return the recipe and the backend of each case of a model, by its name."""
     recipe = RECIPES.get(model)
-    cases = {backend: (recipe, backend) for backend in BACKENDS.names()}
+    cases = {backend.name: (recipe, backend.name) for backend in TORCH_ENGINES}
     if MODELS.get(model).quantizable is not None and recipe.flow != EAGER:
         cases[EAGER] = (replace(uncounted(recipe), flow=EAGER), recipe.backend)
     return cases

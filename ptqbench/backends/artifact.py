@@ -7,10 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ptqbench.core.names import safe_file_name
 from ptqbench.errors import UserError
 
 if TYPE_CHECKING:
-    from ptqbench.backends.backend import Model
+    from ptqbench.backends.backend import Backend, Model
+
+
+def int8_file_name(model: str, backend: Backend) -> str:
+    """Name of the int8 artifact of a model for a backend."""
+    return f"{safe_file_name(model)}-{backend.name}.int8{backend.suffix}"
 
 
 @dataclass(frozen=True)
@@ -93,7 +99,7 @@ class Artifact:
         from ptqbench.backends.backend_registry import recognize
 
         path = Path(path)
-        info = recognize(path)
+        info = recognize(path).info
         if info is None:
             raise UserError(
                 f"{path} is not an artifact of ptqbench: it does not record the engine that it "

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ptqbench.backends.artifact import Artifact, ArtifactInfo
     from ptqbench.backends.graph import Graph
     from ptqbench.backends.integer_reference import ExactRun
+    from ptqbench.backends.traced_model import TracedModel
     from ptqbench.core.phases import Phases
     from ptqbench.quantization.calibration import CalibrationCache
     from ptqbench.quantization.pairing import Pairing
@@ -44,6 +45,10 @@ class Backend(Protocol):
     @property
     def engine(self) -> str:
         """Name of what executes int8 within the runtime."""
+
+    @property
+    def suffix(self) -> str:
+        """How names of its files end, as in ``.onnx``."""
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -90,11 +95,13 @@ class Backend(Protocol):
                 recipe does not fit the model or says that it cannot be done.
         """
 
-    def build_float(self, model: nn.Module, name: str, example: Tensor, path: Path) -> Artifact:
+    def build_float(
+        self, model: nn.Module | TracedModel, name: str, example: Tensor, path: Path
+    ) -> Artifact:
         """Save the float32 model in the same container.
 
         Args:
-            model: Float32, evaluation mode, or the module of a ``traced_model.TracedModel``.
+            model: Float32, evaluation mode; traced, if its trace is needed anyway.
             name: Architecture.
             example: One input, ``N×C×H×W`` float32.
             path: The file to write.

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ptqbench.backends.backend import Backend
 from ptqbench.backends.cpu import instruction_set
+from ptqbench.backends.onnxruntime.ort_backend import ONNX_RUNTIME
 from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.core.registry import Registry
 from ptqbench.errors import UserError
@@ -18,8 +20,8 @@ if TYPE_CHECKING:
 
 BACKENDS: Registry[Backend] = Registry("backend")
 
-for _engine in TORCH_ENGINES:
-    BACKENDS.add(_engine.name, _engine)
+for _backend in (*TORCH_ENGINES, ONNX_RUNTIME):
+    BACKENDS.add(_backend.name, _backend)
 
 
 def recommended(recipe: Recipe) -> str:
@@ -34,19 +36,46 @@ def default_backend() -> str:
     return (native or available or list(BACKENDS))[0].name
 
 
-def recognize(path: Path) -> ArtifactInfo | None:
-    """Check that some runtime executes a file and that it is undamaged, without running it.
+@dataclass(frozen=True)
+class Recognition:
+    """What a file is, as far as that can be told without running it.
 
-    Returns:
-        What the file records about itself; None if ptqbench did not build it.
+    Attributes:
+        runtime: The runtime that executes it.
+        info: What it records about itself; None if ptqbench did not build it.
+    """
+
+    runtime: str
+    info: ArtifactInfo | None
+
+
+def recognize(path: Path) -> Recognition:
+    """Check that some runtime executes a file and that it is undamaged, without running it.
 
     Raises:
         UserError: It is missing, damaged or of no known kind.
     """
+    by_runtime = {backend.runtime: backend for backend in BACKENDS}.values()
+    ending = path.suffix.lower()
     reasons = []
-    for backend in {backend.runtime: backend for backend in BACKENDS}.values():
+    for backend in [each for each in by_runtime if each.suffix == ending] or by_runtime:
         try:
-            return backend.recognize(path)
+            return Recognition(backend.runtime, backend.recognize(path))
         except UserError as error:
             reasons.append(str(error))
     raise UserError(" ".join(dict.fromkeys(reasons)))
+
+
+def backend_for(file: Recognition, recipe: Recipe) -> str:
+    """The backend that a file will run on: that which it records, or one of its runtime.
+
+    Args:
+        file: The file.
+        recipe: Recommends a backend, which is taken if it is of that runtime.
+    """
+    if file.info is not None:
+        return file.info.backend
+    name = recommended(recipe)
+    if BACKENDS.get(name).runtime == file.runtime:
+        return name
+    return next(backend.name for backend in BACKENDS if backend.runtime == file.runtime)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ptqbench.backends.graph import Graph, IntegerWeights, Operator
-from ptqbench.quantization.pairing import Pairing, largest_sums, pairs_of
+from ptqbench.quantization.pairing import Pairing, largest_sums, layer_pairing, pairs_of
 
 _CONVOLUTIONS = {3: F.conv1d, 4: F.conv2d, 5: F.conv3d}
 _INT16 = (-(2**15), 2**15 - 1)
@@ -116,6 +116,10 @@ def leaves_int16(
             order (row, column, channel).
         highest: The largest possible input, as u8; or one per input channel.
     """
+    if pairing is not None:
+        pairing = layer_pairing(pairing, len(weights.integers), weights.groups)
+        if pairing is None:
+            return False
     # float32 is exact here: two products stay below 2¹⁷.
     factors = weights.integers.float()
     outputs, channels = factors.shape[:2]

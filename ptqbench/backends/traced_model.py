@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from ptqbench.backends.graph import Graph
@@ -20,17 +21,19 @@ class TracedModel:
     """
 
     def __init__(self, model: nn.Module, example: Tensor) -> None:
-        self._script = trace(model.eval(), example)
+        self.model = model.eval()
+        self._example = example
 
-    @property
+    @cached_property
     def module(self) -> nn.Module:
-        """The traced module, for ``Backend.build_float``."""
-        return self._script
+        """The traced module."""
+        return trace(self.model, self._example)
 
     @cached_property
     def graph(self) -> Graph:
         """The graph, in which every layer has its module path."""
-        return read_script(self._script)
+        assert isinstance(self.module, torch.jit.ScriptModule)
+        return read_script(self.module)
 
 
 def read_float_graph(model: nn.Module, example: Tensor) -> Graph:

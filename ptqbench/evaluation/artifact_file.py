@@ -8,11 +8,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
-from ptqbench.backends.backend_registry import recognize
+from ptqbench.backends.backend import Backend
+from ptqbench.backends.backend_registry import BACKENDS, Recognition, backend_for, recognize
 from ptqbench.backends.foreign_artifact import Behaviour
 from ptqbench.errors import UserError
 from ptqbench.evaluation.result import CaseResult
 from ptqbench.measurement.cross_engine import UnderEngine, better_elsewhere
+from ptqbench.recipes import Recipe
 
 
 @dataclass(frozen=True)
@@ -21,16 +23,41 @@ class ArtifactFile:
 
     Attributes:
         path: Undamaged, of a runtime that a backend executes.
-        info: What it records about itself; None for a foreign artifact.
+        recognition: Its runtime, and what it records about itself.
     """
 
     path: Path
-    info: ArtifactInfo | None = None
+    recognition: Recognition
+
+    @property
+    def info(self) -> ArtifactInfo | None:
+        """What it records about itself; None for a foreign artifact."""
+        return self.recognition.info
 
     @property
     def backend(self) -> str | None:
         """The backend that it records."""
         return None if self.info is None else self.info.backend
+
+    def choose_backend(self, backend: str | None, recipe: Recipe) -> Backend:
+        """Return the backend that it is judged on.
+
+        Args:
+            backend: The one that the user names; by default that which the file records, else
+                the one that the recipe recommends, or another of the file's runtime.
+            recipe: Of the model.
+
+        Raises:
+            UserError: The backend is unknown, or executes files of another kind.
+        """
+        chosen = BACKENDS.get(backend or backend_for(self.recognition, recipe))
+        if chosen.runtime != self.recognition.runtime:
+            fitting = [b.name for b in BACKENDS if b.runtime == self.recognition.runtime]
+            raise UserError(
+                f"{self.path} is not a file that {chosen.name} executes. Name a backend that "
+                f"does: {', '.join(fitting)}."
+            )
+        return chosen
 
     def check_model(self, model: str) -> None:
         """Check that the file is an int8 artifact of a model, as far as it records that.

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend import Backend, Model
-from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS, default_backend
 from ptqbench.backends.cpu import instruction_set
 from ptqbench.core.atomic import atomic_path
 from ptqbench.core.phases import Phases
@@ -150,7 +150,7 @@ def choose_backend(
         ]
         required = subject.thresholds.agreement
         backend = select(candidates, required)
-        artifact = _copy(artifacts[backend], subject.int8_path(backend))
+        artifact = _copy(artifacts[backend], subject.int8_path(BACKENDS.get(backend)))
     return Choice(backend, tuple(candidates), images, required, impossible, artifact)
 
 
@@ -171,9 +171,14 @@ def select(candidates: Sequence[Candidate], required: float) -> str:
 
 
 def usable_backends(subject: Subject) -> list[Backend]:
-    """Backends that can run here; if any of them is written for this CPU, only those."""
-    here = instruction_set()
-    usable = [backend for backend in BACKENDS if backend.refusal(subject.recipe) is None]
+    """Backends that can run here; if any of them is written for this CPU, only those.
+
+    All of the default runtime: another one is a decision about what to deploy, which the user
+    makes by naming it.
+    """
+    here, runtime = instruction_set(), BACKENDS.get(default_backend()).runtime
+    of_runtime = [backend for backend in BACKENDS if backend.runtime == runtime]
+    usable = [backend for backend in of_runtime if backend.refusal(subject.recipe) is None]
     return [each for each in usable if not each.targets or here in each.targets] or usable
 
 
@@ -189,7 +194,7 @@ def _build_all(
     backends = usable_backends(subject)
     for done, backend in enumerate(backends):
         progress(f"build for {backend.name}", done, len(backends))
-        path = folder / f"{backend.name}.int8.pt"
+        path = folder / f"{backend.name}.int8{backend.suffix}"
         try:
             artifacts[backend.name] = build_int8(
                 subject, backend, phases, path, calibrations, progress

@@ -13,7 +13,6 @@ from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend import Backend, Model
 from ptqbench.backends.graph import Graph
 from ptqbench.backends.traced_model import TracedModel, read_float_graph
-from ptqbench.core.names import safe_file_name
 from ptqbench.core.phases import Phases
 from ptqbench.core.step_errors import step
 from ptqbench.evaluation.subject import Subject
@@ -58,10 +57,10 @@ class FloatReference:
             return self._artifact
         with self._phases.measure("lower float32"):
             model = self._subject.recipe.model
-            path = self._subject.folder / f"{safe_file_name(model)}.float32.pt"
+            path = self._subject.float_path(self._backend)
             example = self._subject.inspection_images()[:1]
             with self._step("Lowering"):
-                return self._backend.build_float(self._traced.module, model, example, path)
+                return self._backend.build_float(self._traced, model, example, path)
 
     @cached_property
     def _lowerings(self) -> dict[str, Model]:

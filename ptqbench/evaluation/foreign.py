@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
 from ptqbench.backends.backend import Backend
-from ptqbench.backends.backend_registry import BACKENDS, recommended
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.foreign_artifact import ForeignArtifact, NotRunningError
 from ptqbench.backends.graph import Graph
 from ptqbench.backends.process_state import process_unchanged
@@ -91,7 +91,7 @@ def gate(
     file = open_artifact_file(artifact)
     file.check_model(name)
     recipe = recipe or recipe_for(name, backend, file)
-    target = BACKENDS.get(backend or file.backend or recommended(recipe))
+    target = file.choose_backend(backend, recipe)
     torch.set_num_threads(settings.threads or physical_cores())
     if reason := target.availability():
         case = annotate(unavailable_case(recipe, target, reason, settings), file)

@@ -41,7 +41,7 @@ def build_int8(
     Raises:
         UserError: The backend is not available or the recipe does not fit.
     """
-    path = path or subject.int8_path(backend.name)
+    path = path or subject.int8_path(backend)
     batches = _counted(subject.calibration_batches(), subject.calibration_count, progress)
     model, recipe = subject.quantizable(), subject.complete()
     return backend.build(model, recipe, batches, path, phases, calibrations)

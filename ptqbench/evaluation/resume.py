@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ptqbench.backends.artifact import int8_file_name
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.core.atomic import check_writable, write_text
 from ptqbench.core.names import safe_file_name
 from ptqbench.core.package_data import fixtures_dir
@@ -136,7 +138,7 @@ class ResultFolder:
             return f"it was ended after {limit:g} s, and may take longer now"
         folder = plan.settings.artifacts
         if folder is not None and case.evidence is not None and case.evidence.unavailable is None:
-            name = f"{safe_file_name(plan.model)}-{case.backend}.int8.pt"
+            name = int8_file_name(plan.model, BACKENDS.get(case.backend))
             if not (user_path(folder) / name).is_file():
                 return f"its artifact is not in {folder}"
         return case

@@ -121,12 +121,12 @@ def _run_model(
     spare: list[ReplayProcess],
     finish: Finish,
 ) -> None:
-    """Evaluate all cases of one model; the float32 side is shared by all of them."""
+    """Evaluate all cases of one model; those of a runtime share the float32 side."""
     recipe = plan.recipe
     calibrations = CalibrationCache() if len(plan.backends) > 1 else None
     with ExitStack() as stack:
         subject = None
-        reference = None
+        references: dict[str, FloatReference] = {}
         for name in plan.backends:
             if reason := refusal(recipe, name):
                 finish(name, unavailable_case(recipe, BACKENDS.get(name), reason, plan.settings))
@@ -134,9 +134,11 @@ def _run_model(
             with spare.pop() if spare else ReplayProcess() as process:
                 if subject is None:
                     subject = open_subject(recipe, plan.settings, stack, progress, phases)
+                target = BACKENDS.get(default_backend() if name == MEASURED else name)
+                reference = references.get(target.runtime)
                 if reference is None:
-                    target = BACKENDS.get(default_backend() if name == MEASURED else name)
                     reference = FloatReference(subject, target, phases)
+                    references[target.runtime] = reference
                 chosen, judged, artifact = name, subject, None
                 if name == MEASURED:
                     choice = choose_backend(

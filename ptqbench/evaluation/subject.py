@@ -9,6 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ptqbench.backends.artifact import int8_file_name
+from ptqbench.backends.backend import Backend
 from ptqbench.core.cpu_count import physical_cores, usable_cores
 from ptqbench.core.names import safe_file_name
 from ptqbench.data.image_set import Data
@@ -103,9 +105,13 @@ class Subject:
             self.model, self.recipe, self.inspection_images(), (self.latency.example(),)
         )
 
-    def int8_path(self, backend: str) -> Path:
+    def int8_path(self, backend: Backend) -> Path:
         """Path of the int8 artifact for a backend."""
-        return self.folder / f"{safe_file_name(self.recipe.model)}-{backend}.int8.pt"
+        return self.folder / int8_file_name(self.recipe.model, backend)
+
+    def float_path(self, backend: Backend) -> Path:
+        """Path of the float32 artifact for the runtime of a backend."""
+        return self.folder / f"{safe_file_name(self.recipe.model)}.float32{backend.suffix}"
 
     def with_note(self, sentence: str) -> Subject:
         """Return this subject with one more note for the report."""

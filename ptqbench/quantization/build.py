@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +21,7 @@ from ptqbench.quantization.classifier_check import check_classifier, check_stati
 from ptqbench.quantization.completion import complete_recipe, unfused
 from ptqbench.quantization.pairing import Pairing
 from ptqbench.quantization.qconfig import set_weight_grids
+from ptqbench.quantization.simulation import SimulatedModel, simulate
 from ptqbench.recipes import CompletedRecipe, Recipe
 
 _FLOWS = {"fx": fx, "eager": eager}
@@ -73,6 +74,98 @@ def quantize_model(
     Raises:
         UserError: There are no calibration images, or the recipe does not fit the model.
     """
+    ready = _ready(model, recipe, calibration, pairing, phases, calibrations)
+    completed, calibrated = ready.recipe, ready.calibrated
+    with phases.measure("convert"), _step("Conversion", completed, calibrated.module):
+        _round_weights(ready, pairing)
+        converted = _FLOWS[completed.flow].convert(calibrated.module)
+        if completed.flow == "eager":
+            eager.check_runs(converted, ready.example)
+    return QuantizedModule(
+        converted, completed, ready.example, calibrated.images, calibrated.record
+    )
+
+
+@dataclass(frozen=True)
+class SimulatedQuantization:
+    """A simulation of int8 in plain layers, for runtimes other than torch's engines.
+
+    Attributes:
+        simulation: Plain layers with rounded weights, and activations that are rounded.
+        recipe: The recipe that it was quantized with, in graph mode.
+        example: One input, ``1×C×H×W`` float32.
+        calibration_images: Number of calibration images.
+        record: What the build recorded about fusion and observers.
+    """
+
+    simulation: SimulatedModel
+    recipe: CompletedRecipe
+    example: Tensor
+    calibration_images: int
+    record: BuildRecord
+
+
+def simulate_model(
+    model: nn.Module,
+    recipe: Recipe | CompletedRecipe,
+    calibration: Iterable[Tensor],
+    *,
+    pairing: Pairing | None,
+    phases: Phases,
+    calibrations: CalibrationCache | None = None,
+) -> SimulatedQuantization:
+    """Quantize a copy of a float32 model, for a runtime that has its own int8 operators.
+
+    Fusion, ranges, weights, biases and what stays float32 are those of `quantize_model`, always in
+    graph mode: the eager flow exists for torch's own modules.
+
+    Args:
+        model: See `quantize_model`, as all others.
+        recipe: How to quantize it.
+        calibration: Batches ``N×C×H×W`` float32, streamed.
+        pairing: Which u8×s8 products the runtime's kernels add in 16 bits here; None: none.
+        phases: Where time is counted.
+        calibrations: Cache for this model and these images.
+
+    Raises:
+        UserError: There are no calibration images, or the recipe does not fit the model.
+    """
+    declared = recipe.recipe if isinstance(recipe, CompletedRecipe) else recipe
+    in_graph_mode = isinstance(recipe, CompletedRecipe) and recipe.flow == "fx"
+    graph_mode = recipe if in_graph_mode else replace(declared, flow="fx")
+    ready = _ready(model, graph_mode, calibration, pairing, phases, calibrations)
+    completed, calibrated = ready.recipe, ready.calibrated
+    if completed.flow == "eager":
+        raise UserError(
+            f"{declared.model} has QuantStubs and so is written for torch's eager mode; other "
+            "runtimes need a model without them. Take the stubs out of it."
+        )
+    with phases.measure("convert"), _step("Conversion", completed, calibrated.module):
+        _round_weights(ready, pairing)
+        simulation = simulate(calibrated.module)
+    return SimulatedQuantization(
+        simulation, completed, ready.example, calibrated.images, calibrated.record
+    )
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A calibrated model that waits for its weights to be rounded."""
+
+    calibrated: Calibrated
+    recipe: CompletedRecipe
+    example: Tensor
+
+
+def _ready(
+    model: nn.Module,
+    recipe: Recipe | CompletedRecipe,
+    calibration: Iterable[Tensor],
+    pairing: Pairing | None,
+    phases: Phases,
+    calibrations: CalibrationCache | None,
+) -> _Ready:
+    """Fuse, observe and calibrate a copy of the model, or take what the cache has."""
     batches = iter(calibration)
     first = next(batches, None)
     if first is None:
@@ -83,26 +176,23 @@ def quantize_model(
     declared = recipe.recipe if isinstance(recipe, CompletedRecipe) else recipe
     original, model = model, quantizable_model(model, declared, first[:_INSPECTED])
     completed = complete_recipe(recipe, model, example, original=original)
-
     saturates = pairing is not None
 
     def create() -> Calibrated:
         return _calibrated(model, completed, first, batches, saturates, phases)
 
     if calibrations is None:
-        calibrated = create()
-    else:
-        calibrated = calibrations.get_or_create(
-            completed, saturates and declared.spare_bit == "activations", create
-        )
-    with phases.measure("convert"), _step("Conversion", completed, calibrated.module):
-        set_weight_grids(calibrated.module, declared, pairing)
-        if declared.bias_correction:
-            correct_biases(calibrated.module, calibrated.means)
-        converted = _FLOWS[completed.flow].convert(calibrated.module)
-        if completed.flow == "eager":
-            eager.check_runs(converted, example)
-    return QuantizedModule(converted, completed, example, calibrated.images, calibrated.record)
+        return _Ready(create(), completed, example)
+    spare = saturates and declared.spare_bit == "activations"
+    return _Ready(calibrations.get_or_create(completed, spare, create), completed, example)
+
+
+def _round_weights(ready: _Ready, pairing: Pairing | None) -> None:
+    """Determine the grids of the weights, and take back their mean error, in place."""
+    declared = ready.recipe.recipe
+    set_weight_grids(ready.calibrated.module, declared, pairing)
+    if declared.bias_correction:
+        correct_biases(ready.calibrated.module, ready.calibrated.means)
 
 
 def _calibrated(

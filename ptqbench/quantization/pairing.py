@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Pairing: TypeAlias = Literal["channels", "taps"]
+Pairing: TypeAlias = Literal["channels", "taps", "patches"]
 """``channels``: products are paired along the input channels of one kernel position, and the last
 of an odd number stays alone (oneDNN); so no weight of a depthwise convolution has a partner.
-``taps``: they are paired in the order (row, column, channel), across kernel positions (FBGEMM)."""
+``taps``: they are paired in the order (row, column, channel), across kernel positions (FBGEMM).
+``patches``: the same, except that depthwise convolutions have a kernel that adds in 32 bits
+(ONNX Runtime)."""
 
 SUM = 128
 """The largest sum of two weights of one sign that stays in 16 bits with any activation."""
@@ -28,6 +30,17 @@ _FLOOR = 2.0**-16
 """Smallest share of the largest scale. BatchNorm leaves channels whose weights are next to nothing
 but whose biases are not. Kernels round a bias to multiples of the weights' scale times the input's,
 as an integer of 32 bits, which would overflow. Such a channel is far below a step of the output."""
+
+
+def layer_pairing(pairing: Pairing | None, outputs: int, groups: int) -> Pairing | None:
+    """Return which products of a layer are paired; None: none.
+
+    Args:
+        pairing: Of the kernels of a backend.
+        outputs: Output channels of the layer.
+        groups: Of a convolution; 1 for a linear layer.
+    """
+    return None if pairing == "patches" and 1 < groups == outputs else pairing
 
 
 def pairs_of(weights: Tensor, pairing: Pairing) -> Tensor:
@@ -41,7 +54,7 @@ def pairs_of(weights: Tensor, pairing: Pairing) -> Tensor:
         ``O×n×2``; a weight without a partner is paired with zero.
     """
     channels_last = weights.movedim(1, -1).flatten(1, -2) if weights.dim() > 2 else weights[:, None]
-    if pairing == "taps":
+    if pairing != "channels":
         channels_last = channels_last.flatten(1)[:, None]
     padded = F.pad(channels_last, (0, channels_last.shape[-1] % 2))
     return padded.reshape(len(weights), -1, 2)

@@ -9,11 +9,12 @@ from torch import Tensor, nn
 from torch.ao.quantization import MinMaxObserver, QConfig
 
 from ptqbench.quantization.fast_histogram import QuickHistogramObserver
-from ptqbench.quantization.pairing import Pairing
+from ptqbench.quantization.pairing import Pairing, layer_pairing
 from ptqbench.quantization.weight_observer import WeightObserver
 from ptqbench.recipes import Recipe
 
 RELU6_CAP = 6.0
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 class CappedHistogramObserver(QuickHistogramObserver):
@@ -74,14 +75,22 @@ def set_weight_grids(prepared: nn.Module, recipe: Recipe, pairing: Pairing | Non
         pairing: Which products the kernels add in 16 bits; None: none, so that nobody gives up
             anything.
     """
-    options: dict[str, Any] = {
-        "seven_bits": pairing is not None and recipe.spare_bit == "weights",
-        "pairing": pairing if recipe.spare_bit == "pairs" else None,
-    }
+    seven_bits = pairing is not None and recipe.spare_bit == "weights"
+    paired = pairing if recipe.spare_bit == "pairs" else None
     for module in prepared.modules():
         if isinstance(module, WeightObserver):  # of a function's weights
-            module.seven_bits, module.pairing = options["seven_bits"], options["pairing"]
+            module.seven_bits, module.pairing = seven_bits, paired
         qconfig = getattr(module, "qconfig", None)
         if isinstance(qconfig, QConfig) and isinstance(qconfig.weight(), WeightObserver):
-            weight = WeightObserver.with_args(per_channel=recipe.per_channel, **options)
+            weight = WeightObserver.with_args(
+                per_channel=recipe.per_channel,
+                seven_bits=seven_bits,
+                pairing=_pairing_in(module, paired),
+            )
             module.qconfig = qconfig._replace(weight=weight)  # type: ignore[assignment]
+
+
+def _pairing_in(module: nn.Module, pairing: Pairing | None) -> Pairing | None:
+    """Which products are paired in a module, or in the layer that it is fused with."""
+    layer = next((m for m in module.modules() if isinstance(m, _CONVOLUTIONS)), None)
+    return pairing if layer is None else layer_pairing(pairing, layer.out_channels, layer.groups)

@@ -16,6 +16,7 @@ from torch import nn
 from ptqbench.backends import cpu as isa
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
 from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.backends.torch_engines.saturation_probe import probe_engine
 from ptqbench.backends.torch_engines.torchscript import (
     engine_set,
@@ -31,15 +32,17 @@ from ptqbench.settings.thresholds import INSTRUCTION_SETS
 if TYPE_CHECKING:
     from conftest import Workshop
 
-AVAILABLE = [backend.name for backend in BACKENDS if backend.availability() is None]
+AVAILABLE = [backend.name for backend in TORCH_ENGINES if backend.availability() is None]
 PAIRS = [(a, b) for i, a in enumerate(AVAILABLE) for b in AVAILABLE[i + 1 :]]
 MODEL = "resnet18"
 
 pytestmark = pytest.mark.usefixtures("torch_settings")
 
 
-def test_the_backends_are_the_four_engines() -> None:
-    assert sorted(BACKENDS.names()) == ["fbgemm", "onednn", "qnnpack", "x86"]
+def test_the_backends_are_the_four_engines_and_other_runtimes() -> None:
+    engines = [backend.name for backend in BACKENDS if backend.runtime == "torch"]
+    assert sorted(engines) == ["fbgemm", "onednn", "qnnpack", "x86"]
+    assert set(BACKENDS.names()) - set(engines) == {"onnxruntime"}
     assert AVAILABLE, "this build of torch has no quantized engine at all"
 
 
@@ -177,7 +180,7 @@ def without_engines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("without_engines")
-@pytest.mark.parametrize("backend", BACKENDS.names())
+@pytest.mark.parametrize("backend", [backend.name for backend in TORCH_ENGINES])
 def test_a_missing_engine_is_explained(workshop: Workshop, backend: str) -> None:
     reason = BACKENDS.get(backend).availability()
     assert reason is not None
@@ -358,7 +361,8 @@ def test_what_saturates(instructions: str, saturates: bool) -> None:
     assert isa.multiplies_into_16_bits(instructions) == saturates
     saturating = {backend.name: backend.saturates(instructions) for backend in BACKENDS}
     fbgemm = instructions != "neon"  # its depthwise kernels, which x86 uses too
-    assert saturating == {"x86": fbgemm, "fbgemm": fbgemm, "onednn": saturates, "qnnpack": False}
+    engines = {"x86": fbgemm, "fbgemm": fbgemm, "onednn": saturates, "qnnpack": False}
+    assert saturating == {**engines, "onnxruntime": saturates}
 
 
 def test_every_instruction_set_can_have_a_speedup_threshold() -> None:

@@ -66,6 +66,9 @@ def test_the_document_and_the_list_show_the_record() -> None:
     assert set(matrix) == {(m, b) for m in MODELS.names() for b in BACKENDS.names()}
     for (model, backend), entry in matrix.items():
         assert entry.unsupported == RECIPES.get(model).unsupported.get(backend)
+        if BACKENDS.get(backend).runtime != "torch":  # the record is of torch's engines
+            assert not entry.measured
+            continue
         assert entry.measured and all("verdict" in line for line in entry.measured)
 
 

@@ -19,6 +19,7 @@ from PIL import Image
 import ptqbench
 from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import instruction_set
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.cli import main
 from ptqbench.data.fixture.scenes import render
 from ptqbench.data.fixture.shapes import CLASSES
@@ -28,7 +29,7 @@ from ptqbench.reporting.json_report import schema
 if TYPE_CHECKING:
     from conftest import UserCase
 
-AVAILABLE = [backend.name for backend in BACKENDS if backend.availability() is None]
+AVAILABLE = [backend.name for backend in TORCH_ENGINES if backend.availability() is None]
 ANY = AVAILABLE[0]
 EASY = {"accuracy": 0.1, "agreement": 0.5, "size_ratio": 1.5}
 

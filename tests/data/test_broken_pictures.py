@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ptqbench import RunSettings, UserError, quantize, validate
-from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.cli import main
 from ptqbench.measurement.artifact_inspection import ArtifactInspection
 from ptqbench.measurement.fidelity import Fidelity
@@ -21,7 +21,7 @@ from ptqbench.testing.shared_runner import SharedRunner
 if TYPE_CHECKING:
     from conftest import UserCase
 
-BACKEND = next((b.name for b in BACKENDS if b.availability() is None), "onednn")
+BACKEND = next((b.name for b in TORCH_ENGINES if b.availability() is None), "onednn")
 ENOUGH = 0.05
 
 pytestmark = pytest.mark.usefixtures("torch_settings")

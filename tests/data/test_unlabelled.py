@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ptqbench import Report, RunSettings, Verdict, validate
-from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.cli import main
 from ptqbench.data.fixture.scenes import render
 from ptqbench.measurement.artifact_inspection import ArtifactInspection
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from conftest import UserCase
 
 MODEL = "squeezenet1_1"
-BACKEND = next((b.name for b in BACKENDS if b.availability() is None), "onednn")
+BACKEND = next((b.name for b in TORCH_ENGINES if b.availability() is None), "onednn")
 IMAGES = 40
 UNKNOWN = ("float32_top1", "int8_top1", "float32_top5", "int8_top5")
 

@@ -13,7 +13,7 @@ from helpers.custom_models import seeded
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend_registry import BACKENDS, default_backend, recommended
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.torch_engines.engine import TorchBackend
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES, TorchBackend
 from ptqbench.core.phases import Phases
 from ptqbench.data.image_set import Data
 from ptqbench.data.preprocessing import Preprocessing
@@ -32,7 +32,7 @@ from ptqbench.measurement.fastest import CallTime
 from ptqbench.models.custom.registration import open_recipe
 from ptqbench.settings.run_settings import RunSettings
 
-USABLE = [backend.name for backend in BACKENDS if backend.availability() is None]
+USABLE = [backend.name for backend in TORCH_ENGINES if backend.availability() is None]
 
 
 @pytest.fixture(scope="module")

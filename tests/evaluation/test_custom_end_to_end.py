@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 from helpers.custom_models import EXAMPLE, example, write_photos
 
-from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.gates import gates_in_order
 from ptqbench.recipes.toml_format import from_toml
 
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
-ANY = next(backend.name for backend in BACKENDS if backend.availability() is None)
+ANY = next(backend.name for backend in TORCH_ENGINES if backend.availability() is None)
 SETTINGS = """\
 plugins = ["my_package.quant"]
 models = ["my_net"]

@@ -18,14 +18,14 @@ import pytest
 from helpers.custom_models import save, seeded, write_photos
 from helpers.tiny_networks import Tiny
 
-from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.evaluation.result import Report
 from ptqbench.gates.verdict import Verdict
 from ptqbench.reporting.json_report import schema
 
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
-AVAILABLE = [backend.name for backend in BACKENDS if backend.availability() is None]
+AVAILABLE = [backend.name for backend in TORCH_ENGINES if backend.availability() is None]
 FIRST, SECOND = AVAILABLE[:2]
 NETS = """\
 import os, signal, sys, time

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.errors import UserError
 from ptqbench.evaluation import resume
 from ptqbench.evaluation.case import unavailable_case
@@ -17,7 +17,7 @@ from ptqbench.evaluation.resume import ResultFolder
 from ptqbench.evaluation.run import report_of
 from ptqbench.settings.requests import CaseRequest
 
-BACKEND = next(backend for backend in BACKENDS if backend.availability() is None)
+BACKEND = next(backend for backend in TORCH_ENGINES if backend.availability() is None)
 KEY = ("resnet18", BACKEND.name)
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.torch_engines.engine import TorchBackend
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES, TorchBackend
 from ptqbench.backends.traced_model import read_float_graph
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import silent
@@ -55,7 +55,7 @@ from ptqbench.weights.open_weights import open_weights
 if TYPE_CHECKING:
     from conftest import UserCase, Workshop
 
-AVAILABLE = [backend.name for backend in BACKENDS if backend.availability() is None]
+AVAILABLE = [backend.name for backend in TORCH_ENGINES if backend.availability() is None]
 CHOSEN = AVAILABLE[:2]
 
 pytestmark = pytest.mark.usefixtures("torch_settings")

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ptqbench.backends.backend import Model
 from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.gates import Evidence, GateResult, Verdict, evaluate
 from ptqbench.measurement.accuracy import measure_accuracy
 from ptqbench.measurement.size import measure_size
@@ -23,7 +24,7 @@ from ptqbench.settings.thresholds import Thresholds
 if TYPE_CHECKING:
     from conftest import Workshop
 
-BACKEND = next((b.name for b in BACKENDS if b.availability() is None), "onednn")
+BACKEND = next((b.name for b in TORCH_ENGINES if b.availability() is None), "onednn")
 MODEL = "squeezenet1_1"
 REQUIRED = Thresholds(accuracy=0.9, top5=0.9, agreement=0.85, sqnr_db=18.0)
 """What 96 images can tell apart."""

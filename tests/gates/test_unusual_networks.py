@@ -140,7 +140,7 @@ def test_a_right_file_passes_what_looks_inside(name: str, backend: str, tmp_path
     recipe = complete_recipe(
         replace(RECIPE, backend=backend), canonical, images()[:1], original=model
     )
-    artifact = target.build(canonical, recipe, [images()], tmp_path / "int8.pt")
+    artifact = target.build(canonical, recipe, [images()], tmp_path / f"int8{target.suffix}")
     assert artifact.info.build is not None
     record = BuildRecord.from_dict(artifact.info.build)
     reference = read_float_graph(canonical, images()[:1])

@@ -30,6 +30,7 @@ import ptqbench
 from ptqbench import RunSettings, Verdict
 from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.graph import Graph
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.backends.traced_model import read_float_graph
 from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.gates import GATES, Evidence, GateResult
@@ -45,7 +46,7 @@ from ptqbench.settings.thresholds import Thresholds
 if TYPE_CHECKING:
     from conftest import Workshop
 
-AVAILABLE = [backend.name for backend in BACKENDS if backend.availability() is None]
+AVAILABLE = [backend.name for backend in TORCH_ENGINES if backend.availability() is None]
 FAST = RunSettings(input_size=64, threads=1)
 STATIC = ("fusion", "conversion")
 """What the graph alone tells."""

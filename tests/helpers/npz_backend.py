@@ -116,6 +116,7 @@ def limits(values: np.ndarray) -> tuple[float, int]:
 class NpzBackend:
     name: str = "npz"
     runtime: str = "numpy"
+    suffix: str = ".pt"
     engine: str = "numpy"
     label: str = "numpy"
     targets: tuple[str, ...] = ()
@@ -154,7 +155,8 @@ class NpzBackend:
         info = ArtifactInfo("int8", self.name, self.engine, declared.model, declared.hash)
         return write(path, layers, info)
 
-    def build_float(self, model: nn.Module, name: str, example: Tensor, path: Path) -> Artifact:
+    def build_float(self, model: Any, name: str, example: Tensor, path: Path) -> Artifact:
+        model = getattr(model, "model", model)  # of a traced one
         info = ArtifactInfo("float32", self.name, self.engine, name)
         return write(path, self._float_layers(model), info)
 

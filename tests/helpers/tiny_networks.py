@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.backends.torch_engines.torchscript import engine_set
 from ptqbench.core.phases import Phases
 from ptqbench.quantization import fx
@@ -17,7 +17,7 @@ from ptqbench.quantization.qconfig import set_weight_grids
 from ptqbench.recipes import Recipe
 from ptqbench.settings.thresholds import Thresholds
 
-ANY = next(backend.name for backend in BACKENDS if backend.availability() is None)
+ANY = next(backend.name for backend in TORCH_ENGINES if backend.availability() is None)
 
 
 def decibels(signal: Tensor, other: Tensor) -> float:

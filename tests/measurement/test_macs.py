@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.backends.traced_model import read_float_graph
 from ptqbench.measurement.fastest import pick_fastest
 from ptqbench.measurement.layer_matching import match_graphs
@@ -21,7 +22,7 @@ from ptqbench.models.import_torchvision import import_torchvision
 if TYPE_CHECKING:
     from conftest import Workshop
 
-ENGINE = next(b.name for b in BACKENDS if b.availability() is None)
+ENGINE = next(b.name for b in TORCH_ENGINES if b.availability() is None)
 SMALL = ["resnet18", "mobilenet_v3_large", "squeezenet1_1", "shufflenet_v2_x0_5", "swin_t"]
 
 

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.quantization.calibration import CalibrationCache
 
 if TYPE_CHECKING:
     from conftest import Workshop
 
-AVAILABLE = [backend for backend in BACKENDS if backend.availability() is None]
+AVAILABLE = [backend for backend in TORCH_ENGINES if backend.availability() is None]
 
 
 @pytest.mark.parametrize(("name", "flow"), [("resnet18", "fx"), ("shufflenet_v2_x1_0", "eager")])

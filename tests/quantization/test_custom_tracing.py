@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import ptqbench
 from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.errors import UserError
 from ptqbench.models.custom.registration import open_recipe
 from ptqbench.quantization import fx
@@ -23,7 +24,7 @@ from ptqbench.quantization.completion import complete_recipe
 from ptqbench.recipes import Recipe
 from ptqbench.settings.thresholds import Thresholds
 
-ANY = next(backend.name for backend in BACKENDS if backend.availability() is None)
+ANY = next(backend.name for backend in TORCH_ENGINES if backend.availability() is None)
 SOURCE = Path(odd_nets.__file__).read_text().splitlines()
 
 

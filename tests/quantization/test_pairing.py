@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.backends.torch_engines.torchscript import engine_set
 from ptqbench.quantization.pairing import SUM, Pairing, pairs_of, weight_scales
 from ptqbench.quantization.torch_warnings import known_deprecations_ignored
@@ -26,7 +26,7 @@ SHAPES = {
     "depthwise 5×5": ((128, 1, 5, 5), 128),
     "linear": ((16, 17), 1),
 }
-ADDING = [b for b in BACKENDS if b.availability() is None and b.saturates()]
+ADDING = [b for b in TORCH_ENGINES if b.availability() is None and b.saturates()]
 
 
 def full_pairs(shape: tuple[int, ...]) -> Iterator[tuple[Tensor, list[tuple[int, int]]]]:

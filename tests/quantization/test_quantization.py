@@ -15,6 +15,7 @@ from torch.ao.nn.intrinsic import quantized as intrinsic
 from torch.ao.nn.quantized import Conv2d, Linear
 
 from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.backends.torch_engines.torchscript import engine_set
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.core.phases import Phases
@@ -33,7 +34,7 @@ NAMES = list(SHIPPED)
 QUANTIZABLE = [name for name in SHIPPED if MODELS.get(name).quantizable is not None]
 FLOWS = {"fx": fx, "eager": eager}
 MODEL_AND_FLOW = [(name, "fx") for name in NAMES] + [(name, "eager") for name in QUANTIZABLE]
-AVAILABLE = [backend.name for backend in BACKENDS if backend.availability() is None]
+AVAILABLE = [backend.name for backend in TORCH_ENGINES if backend.availability() is None]
 
 
 def int8_layers(module: nn.Module) -> dict[str, nn.Module]:

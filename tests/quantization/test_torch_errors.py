@@ -13,6 +13,7 @@ from torch.ao.quantization import DeQuantStub, QuantStub
 
 from ptqbench import UserError, quantize
 from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.data.random_images import RandomImages
 from ptqbench.evaluation import case as case_module
 from ptqbench.evaluation.case import CaseEvaluation
@@ -20,7 +21,7 @@ from ptqbench.evaluation.subject import LatencyInput
 from ptqbench.quantization import fx
 from ptqbench.settings.thresholds import Thresholds
 
-BACKEND = next((b.name for b in BACKENDS if b.availability() is None), "onednn")
+BACKEND = next((b.name for b in TORCH_ENGINES if b.availability() is None), "onednn")
 ENGINE = BACKENDS.get(BACKEND).engine
 NONE = Thresholds()
 IMAGES = [torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))]

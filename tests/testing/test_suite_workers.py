@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.gates import gates_in_order
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def test_workers_share_artifacts_and_logits_and_time_nothing(
     pytest.importorskip("xdist")
     monkeypatch.delenv("CI", raising=False)
     monkeypatch.delenv("PYTEST_ADDOPTS", raising=False)
-    backends = [each.name for each in BACKENDS if each.availability() is None][:2]
+    backends = [each.name for each in TORCH_ENGINES if each.availability() is None][:2]
     pytester.makeconftest(COUNTING)
     pytester.makepyfile(test_gates="from ptqbench.suite import *")
     result = pytester.runpytest_subprocess(

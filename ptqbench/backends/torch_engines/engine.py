@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ptqbench.backends.backend import Model
     from ptqbench.backends.graph import Graph
     from ptqbench.backends.integer_reference import ExactRun
+    from ptqbench.backends.traced_model import TracedModel
     from ptqbench.core.phases import Phases
     from ptqbench.quantization.calibration import CalibrationCache
     from ptqbench.quantization.pairing import Pairing
@@ -44,6 +45,7 @@ class TorchBackend:
     sums_in_16_bits: tuple[str, ...]
     pairing: Pairing | None
     runtime: str = "torch"
+    suffix: str = ".pt"
 
     @property
     def label(self) -> str:
@@ -87,11 +89,15 @@ class TorchBackend:
 
         return build_int8(self, model, recipe, calibration, path, phases, calibrations)
 
-    def build_float(self, model: nn.Module, name: str, example: Tensor, path: Path) -> Artifact:
+    def build_float(
+        self, model: nn.Module | TracedModel, name: str, example: Tensor, path: Path
+    ) -> Artifact:
         """Save the float32 model as frozen TorchScript; see ``backend.Backend.build_float``."""
         from ptqbench.backends.torch_engines.torchscript import save_script, trace_and_freeze
+        from ptqbench.backends.traced_model import TracedModel
 
-        script = trace_and_freeze(model, example)
+        module = model.module if isinstance(model, TracedModel) else model
+        script = trace_and_freeze(module, example)
         return save_script(script, path, ArtifactInfo("float32", self.name, self.engine, name))
 
     def float_lowerings(self, artifact: Artifact) -> dict[str, Model]:

@@ -1,0 +1,213 @@
+"""Rewrite ONNX graphs: what an export leaves over, open sizes, pooling that has an int8 kernel."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import onnx
+
+INPUT, OUTPUT = "images", "logits"
+"""Names of the input and the output of a model."""
+_BATCH, _HEIGHT, _WIDTH = "batch", "height", "width"
+_SMALL = 1024
+"""Elements up to which constants are computed from others: shapes and axes, not weights."""
+_KEPT = ("QuantizeLinear", "DequantizeLinear", "RandomNormal", "RandomUniform")
+
+
+def cleaned(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model without what an export leaves over, which is worked on in place.
+
+    Constants become initializers, each once; reshapes to the same shape go; means over rows and
+    columns become global average pooling, which has an int8 kernel; traces of the source code,
+    with paths of this machine, go.
+    """
+    graph = model.graph
+    shapes = static_shapes(model)
+    _fold_constants(graph)
+    _drop_reshapes(graph, shapes)
+    _pool(graph, shapes)
+    _drop_unused(graph)
+    for node in graph.node:
+        node.ClearField("doc_string")
+        del node.metadata_props[:]
+    for value in (*graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        value.ClearField("doc_string")
+        del value.metadata_props[:]
+    for field in ("doc_string",):
+        model.ClearField(field)
+        graph.ClearField(field)
+    del model.metadata_props[:]
+    del graph.metadata_props[:]
+    return model
+
+
+def opened(model: onnx.ModelProto, *, sizes: bool) -> onnx.ModelProto:
+    """Return a copy of a model exported at a fixed size that takes any number of images.
+
+    Args:
+        model: Cleaned.
+        sizes: Whether it takes images of any size as well.
+    """
+    from onnx import numpy_helper
+
+    model = copy.deepcopy(model)
+    graph = model.graph
+    shapes = static_shapes(model)
+    initializers = {each.name: each for each in graph.initializer}
+    for node in graph.node:
+        if node.op_type != "Reshape" or node.input[1] not in initializers:
+            continue
+        before, after = shapes.get(node.input[0]), shapes.get(node.output[0])
+        if before is None or after is None or not after or before[0] != after[0]:
+            continue
+        name = f"{node.output[0]}_shape"
+        values = np.array(_open_shape(before, after), np.int64)
+        graph.initializer.append(numpy_helper.from_array(values, name))
+        node.input[1] = name
+        del node.attribute[:]  # allowzero: 0 stands for the size of the input
+    del graph.value_info[:]
+    _name_sizes(graph, sizes)
+    _drop_unused(graph)
+    return model
+
+
+def _open_shape(before: list[int], after: list[int]) -> list[int]:
+    """The shape of a reshape that keeps the number of images, whatever it and their size are."""
+    same = [i for i in range(len(after)) if i < len(before) and before[i] == after[i]]
+    shape = [0 if i in same else size for i, size in enumerate(after)]
+    if len(after) < len(before):  # flattened: the rest goes into the last dimension
+        shape[-1] = -1
+    return shape
+
+
+def _name_sizes(graph: onnx.GraphProto, sizes: bool) -> None:
+    """Replace fixed sizes of the input and the output by names."""
+    names = [_BATCH, None, *([_HEIGHT, _WIDTH] if sizes else [])]
+    for value in graph.input:
+        for dimension, name in zip(value.type.tensor_type.shape.dim, names, strict=False):
+            if name is not None:
+                dimension.dim_param = name
+    for value in graph.output:
+        value.type.tensor_type.shape.dim[0].dim_param = _BATCH
+
+
+def static_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
+    """The shapes of values as far as they are known and fixed."""
+    shapes = {}
+    graph = model.graph
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        tensor = value.type.tensor_type
+        dimensions = tensor.shape.dim
+        if tensor.HasField("shape") and all(
+            dimension.HasField("dim_value") for dimension in dimensions
+        ):
+            shapes[value.name] = [dimension.dim_value for dimension in dimensions]
+    for initializer in graph.initializer:
+        shapes[initializer.name] = list(initializer.dims)
+    return shapes
+
+
+def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """The values of initializers and of nodes ``Constant``, by name."""
+    from onnx import numpy_helper
+
+    values = {each.name: numpy_helper.to_array(each) for each in model.graph.initializer}
+    for node in model.graph.node:
+        if node.op_type == "Constant":
+            for attribute in node.attribute:
+                if attribute.name == "value":
+                    values[node.output[0]] = numpy_helper.to_array(attribute.t)
+    return values
+
+
+def readers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
+    """The nodes that read each value."""
+    result: dict[str, list[onnx.NodeProto]] = {}
+    for node in graph.node:
+        for name in node.input:
+            result.setdefault(name, []).append(node)
+    return result
+
+
+def replace_value(graph: onnx.GraphProto, old: str, new: str) -> None:
+    """Let every node, and the output of the graph, read one value instead of another."""
+    for node in graph.node:
+        for i, name in enumerate(node.input):
+            if name == old:
+                node.input[i] = new
+
+
+def _fold_constants(graph: onnx.GraphProto) -> None:
+    """Make initializers of constants, and of what small ones are computed from; equal ones once."""
+    from onnx import numpy_helper
+    from onnx.reference import ReferenceEvaluator
+
+    values = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    first: dict[tuple[object, ...], str] = {}
+    for node in list(graph.node):
+        small = all(name in values and values[name].size <= _SMALL for name in node.input)
+        if node.op_type in _KEPT or len(node.output) != 1 or not small:
+            continue
+        inputs = {name: values[name] for name in node.input}
+        value = np.asarray(ReferenceEvaluator(node).run(None, inputs)[0])
+        name = node.output[0]
+        key = (value.dtype.str, value.shape, value.tobytes())
+        if key in first:
+            replace_value(graph, name, first[key])
+        else:
+            first[key] = name
+            values[name] = value
+            graph.initializer.append(numpy_helper.from_array(value, name))
+        graph.node.remove(node)
+
+
+def _drop_reshapes(graph: onnx.GraphProto, shapes: dict[str, list[int]]) -> None:
+    """Leave out reshapes that change nothing."""
+    outputs = {value.name for value in graph.output}
+    for node in _nodes(graph, "Reshape"):
+        source, result = node.input[0], node.output[0]
+        same = source in shapes and shapes[source] == shapes.get(result)
+        if same and result not in outputs:
+            replace_value(graph, result, source)
+            graph.node.remove(node)
+
+
+def _pool(graph: onnx.GraphProto, shapes: dict[str, list[int]]) -> None:
+    """Turn means over rows and columns that keep the dimensions into global average pooling."""
+    from onnx import numpy_helper
+
+    initializers = {each.name: each for each in graph.initializer}
+    for node in _nodes(graph, "ReduceMean"):
+        keeps = next((a.i for a in node.attribute if a.name == "keepdims"), 1)
+        rank = len(shapes.get(node.input[0], ()))
+        if not keeps or rank != 4 or len(node.input) < 2 or node.input[1] not in initializers:
+            continue
+        axes = numpy_helper.to_array(initializers[node.input[1]]).reshape(-1)
+        if sorted(int(axis) % rank for axis in axes) == [2, 3]:
+            node.op_type = "GlobalAveragePool"
+            del node.attribute[:]
+            del node.input[1:]
+
+
+def _drop_unused(graph: onnx.GraphProto) -> None:
+    """Leave out nodes and initializers that nothing reads."""
+    outputs = {value.name for value in graph.output}
+    while True:
+        used = outputs | {name for node in graph.node for name in node.input}
+        unused = [node for node in graph.node if not used.intersection(node.output)]
+        if not unused:
+            break
+        for node in unused:
+            graph.node.remove(node)
+    for initializer in [each for each in graph.initializer if each.name not in used]:
+        graph.initializer.remove(initializer)
+
+
+def _nodes(graph: onnx.GraphProto, kind: str) -> Iterator[onnx.NodeProto]:
+    """The nodes of a kind, as a list, for the graph may change meanwhile."""
+    return iter([node for node in graph.node if node.op_type == kind])
