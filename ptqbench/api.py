@@ -28,7 +28,7 @@ from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
 from ptqbench.evaluation.artifact_file import ArtifactFile, annotate, open_artifact_file
 from ptqbench.evaluation.case import CaseEvaluation, unavailable_case
-from ptqbench.evaluation.float_reference import FloatReference
+from ptqbench.evaluation.float_rivals import FloatRivals
 from ptqbench.evaluation.foreign import evaluate_file, gate, recipe_for
 from ptqbench.evaluation.int8_artifact import build_int8
 from ptqbench.evaluation.machine import machine_facts
@@ -234,8 +234,8 @@ def _evaluated(
             subject, backend, file, keep_float=keep_float, progress=progress, phases=phases
         )
     artifact = build_int8(subject, backend, phases)
-    float32 = FloatReference(subject, backend, phases)
-    case = CaseEvaluation(subject, backend, artifact, float32, progress=progress, phases=phases)
+    rivals = FloatRivals.of_subject(subject, phases)
+    case = CaseEvaluation(subject, backend, artifact, rivals, progress=progress, phases=phases)
     return case.judge()
 
 

@@ -36,6 +36,17 @@ def default_backend() -> str:
     return (native or available or list(BACKENDS))[0].name
 
 
+def other_engines(backend: Backend) -> list[Backend]:
+    """The other backends of a backend's runtime that are available."""
+    return [
+        other
+        for other in BACKENDS
+        if other.runtime == backend.runtime
+        and other.engine != backend.engine
+        and other.availability() is None
+    ]
+
+
 @dataclass(frozen=True)
 class Recognition:
     """What a file is, as far as that can be told without running it.

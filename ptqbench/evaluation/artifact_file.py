@@ -36,8 +36,11 @@ class ArtifactFile:
 
     @property
     def backend(self) -> str | None:
-        """The backend that it records."""
-        return None if self.info is None else self.info.backend
+        """The backend that it records, or the only one of its runtime."""
+        if self.info is not None:
+            return self.info.backend
+        fitting = [b.name for b in BACKENDS if b.runtime == self.recognition.runtime]
+        return fitting[0] if len(fitting) == 1 else None
 
     def choose_backend(self, backend: str | None, recipe: Recipe) -> Backend:
         """Return the backend that it is judged on.
@@ -51,8 +54,9 @@ class ArtifactFile:
             UserError: The backend is unknown, or executes files of another kind.
         """
         chosen = BACKENDS.get(backend or backend_for(self.recognition, recipe))
-        if chosen.runtime != self.recognition.runtime:
-            fitting = [b.name for b in BACKENDS if b.runtime == self.recognition.runtime]
+        suffixes = {b.suffix for b in BACKENDS if b.runtime == self.recognition.runtime}
+        if chosen.suffix not in suffixes:
+            fitting = [b.name for b in BACKENDS if b.suffix in suffixes]
             raise UserError(
                 f"{self.path} is not a file that {chosen.name} executes. Name a backend that "
                 f"does: {', '.join(fitting)}."

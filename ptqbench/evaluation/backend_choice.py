@@ -266,7 +266,7 @@ def _agreements(
     count = 0
     with phases.measure("choose the backend", forward=True), torch.inference_mode():
         for name, artifact in artifacts.items():
-            # Loaded anew: what has seen other shapes is slower (see `case.measure_speedup`).
+            # Loaded anew: what has seen other shapes is slower (see `measure_speedup`).
             model = artifact.load()
             same = count = 0
             for index, (pixels, _) in enumerate(images.batches(0, stop, BATCH_SIZE)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -15,27 +14,23 @@ from ptqbench.backends.backend import Backend, Model
 from ptqbench.backends.cpu import instruction_set
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
-from ptqbench.core.registry import Registry
 from ptqbench.core.step_errors import step
 from ptqbench.data.image_set import ImageSet, alike_in, broken_in
+from ptqbench.evaluation.case_measurements import MEASUREMENTS
 from ptqbench.evaluation.fields import broken_facts, facts_of, macs_facts, metrics_of
 from ptqbench.evaluation.float_reference import FloatReference, as_probabilities
+from ptqbench.evaluation.float_rivals import FloatRivals, Opponent
 from ptqbench.evaluation.int8_artifact import build_provenance
 from ptqbench.evaluation.result import CaseResult
-from ptqbench.evaluation.subject import BATCH_SIZE, Subject
+from ptqbench.evaluation.subject import Subject
 from ptqbench.gates import Evidence, evaluate, gates_in_order
 from ptqbench.gates.gate import GATES
-from ptqbench.gates.stopping import stopping_rule
-from ptqbench.measurement.accuracy import measure_accuracy
-from ptqbench.measurement.accuracy_record import Accuracy
 from ptqbench.measurement.artifact_inspection import (
     INSPECTIONS,
     ArtifactInspection,
     ArtifactProvenance,
 )
 from ptqbench.measurement.replay import ReplayProcess
-from ptqbench.measurement.size import Size, measure_size
-from ptqbench.measurement.speed import Speed, measure_speed
 from ptqbench.recipes import Recipe
 from ptqbench.settings.run_settings import RunSettings
 
@@ -53,7 +48,7 @@ class CaseEvaluation:
         subject: The float32 model.
         backend: What executes the artifact.
         artifact: The int8 artifact; measurements load its file.
-        reference: The float32 side of the subject.
+        reference: The float32 side of the subject: in one runtime, or in all that are installed.
         provenance: What is known about the artifact; by default the record of its build.
         process: A process for the fidelity that was started before.
         images: What the artifact is inspected with; by default the subject's.
@@ -71,7 +66,7 @@ class CaseEvaluation:
         subject: Subject,
         backend: Backend,
         artifact: Artifact,
-        reference: FloatReference,
+        reference: FloatReference | FloatRivals,
         *,
         provenance: ArtifactProvenance | None = None,
         process: ReplayProcess | None = None,
@@ -86,7 +81,8 @@ class CaseEvaluation:
         self.subject = subject
         self.backend = backend
         self.artifact = artifact
-        self.reference = reference
+        self._rivals = reference if isinstance(reference, FloatRivals) else None
+        self.reference = reference.of(backend) if isinstance(reference, FloatRivals) else reference
         self.progress = progress
         self.phases = phases or Phases()
         self._provenance = provenance or build_provenance(subject, backend, artifact)
@@ -102,6 +98,13 @@ class CaseEvaluation:
         """The artifact, loaded from its file."""
         with self.phases.measure("load int8"), self.step("Loading"):
             return self.artifact.load()
+
+    @cached_property
+    def opponent(self) -> Opponent:
+        """The float32 model that int8 has to beat."""
+        if self._rivals is None:
+            return Opponent(self.reference, self.backend.runtime)
+        return self._rivals.opponent(self.backend, self.subject.settings.baseline)
 
     @cached_property
     def inspection(self) -> ArtifactInspection:
@@ -208,7 +211,10 @@ class CaseEvaluation:
             "alike_calibration_images": alike_in(calibration),
         }
         if "speed" in measurements:
-            reference = self.reference
+            reference, opponent = self.reference, self.opponent
+            if opponent.times_ms or opponent.skipped:
+                facts["float32_runtimes_ms"] = dict(opponent.times_ms)
+                facts["float32_runtimes_skipped"] = dict(opponent.skipped)
             facts |= macs_facts(reference.macs, measurements.get("conversion"))
             facts["float32_lowering"] = reference.lowering
             facts["float32_lowerings_ms"] = reference.times_ms
@@ -220,63 +226,6 @@ _ADVICE = (
     "the images as well as that of the latency (--input-size). Another backend may run it."
 )
 NOTHING_INT8 = "The file has no int8 layer, so nothing can be fused in int8."
-
-Measure = Callable[[CaseEvaluation], object]
-
-MEASUREMENTS: Registry[Measure] = Registry("measurement")
-"""Functions that take the measurements which do not look inside the artifact, in that order."""
-
-
-def measure_predictions(case: CaseEvaluation) -> Accuracy:
-    """Measure accuracy on the evaluation images."""
-    case.progress("load both models", 0, 0)
-    float32, int8, images = case._predictors(case)
-    with case.step("Evaluation"):
-        return measure_accuracy(
-            float32,
-            int8,
-            images,
-            batch_size=BATCH_SIZE,
-            stop_when=stopping_rule(case.subject.thresholds),
-            progress=case.progress,
-            phases=case.phases,
-        )
-
-
-def measure_speedup(case: CaseEvaluation) -> Speed:
-    """Measure the speedup over the fastest float32 lowering."""
-    fastest, times_ms = case.reference.fastest, case.reference.times_ms
-    with case.phases.measure("load int8"):
-        # Loaded anew: oneDNN keeps the primitives of the first input shape that a model sees
-        # and is much slower on every other one.
-        int8 = case.artifact.load()
-    latency, here, targets = case.subject.latency, instruction_set(), case.backend.targets
-    thresholds = case.subject.thresholds.speedup
-    threshold = thresholds.get(here) if not targets or here in targets else None
-    with case.phases.measure("speed pairs", forward=True), case.step("Timing"):
-        speed = measure_speed(
-            fastest,
-            int8,
-            latency.example(),
-            threads=latency.threads,
-            threshold=threshold,
-            progress=case.progress,
-            float32_plain_ms=times_ms["eager"],
-        )
-    if speed.speedup.low >= (threshold or 1.0):
-        return speed
-    with case.phases.measure("look inside"):
-        return replace(speed, cause=case.slow_layers())
-
-
-def measure_files(case: CaseEvaluation) -> Size:
-    """Measure the sizes of both artifacts."""
-    return measure_size(case.reference.artifact.path, case.artifact.path)
-
-
-MEASUREMENTS.add("accuracy", measure_predictions)
-MEASUREMENTS.add("speed", measure_speedup)
-MEASUREMENTS.add("size", measure_files)
 
 
 def _loaded_predictors(case: CaseEvaluation) -> tuple[Model, Model, ImageSet]:

@@ -65,6 +65,13 @@ def facts_of(*measured: object) -> dict[str, object]:
                 "noise_interval": (measurement.noise.low, measurement.noise.high),
                 "float32_plain_ms": measurement.float32_plain_ms,
             }
+            if (same := measurement.same_runtime) is not None:
+                facts |= {
+                    "float32_runtime": measurement.opponent,
+                    "same_runtime_speedup": same.value,
+                    "same_runtime_speedup_interval": (same.low, same.high),
+                    "same_runtime_float32_ms": measurement.same_runtime_ms,
+                }
     return facts
 
 

@@ -15,7 +15,7 @@ from ptqbench.backends.graph import Graph
 from ptqbench.backends.traced_model import TracedModel, read_float_graph
 from ptqbench.core.phases import Phases
 from ptqbench.core.step_errors import step
-from ptqbench.evaluation.subject import Subject
+from ptqbench.evaluation.subject import LatencyInput, Subject
 from ptqbench.measurement.fastest import pick_fastest, runnable
 from ptqbench.measurement.macs import CountedModel, Macs
 
@@ -43,6 +43,11 @@ class FloatReference:
         self._phases = phases
         self._artifact = artifact
         self._counted = CountedModel(subject.model)
+
+    @property
+    def latency(self) -> LatencyInput:
+        """The input at which latency is measured."""
+        return self._subject.latency
 
     @cached_property
     def _traced(self) -> TracedModel:

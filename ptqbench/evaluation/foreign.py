@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
 from ptqbench.backends.backend import Backend
-from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.backend_registry import BACKENDS, other_engines
 from ptqbench.backends.foreign_artifact import ForeignArtifact, NotRunningError
 from ptqbench.backends.graph import Graph
 from ptqbench.backends.process_state import process_unchanged
@@ -26,6 +26,7 @@ from ptqbench.errors import UserError
 from ptqbench.evaluation.artifact_file import ArtifactFile, annotate, open_artifact_file
 from ptqbench.evaluation.case import CaseEvaluation, probability_predictors, unavailable_case
 from ptqbench.evaluation.float_reference import FloatReference, as_probabilities
+from ptqbench.evaluation.float_rivals import FloatRivals
 from ptqbench.evaluation.int8_artifact import promise_of
 from ptqbench.evaluation.machine import machine_facts
 from ptqbench.evaluation.open_subject import open_subject
@@ -149,7 +150,8 @@ def evaluate_file(
             model, or a module that is to stay float32 is unknown.
     """
     phases = phases or Phases()
-    reference = FloatReference(subject, backend, phases)
+    rivals = FloatRivals.of_subject(subject, phases)
+    reference = rivals.of(backend)
     keep_float = _float_modules(keep_float, reference.graph)
     images = subject.inspection_images()
     provenance = _provenance(subject, backend, file, keep_float, reference.artifact.path)
@@ -184,7 +186,7 @@ def evaluate_file(
             subject,
             backend,
             artifact,
-            reference,
+            rivals,
             provenance=provenance,
             images=sample,
             predictors=probability_predictors if behaviour.probabilities else None,
@@ -194,7 +196,7 @@ def evaluate_file(
         )
         with phases.measure("look inside"):
             evaluation.evidence(INSPECTIONS)
-            others = _others(backend)
+            others = other_engines(backend)
             float32 = as_probabilities(subject.model) if behaviour.probabilities else subject.model
             engines = measure_engines(artifact, backend, float32, sample, others, process)
     return annotate(
@@ -210,17 +212,6 @@ def evaluate_file(
 def _classes(subject: Subject, images: Tensor) -> int:
     with torch.inference_mode():
         return int(subject.model(images[:1]).shape[1])
-
-
-def _others(backend: Backend) -> list[Backend]:
-    """The other backends of the same runtime that are available."""
-    return [
-        other
-        for other in BACKENDS
-        if other.runtime == backend.runtime
-        and other.engine != backend.engine
-        and other.availability() is None
-    ]
 
 
 def _provenance(
@@ -282,7 +273,7 @@ def _not_running(
     """The evaluation of a file that cannot be loaded, or runs on no image."""
     backend = provenance.backend
     images = subject.inspection_images()
-    others = [] if isinstance(problem, FileHangsError) else _others(backend)
+    others = [] if isinstance(problem, FileHangsError) else other_engines(backend)
     runs = backends_that_run(provenance.path, images[:1], others, process)
     loads = isinstance(problem, NotRunningError) and problem.loads
     reason = f"The file does not run under {backend.engine}: see the gate fidelity."

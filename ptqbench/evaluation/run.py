@@ -15,7 +15,7 @@ from ptqbench.core.progress import Progress, prefixed, silent
 from ptqbench.evaluation.backend_choice import choose_backend
 from ptqbench.evaluation.case import CaseEvaluation, unavailable_case
 from ptqbench.evaluation.case_plan import CaseKey, ModelPlan, plan_requests, refusal
-from ptqbench.evaluation.float_reference import FloatReference
+from ptqbench.evaluation.float_rivals import FloatRivals
 from ptqbench.evaluation.int8_artifact import build_int8
 from ptqbench.evaluation.machine import machine_facts
 from ptqbench.evaluation.open_subject import open_subject
@@ -126,7 +126,7 @@ def _run_model(
     calibrations = CalibrationCache() if len(plan.backends) > 1 else None
     with ExitStack() as stack:
         subject = None
-        references: dict[str, FloatReference] = {}
+        rivals = None
         for name in plan.backends:
             if reason := refusal(recipe, name):
                 finish(name, unavailable_case(recipe, BACKENDS.get(name), reason, plan.settings))
@@ -134,11 +134,10 @@ def _run_model(
             with spare.pop() if spare else ReplayProcess() as process:
                 if subject is None:
                     subject = open_subject(recipe, plan.settings, stack, progress, phases)
+                if rivals is None:
+                    rivals = FloatRivals.of_subject(subject, phases)
                 target = BACKENDS.get(default_backend() if name == MEASURED else name)
-                reference = references.get(target.runtime)
-                if reference is None:
-                    reference = FloatReference(subject, target, phases)
-                    references[target.runtime] = reference
+                reference = rivals.of(target)
                 chosen, judged, artifact = name, subject, None
                 if name == MEASURED:
                     choice = choose_backend(
@@ -157,7 +156,7 @@ def _run_model(
                     judged,
                     backend,
                     artifact,
-                    reference,
+                    rivals,
                     process=process,
                     progress=report,
                     phases=phases,

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from ptqbench.gates.gate import Evidence, GateResult, decide, gate, judged, unverified
 from ptqbench.gates.verdict import Verdict
 from ptqbench.measurement.intervals import noise_factor
-from ptqbench.settings.thresholds import INSTRUCTION_SETS
+from ptqbench.settings.thresholds import INSTRUCTION_SETS, PARITY
 
 if TYPE_CHECKING:
+    from ptqbench.measurement.intervals import Estimate
     from ptqbench.measurement.speed import Speed
 
 NAME = "speedup"
@@ -27,9 +28,10 @@ NAME = "speedup"
 def speedup_gate(evidence: Evidence, speed: Speed) -> GateResult:
     """Judge the speedup against the threshold of this CPU's instruction set.
 
-    Where float32 against itself is off by more than 5 %, the interval is widened by that
-    factor; if it then reaches the threshold, noise could explain any verdict and the
-    gate is unverified.
+    The threshold is a promise about float32 in the runtime of int8. If another installed runtime
+    executes float32 faster, int8 must be at least as fast as that too. Where float32 against itself
+    is off by more than 5 %, the interval is widened by that factor; if it then reaches the
+    threshold, noise could explain any verdict and the gate is unverified.
     """
     if evidence.kernels_for and evidence.instruction_set not in evidence.kernels_for:
         return unverified(
@@ -39,11 +41,23 @@ def speedup_gate(evidence: Evidence, speed: Speed) -> GateResult:
             speed.speedup,
         )
     threshold = evidence.thresholds.speedup.get(evidence.instruction_set)
+    if speed.same_runtime is None:
+        return _compared(evidence, speed, speed.speedup, threshold)
+    rival = _compared(evidence, speed, speed.speedup, PARITY)
+    if rival.verdict is not Verdict.PASS:
+        return rival
+    within = _compared(evidence, speed, speed.same_runtime, threshold)
+    return within if within.verdict is not Verdict.PASS else rival
+
+
+def _compared(
+    evidence: Evidence, speed: Speed, ratio: Estimate, threshold: float | None
+) -> GateResult:
+    """Judge one of the two ratios."""
     if threshold is None:
-        return unverified(NAME, f"{_no_threshold(evidence, speed)} {_times(speed)}", speed.speedup)
+        return unverified(NAME, f"{_no_threshold(evidence, ratio)} {_times(speed)}", ratio)
     factor = noise_factor(speed.noise)
     noisy = factor > 1
-    ratio = speed.speedup
     if noisy and _straddles(ratio.low / factor, ratio.high * factor, threshold):
         return unverified(
             NAME,
@@ -53,13 +67,13 @@ def speedup_gate(evidence: Evidence, speed: Speed) -> GateResult:
             threshold,
         )
     verdict = decide(ratio, threshold)
-    detail = _times(speed) + _advice(verdict, speed)
+    detail = _times(speed) + _advice(verdict, speed, ratio)
     if noisy:
         detail += f" The machine is noisy ({_noise(speed)}), but not enough to explain this."
     return judged(NAME, verdict, ratio, threshold, detail)
 
 
-def _no_threshold(evidence: Evidence, speed: Speed) -> str:
+def _no_threshold(evidence: Evidence, ratio: Estimate) -> str:
     here = evidence.instruction_set
     known = ", ".join(evidence.thresholds.speedup) or "none"
     remedy = (
@@ -69,7 +83,7 @@ def _no_threshold(evidence: Evidence, speed: Speed) -> str:
     )
     return (
         f"There is no speedup threshold for {here} (there is: {known}). int8 is "
-        f"{speed.speedup.value:.2f} times as fast as float32 here; {remedy}."
+        f"{ratio.value:.2f} times as fast as float32 here; {remedy}."
     )
 
 
@@ -85,13 +99,26 @@ def _noise(speed: Speed) -> str:
 def _times(speed: Speed) -> str:
     shape = "x".join(map(str, speed.input_shape))
     threads = "1 thread" if speed.threads == 1 else f"{speed.threads} threads"
+    place = f" in {speed.opponent}" if speed.opponent else ""
+    same = speed.same_runtime
+    within = (
+        f" Within its own runtime int8 is {same.value:.2f} times as fast "
+        f"({same.low:.2f}–{same.high:.2f}): float32 {speed.same_runtime_ms:.3g} ms."
+        if same is not None
+        else ""
+    )
     return (
-        f"float32 {speed.float32_ms:.3g} ms, int8 {speed.int8_ms:.3g} ms for {shape} on "
-        f"{threads}, {speed.pairs} pairs."
+        f"float32{place} {speed.float32_ms:.3g} ms, int8 {speed.int8_ms:.3g} ms for {shape} on "
+        f"{threads}, {speed.pairs} pairs.{within}"
     )
 
 
-def _advice(verdict: Verdict, speed: Speed) -> str:
+def _advice(verdict: Verdict, speed: Speed, ratio: Estimate) -> str:
+    if verdict is Verdict.FAIL and ratio is speed.speedup and speed.opponent:
+        return (
+            f" float32 in {speed.opponent} is faster than this int8 file: ship that, or an int8 "
+            f"file for a faster backend.{' ' if speed.cause else ''}{speed.cause}"
+        )
     if verdict is Verdict.FAIL and speed.cause:
         return f" {speed.cause}"
     if verdict is Verdict.FAIL:
@@ -99,7 +126,7 @@ def _advice(verdict: Verdict, speed: Speed) -> str:
             " Compare the other backends: the engine matters more than the recipe. Look for "
             "layers that stayed in float32 and for operators that the engine runs slowly."
         )
-    if verdict is Verdict.INCONCLUSIVE and math.isinf(speed.speedup.high):
+    if verdict is Verdict.INCONCLUSIVE and math.isinf(ratio.high):
         return (
             " Neighbouring pairs resemble each other, so all of them say too little: the machine "
             "changed during the measurement. Rerun on an idle machine."

@@ -74,6 +74,9 @@ class Speed:
             comparison, if it was measured.
         samples: The times that the speedup was computed from.
         noise_samples: The times that the noise floor was computed from.
+        opponent: Runtime of the float32 side, if it is another one than that of int8; else empty.
+        same_runtime: The speedup over float32 in int8's own runtime, if that is not the opponent.
+        same_runtime_ms: Median time of a call of that float32 in ms, likewise.
         cause: What the backend has no fast kernel for in the artifact, a sentence; empty if there
             is nothing, or int8 is fast enough.
     """
@@ -88,6 +91,9 @@ class Speed:
     float32_plain_ms: float | None = None
     samples: PairedSamples = PairedSamples()
     noise_samples: PairedSamples = PairedSamples()
+    opponent: str = ""
+    same_runtime: Estimate | None = None
+    same_runtime_ms: float | None = None
     cause: str = ""
 
     @property

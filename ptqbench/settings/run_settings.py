@@ -10,6 +10,10 @@ from ptqbench.settings.weights_specifier import default_weights
 
 BROKEN_SHARE = 0.01
 """Default share of the pictures that may be undecodable."""
+FASTEST, SAME_RUNTIME = "fastest", "runtime"
+BASELINES = (FASTEST, SAME_RUNTIME)
+"""What the speedup is measured against: float32 in the fastest installed runtime, or in the one
+that executes int8."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +34,7 @@ class RunSettings:
         input_size: Height and width for latency; None: the model's standard size.
         batch_size: Batch size for latency.
         threads: Inference threads; None: all physical cores.
+        baseline: What the speedup is measured against, one of `BASELINES`.
         seed: Seed of every random choice.
         artifacts: Folder that the artifacts are written to; None: a temporary one.
         thresholds: Replacements for the recipe's thresholds, by field of `Thresholds`.
@@ -45,6 +50,7 @@ class RunSettings:
     input_size: int | None = None
     batch_size: int = 1
     threads: int | None = None
+    baseline: str = FASTEST
     seed: int = 0
     artifacts: str | None = None
     thresholds: Mapping[str, Any] = field(default_factory=dict)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from ptqbench.settings import values
-from ptqbench.settings.run_settings import BROKEN_SHARE
+from ptqbench.settings.run_settings import BASELINES, BROKEN_SHARE, FASTEST
 from ptqbench.settings.setting import (
     ALL_COMMANDS,
     MEASURING,
@@ -50,6 +50,14 @@ GROUPS = {
 def _override(key: str, type_: values.ValueType, metavar: str, help_: str) -> Setting:
     option = CommandOption(f"--{OVERRIDES[key]}", metavar, OPENING, group=_PREPROCESSING)
     return Setting(key, type_, help_, unset="from the weights", commands=(option,))
+
+
+def _latency(
+    key: str, type_: values.ValueType, help_: str, unset: str = "", default: object = None
+) -> Setting:
+    flag, metavar = f"--{key.replace('_', '-')}", "WHICH" if isinstance(default, str) else "N"
+    option = CommandOption(flag, metavar, MEASURING, group=_LATENCY)
+    return Setting(key, type_, help_, default=default, unset=unset, commands=(option,))
 
 
 _THRESHOLD_TYPES = {
@@ -284,26 +292,14 @@ _ROWS = (
         "between",
     ),
     *_threshold_rows(),
-    Setting(
-        "input_size",
-        values.whole(1),
-        "height and width of the input",
-        unset="the model's size",
-        commands=(CommandOption("--input-size", "N", MEASURING, group=_LATENCY),),
-    ),
-    Setting(
-        "batch_size",
-        values.whole(1),
-        "images per inference",
-        default=1,
-        commands=(CommandOption("--batch-size", "N", MEASURING, group=_LATENCY),),
-    ),
-    Setting(
-        "threads",
-        values.whole(1, _MOST_THREADS),
-        "inference threads",
-        unset="all physical cores",
-        commands=(CommandOption("--threads", "N", MEASURING, group=_LATENCY),),
+    _latency("input_size", values.whole(1), "height and width of the input", "the model's size"),
+    _latency("batch_size", values.whole(1), "images per inference", default=1),
+    _latency("threads", values.whole(1, _MOST_THREADS), "inference threads", "all physical cores"),
+    _latency(
+        "baseline",
+        values.choice(*BASELINES),
+        "float32 that int8 must beat: in the fastest installed runtime, or in int8's runtime",
+        default=FASTEST,
     ),
 )
 

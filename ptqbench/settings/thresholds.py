@@ -15,6 +15,9 @@ INSTRUCTION_SETS = ("avx2", "avx2_128", "avx2_vnni", "avx512", "avx512_vnni", "a
 TOP1_POLICIES = ("accuracy", "accuracy_points", "reference_top1")
 """Thresholds of which exactly one is in force: each is another way to judge top-1."""
 
+PARITY = 1.0
+"""Speedup that int8 must have over float32 in another runtime: nobody ships what is slower."""
+
 SHARE_KEPT = 0.99
 """Value of ``accuracy`` if no policy is chosen (MLPerf's rule)."""
 

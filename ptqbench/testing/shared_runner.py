@@ -23,6 +23,7 @@ from ptqbench.errors import UserError
 from ptqbench.evaluation.case import CaseEvaluation, unavailable_case
 from ptqbench.evaluation.fields import metrics_of
 from ptqbench.evaluation.float_reference import FloatReference
+from ptqbench.evaluation.float_rivals import FloatRivals
 from ptqbench.evaluation.int8_artifact import build_int8
 from ptqbench.evaluation.machine import machine_facts
 from ptqbench.evaluation.open_subject import open_subject
@@ -130,14 +131,16 @@ class SharedRunner:
 
     def _opened(self, subject: Subject, backend: Backend) -> CaseEvaluation:
         folder = SharedFolder(subject.folder)
-        float32 = FloatReference(
-            subject, backend, Phases(), artifact=_float32(folder, subject, backend)
-        )
+
+        def reference(backend: Backend) -> FloatReference:
+            artifact = _float32(folder, subject, backend)
+            return FloatReference(subject, backend, Phases(), artifact=artifact)
+
         return CaseEvaluation(
             subject,
             backend,
             _int8(folder, subject, backend),
-            float32,
+            FloatRivals(reference),
             predictors=lambda case: _cached_predictors(folder, case),
             unmeasurable={} if self._workers == 1 else {"speed": _beside_others(self._workers)},
         )

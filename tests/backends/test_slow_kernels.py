@@ -20,8 +20,10 @@ from ptqbench.backends.torch_engines.slow_kernels import slow_layers
 from ptqbench.backends.torch_engines.torchscript import engine_set
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import silent
-from ptqbench.evaluation import case as case_module
-from ptqbench.evaluation.case import CaseEvaluation, measure_speedup
+from ptqbench.evaluation import case_measurements as case_module
+from ptqbench.evaluation.case import CaseEvaluation
+from ptqbench.evaluation.case_measurements import measure_speedup
+from ptqbench.evaluation.float_rivals import Opponent
 from ptqbench.evaluation.subject import LatencyInput
 from ptqbench.measurement.intervals import Estimate
 from ptqbench.measurement.speed import Speed
@@ -91,8 +93,10 @@ def test_it_is_the_cause_where_int8_is_too_slow(tmp_path, monkeypatch, low, caus
     torch.manual_seed(0)
     calibration = [torch.randn(8, 3, 16, 16)]
     path = tmp_path / "int8.pt"
+    reference = SimpleNamespace(fastest=None, times_ms={"eager": 1.0})
     case = SimpleNamespace(
-        reference=SimpleNamespace(fastest=None, times_ms={"eager": 1.0}),
+        reference=reference,
+        opponent=Opponent(reference, "torch"),
         phases=Phases(),
         artifact=ptqbench.quantize(PaddedInFront(), calibration, backend="fbgemm", path=path),
         backend=BACKENDS.get("fbgemm"),

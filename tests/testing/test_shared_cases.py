@@ -18,7 +18,7 @@ from ptqbench.backends.torch_engines.engine import TorchBackend
 from ptqbench.backends.torch_engines.torchscript import engine_set
 from ptqbench.errors import UserError
 from ptqbench.evaluation import case as evaluation
-from ptqbench.evaluation.case import MEASUREMENTS
+from ptqbench.evaluation.case_measurements import MEASUREMENTS
 from ptqbench.gates import gates_in_order
 from ptqbench.gates.verdict import Verdict
 from ptqbench.measurement.accuracy import measure_accuracy
