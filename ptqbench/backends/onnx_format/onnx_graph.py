@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -143,18 +143,19 @@ def replace_value(graph: onnx.GraphProto, old: str, new: str) -> None:
 
 
 def _fold_constants(graph: onnx.GraphProto) -> None:
-    """Make initializers of constants, and of what small ones are computed from; equal ones once."""
+    """Make initializers of constants, and of what small ones are computed from; equal ones once.
+
+    What is left computed keeps a runtime from folding the BatchNorm behind it.
+    """
     from onnx import numpy_helper
-    from onnx.reference import ReferenceEvaluator
 
     values = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    types = _element_types(graph)
     first: dict[tuple[object, ...], str] = {}
     for node in list(graph.node):
-        small = all(name in values and values[name].size <= _SMALL for name in node.input)
-        if node.op_type in _KEPT or len(node.output) != 1 or not small:
+        value = None if node.op_type in _KEPT else _constant(node, values, types)
+        if value is None:
             continue
-        inputs = {name: values[name] for name in node.input}
-        value = np.asarray(ReferenceEvaluator(node).run(None, inputs)[0])
         name = node.output[0]
         key = (value.dtype.str, value.shape, value.tobytes())
         if key in first:
@@ -164,6 +165,35 @@ def _fold_constants(graph: onnx.GraphProto) -> None:
             values[name] = value
             graph.initializer.append(numpy_helper.from_array(value, name))
         graph.node.remove(node)
+
+
+def _constant(
+    node: onnx.NodeProto, values: Mapping[str, np.ndarray], types: Mapping[str, int]
+) -> np.ndarray | None:
+    """What a node computes; None if it reads what is not constant, or not small."""
+    from onnx import helper
+    from onnx.reference import ReferenceEvaluator
+
+    inputs = {name: values[name] for name in node.input if name in values}
+    if node.op_type == "CastLike" and node.input[0] in values and node.input[1] in types:
+        # Of the second input only the type is read.
+        kind = helper.tensor_dtype_to_np_dtype(types[node.input[1]])
+        return np.asarray(values[node.input[0]]).astype(kind)
+    limit = np.inf if node.op_type == "Shape" else _SMALL
+    small = all(name in values and values[name].size <= limit for name in node.input)
+    if len(node.output) != 1 or not small:
+        return None
+    return np.asarray(ReferenceEvaluator(node).run(None, inputs)[0])
+
+
+def _element_types(graph: onnx.GraphProto) -> dict[str, int]:
+    """The types of values as far as they are known, as ONNX numbers them."""
+    known = {
+        value.name: value.type.tensor_type.elem_type
+        for value in (*graph.input, *graph.value_info, *graph.output)
+        if value.type.tensor_type.elem_type
+    }
+    return known | {each.name: each.data_type for each in graph.initializer}
 
 
 def _drop_reshapes(graph: onnx.GraphProto, shapes: dict[str, list[int]]) -> None:
