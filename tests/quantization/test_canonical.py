@@ -179,6 +179,29 @@ def test_what_is_not_the_same_twice_is_refused_by_name_and_line() -> None:
     assert "changes from call to call" in refusal(Counter())
 
 
+class Recurrent(nn.Module):
+    """Recurrent layers over the rows of a map, with a dropout between them for training."""
+
+    def __init__(self, kind: type[nn.RNNBase]) -> None:
+        super().__init__()
+        self.cells = kind(CHANNELS, CHANNELS, 2, dropout=0.3, batch_first=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.permute(0, 2, 3, 1).flatten(0, 1)
+        return self.cells(rows)[0].reshape(x.shape[0], *x.shape[2:], -1).permute(0, 3, 1, 2)
+
+
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU])
+def test_what_draws_random_numbers_in_training_only_stays(kind: type[nn.RNNBase]) -> None:
+    middle = Recurrent(kind)
+    model = Body(nn.Sequential(middle, nn.RReLU())).eval()
+    canonical = canonical_model(model, images())
+    with torch.inference_mode():
+        torch.testing.assert_close(canonical(images(5)), model(images(5)), rtol=1e-4, atol=1e-5)
+    middle.forward = lambda x: middle.cells.train() and Recurrent.forward(middle, x)  # type: ignore
+    assert "not the same twice" in refusal(middle)
+
+
 def test_logits_that_are_no_numbers_are_left_to_the_gates() -> None:
     model = network("padding=valid")
     with torch.no_grad():

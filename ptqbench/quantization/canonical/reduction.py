@@ -73,9 +73,9 @@ def check_deterministic(node: Node) -> None:
         UserError: It does.
     """
     target = node.target
-    if not isinstance(target, torch._ops.OpOverload) or is_idle_dropout(node):
+    if not isinstance(target, torch._ops.OpOverload):
         return
-    if torch.Tag.nondeterministic_seeded in target.tags and not _is_idle_attention(node):
+    if torch.Tag.nondeterministic_seeded in target.tags and not _is_idle(node):
         raise UserError(
             f"The model is not the same twice: {operator_name(node)} {place(node)} is active in "
             "evaluation. Pass training=self.training to functional dropout or use nn.Dropout, and "
@@ -83,5 +83,12 @@ def check_deterministic(node: Node) -> None:
         )
 
 
-def _is_idle_attention(node: Node) -> bool:
-    return "attention" in operator_name(node) and not arguments(node).get("dropout_p")
+def _is_idle(node: Node) -> bool:
+    """Whether an operator that could draw random numbers does not, by its arguments.
+
+    So do dropouts, attention, recurrent layers (dropout between them) and RReLU.
+    """
+    values = arguments(node)
+    training = [values[name] for name in ("train", "training") if name in values]
+    shares = [values[name] for name in ("p", "dropout", "dropout_p") if name in values]
+    return any(value is False for value in training) or any(share == 0 for share in shares)
