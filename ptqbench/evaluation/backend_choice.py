@@ -18,6 +18,7 @@ from ptqbench.backends.cpu import instruction_set
 from ptqbench.core.atomic import atomic_path
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
+from ptqbench.core.significant import significant
 from ptqbench.core.step_errors import step
 from ptqbench.errors import UserError
 from ptqbench.evaluation.float_reference import FloatReference
@@ -52,7 +53,7 @@ class Candidate:
 
     def text(self, compared: bool) -> str:
         """Describe it in a few words; ``compared``: whether agreement was measured at all."""
-        text = f"{self.backend} {self.ms:.3g} ms"
+        text = f"{self.backend} {significant(self.ms)} ms"
         if self.agreement is not None:
             return f"{text}, agreement {self.agreement:.1%}"
         if self.left_after is not None:

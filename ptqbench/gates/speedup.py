@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from ptqbench.core.significant import significant
 from ptqbench.gates.gate import Evidence, GateResult, decide, gate, judged, unverified
 from ptqbench.gates.verdict import Verdict
 from ptqbench.measurement.intervals import noise_factor
@@ -100,16 +101,16 @@ def _times(speed: Speed) -> str:
     shape = "x".join(map(str, speed.input_shape))
     threads = "1 thread" if speed.threads == 1 else f"{speed.threads} threads"
     place = f" in {speed.opponent}" if speed.opponent else ""
-    same = speed.same_runtime
+    same, same_ms = speed.same_runtime, speed.same_runtime_ms
     within = (
         f" Within its own runtime int8 is {same.value:.2f} times as fast "
-        f"({same.low:.2f}–{same.high:.2f}): float32 {speed.same_runtime_ms:.3g} ms."
-        if same is not None
+        f"({same.low:.2f}–{same.high:.2f}): float32 {significant(same_ms)} ms."
+        if same is not None and same_ms is not None
         else ""
     )
     return (
-        f"float32{place} {speed.float32_ms:.3g} ms, int8 {speed.int8_ms:.3g} ms for {shape} on "
-        f"{threads}, {speed.pairs} pairs.{within}"
+        f"float32{place} {significant(speed.float32_ms)} ms, int8 "
+        f"{significant(speed.int8_ms)} ms for {shape} on {threads}, {speed.pairs} pairs.{within}"
     )
 
 

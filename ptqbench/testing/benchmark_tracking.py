@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pytest
 
 from ptqbench.core.names import first_few, nearest
+from ptqbench.core.significant import significant
 from ptqbench.errors import UserError
 from ptqbench.testing.session_state import STATE, State, state_of
 
@@ -243,7 +244,7 @@ def _regressions(config: pytest.Config, benchmark: Any) -> Iterator[str]:
 
 
 def _ms(seconds: float) -> str:
-    return f"{seconds * 1e3:.3g} ms"
+    return f"{significant(seconds * 1e3)} ms"
 
 
 @pytest.hookimpl(wrapper=True)
