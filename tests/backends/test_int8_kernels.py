@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.backends.torch_engines.torchscript import engine_set, trace
 from ptqbench.quantization.torch_warnings import known_deprecations_ignored
 
@@ -59,7 +59,7 @@ SAME: dict[str, Callable[[Tensor], Tensor]] = {
     "flatten": lambda x: x.flatten(1),
 }
 """Functions that int8 and float32 have in common."""
-ENGINES = [backend.name for backend in BACKENDS if backend.availability() is None]
+ENGINES = [backend.name for backend in TORCH_ENGINES if backend.availability() is None]
 
 
 class Call(nn.Module):

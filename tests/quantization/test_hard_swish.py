@@ -14,6 +14,7 @@ from torch.ao.quantization.quantize_fx import convert_to_reference_fx
 from torch.nn import functional as F
 
 from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.backends.torch_engines.torchscript import engine_set, trace_and_freeze
 from ptqbench.core.phases import Phases
 from ptqbench.quantization import fx
@@ -25,7 +26,7 @@ from ptqbench.quantization.torch_warnings import known_deprecations_ignored
 from ptqbench.recipes import Recipe
 
 Function = Callable[[Tensor], Tensor]
-ENGINES = [backend.name for backend in BACKENDS if backend.availability() is None]
+ENGINES = [backend.name for backend in TORCH_ENGINES if backend.availability() is None]
 SWISHES: dict[str, Function] = {
     "relu6": lambda x: x * F.relu6(x + 3) / 6,
     "relu6 in place": lambda x: x * F.relu6(x + 3.0, inplace=True) / 6.0,
