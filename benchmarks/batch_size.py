@@ -1,7 +1,7 @@
 """Which batch size calibration and accuracy run fastest with: ``python -m benchmarks.batch_size``.
 
 Times float32, int8 and calibration per image for several batch sizes, in turn, and rewrites
-the block in docs/performance.md. `ptqbench.evaluation.case.BATCH_SIZE` is chosen from it.
+the block in docs/performance.md. `ptqbench.evaluation.subject.BATCH_SIZE` is chosen from it.
 """
 
 from __future__ import annotations

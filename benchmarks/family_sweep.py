@@ -30,11 +30,12 @@ from ptqbench.core.atomic import atomic_path
 from ptqbench.core.package_data import SHIPPED
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import silent
-from ptqbench.evaluation.case import CaseEvaluation, Subject
+from ptqbench.evaluation.case import CaseEvaluation
 from ptqbench.evaluation.fields import macs_facts
 from ptqbench.evaluation.float_reference import FloatReference
 from ptqbench.evaluation.int8_artifact import build_int8
 from ptqbench.evaluation.open_subject import open_subject
+from ptqbench.evaluation.subject import Subject
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization.completion import complete_recipe
 from ptqbench.quantization.fusion_groups import FUNCTIONS

@@ -62,9 +62,14 @@ class Artifact:
     info: ArtifactInfo
 
     @property
+    def files(self) -> tuple[Path, ...]:
+        """Everything that ships, the file that is loaded first."""
+        return (self.path,)
+
+    @property
     def size_bytes(self) -> int:
-        """Size of the file in bytes."""
-        return self.path.stat().st_size
+        """Size of everything that ships in bytes."""
+        return sum(path.stat().st_size for path in self.files)
 
     def load(self, threads: int | None = None) -> Model:
         """Load the file on its backend.

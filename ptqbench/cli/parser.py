@@ -13,6 +13,7 @@ from ptqbench.cli import (
     list_command,
     predict_command,
     recipe_command,
+    recommend_command,
     run_command,
     show_config_command,
 )
@@ -24,6 +25,7 @@ COMMANDS = tuple(
     for module in (
         run_command,
         gate_command,
+        recommend_command,
         predict_command,
         recipe_command,
         list_command,

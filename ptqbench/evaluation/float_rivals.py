@@ -71,7 +71,7 @@ class FloatRivals:
             baseline: ``fastest`` of all installed runtimes, or that of the backend's ``runtime``.
 
         Raises:
-            UserError: The backend's same runtime cannot execute the float32 model.
+            UserError: The backend's runtime cannot execute the float32 model.
         """
         same = self.of(backend)
         if baseline != FASTEST:
@@ -80,32 +80,40 @@ class FloatRivals:
             self._opponents[backend.runtime] = self._compared(backend, same)
         return self._opponents[backend.runtime]
 
+    def everywhere(self) -> tuple[dict[str, FloatReference], dict[str, str]]:
+        """Return the references of all installed runtimes, their files built.
+
+        Returns:
+            References by runtime, and why a runtime was left out, by its name.
+        """
+        references: dict[str, FloatReference] = {}
+        skipped: dict[str, str] = {}
+        for backend in available_runtimes():
+            try:
+                reference = self.of(backend)
+                reference.fastest  # noqa: B018 - builds and lowers the file
+            except UserError as error:  # a model that it cannot export, for one
+                skipped[backend.runtime] = str(error)
+            else:
+                references[backend.runtime] = reference
+        return references, skipped
+
     def _compared(self, backend: Backend, same: FloatReference) -> Opponent:
         """Compare the runtimes in turn."""
-        entries = {backend.runtime: same}
-        skipped: dict[str, str] = {}
         models: dict[str, Model] = {backend.runtime: same.fastest}
-        for other in other_runtimes(backend):
-            try:
-                reference = self.of(other)
-                models[other.runtime] = reference.fastest
-            except UserError as error:  # a model that it cannot export, for one
-                skipped[other.runtime] = str(error)
-            else:
-                entries[other.runtime] = reference
+        references, skipped = self.everywhere()
+        models |= {runtime: reference.fastest for runtime, reference in references.items()}
         if len(models) == 1:
             return Opponent(same, backend.runtime, {}, skipped)
         example = same.latency.example()
         fastest, times = pick_fastest(models, example, threads=same.latency.threads, rounds=_ROUNDS)
-        return Opponent(entries[fastest], fastest, times, skipped)
+        return Opponent(references[fastest], fastest, times, skipped)
 
 
-def other_runtimes(backend: Backend) -> list[Backend]:
-    """Return a backend of each other runtime that is available here."""
-    others: dict[str, Backend] = {}
-    for other in BACKENDS:
-        if other.runtime == backend.runtime or other.runtime in others:
-            continue
-        if other.availability() is None:
-            others[other.runtime] = other
-    return list(others.values())
+def available_runtimes() -> list[Backend]:
+    """Return one backend of each runtime that is available here."""
+    backends: dict[str, Backend] = {}
+    for backend in BACKENDS:
+        if backend.runtime not in backends and backend.availability() is None:
+            backends[backend.runtime] = backend
+    return list(backends.values())

@@ -7,11 +7,13 @@ from contextlib import ExitStack
 
 import torch
 
+from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend_registry import BACKENDS, default_backend
 from ptqbench.backends.process_state import process_unchanged
 from ptqbench.core.cpu_count import physical_cores
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, prefixed, silent
+from ptqbench.errors import UserError
 from ptqbench.evaluation.backend_choice import choose_backend
 from ptqbench.evaluation.case import CaseEvaluation, unavailable_case
 from ptqbench.evaluation.case_plan import CaseKey, ModelPlan, plan_requests, refusal
@@ -21,7 +23,7 @@ from ptqbench.evaluation.machine import machine_facts
 from ptqbench.evaluation.open_subject import open_subject
 from ptqbench.evaluation.result import CaseResult, Report
 from ptqbench.evaluation.resume import ResultFolder
-from ptqbench.evaluation.subject import shown_settings
+from ptqbench.evaluation.subject import Subject, shown_settings
 from ptqbench.measurement.replay import ReplayProcess
 from ptqbench.models.catalog import MODELS
 from ptqbench.quantization.calibration import CalibrationCache
@@ -29,6 +31,9 @@ from ptqbench.recipes.recipe import MEASURED
 from ptqbench.settings.requests import CaseRequest
 from ptqbench.weights.open_weights import provide
 
+Conclude = Callable[[Subject, FloatRivals, Mapping[str, Artifact], Mapping[str, CaseResult]], None]
+"""Takes the subject of a plan, its float32 side, its int8 files, which are removed afterwards, and
+their cases, by backend."""
 Finish = Callable[[str, CaseResult], None]
 """Takes the backend of a plan and the result of its case, as soon as the case has ended."""
 
@@ -40,6 +45,7 @@ def run_requests(
     phases: Phases | None = None,
     fresh: ReplayProcess | None = None,
     results: ResultFolder | None = None,
+    conclude: Conclude | None = None,
 ) -> Report:
     """Evaluate the requested cases, model by model.
 
@@ -49,6 +55,7 @@ def run_requests(
         phases: Where time is counted.
         fresh: For the first artifact; the others start one of their own.
         results: Finished cases, which are not measured again; the others are added.
+        conclude: Called for each model when its cases have ended.
 
     Raises:
         UserError: An unknown name, weights that do not fit, data that cannot be read, …
@@ -71,7 +78,7 @@ def run_requests(
             if results is not None:
                 results.write((plan.model, backend), report_of(case, plan))
 
-        _run_model(plan, progress, phases, spare, finish)
+        _run_model(plan, progress, phases, spare, finish, conclude)
     return assembled(plans, cases)
 
 
@@ -120,6 +127,7 @@ def _run_model(
     phases: Phases,
     spare: list[ReplayProcess],
     finish: Finish,
+    conclude: Conclude | None,
 ) -> None:
     """Evaluate all cases of one model; those of a runtime share the float32 side."""
     recipe = plan.recipe
@@ -127,6 +135,9 @@ def _run_model(
     with ExitStack() as stack:
         subject = None
         rivals = None
+        artifacts: dict[str, Artifact] = {}
+        results: dict[str, CaseResult] = {}
+        errors: list[UserError] = []
         for name in plan.backends:
             if reason := refusal(recipe, name):
                 finish(name, unavailable_case(recipe, BACKENDS.get(name), reason, plan.settings))
@@ -149,9 +160,15 @@ def _run_model(
                 report = prefixed(progress, f"{recipe.model} on {chosen}")
                 if artifact is None:
                     report("quantize", 0, 0)
-                    artifact = build_int8(
-                        judged, backend, phases, calibrations=calibrations, progress=report
-                    )
+                    try:
+                        artifact = build_int8(
+                            judged, backend, phases, calibrations=calibrations, progress=report
+                        )
+                    except UserError as error:
+                        errors.append(error)
+                        reason = str(error)
+                        finish(name, unavailable_case(recipe, backend, reason, plan.settings))
+                        continue
                 case = CaseEvaluation(
                     judged,
                     backend,
@@ -163,3 +180,8 @@ def _run_model(
                 ).judge()
                 report(case.verdict.value, 1, 1)
                 finish(name, case)
+                artifacts[chosen], results[chosen] = artifact, case
+        if errors and not artifacts:
+            raise errors[0]
+        if conclude is not None and subject is not None and rivals is not None:
+            conclude(subject, rivals, artifacts, results)

@@ -71,7 +71,7 @@ _THRESHOLD_TYPES = {
     "max_bytes": (values.SIZE, "maximum size of the int8 file, like 3000000, 2.5MB or 3MiB"),
     "speedup": (values.NUMBER, "how many times faster int8 must be"),
 }
-_MAX_BYTES = CommandOption("--max-bytes", "SIZE", ("run", "gate"), group=_THRESHOLDS)
+_MAX_BYTES = CommandOption("--max-bytes", "SIZE", ("run", "gate", "recommend"), group=_THRESHOLDS)
 
 
 def _threshold_rows() -> list[Setting]:
@@ -176,7 +176,7 @@ _ROWS = (
             CommandOption(
                 "--backend",
                 "NAME",
-                ("run",),
+                ("run", "recommend"),
                 "repeat for several; default: the one that each recipe recommends",
                 repeatable=True,
             ),

@@ -14,7 +14,7 @@ from torch import Tensor
 from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.errors import UserError
-from ptqbench.evaluation.float_rivals import FloatRivals, other_runtimes
+from ptqbench.evaluation.float_rivals import FloatRivals, available_runtimes
 from ptqbench.evaluation.subject import LatencyInput
 from ptqbench.gates import GATES, Evidence, Verdict
 from ptqbench.measurement.intervals import Estimate
@@ -85,7 +85,7 @@ def rivals(**ms: float) -> tuple[FloatRivals, list[str]]:
 
 @pytest.mark.usefixtures("others")
 def test_the_fastest_runtime_is_the_opponent_and_each_is_built_once() -> None:
-    assert [backend.name for backend in other_runtimes(OWN)] == ["quick", "failing"]
+    assert [backend.runtime for backend in available_runtimes()] == ["torch", "quick", "failing"]
     all_of_them, built = rivals(torch=6.0, quick=2.0)
     opponent = all_of_them.opponent(OWN, FASTEST)
     assert opponent.runtime == "quick" and opponent.reference.ms == 2.0

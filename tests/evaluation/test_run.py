@@ -30,12 +30,13 @@ from ptqbench.data.fixture.shapes import CLASSES
 from ptqbench.data.image_set import Data
 from ptqbench.data.preprocessing import Preprocessing
 from ptqbench.errors import UserError
-from ptqbench.evaluation import case as case_module
+from ptqbench.evaluation import case_measurements as case_module
 from ptqbench.evaluation import open_subject
 from ptqbench.evaluation import run as run_module
 from ptqbench.evaluation import subject as subject_module
 from ptqbench.evaluation.case import CaseEvaluation
 from ptqbench.evaluation.float_reference import FloatReference, as_probabilities
+from ptqbench.evaluation.float_rivals import Opponent
 from ptqbench.evaluation.predict import _backend, predict
 from ptqbench.evaluation.result import METRICS, Report
 from ptqbench.evaluation.run import run_requests
@@ -335,8 +336,10 @@ def test_pairs_are_added_wherever_the_gate_judges(
         return SimpleNamespace(speedup=SimpleNamespace(low=9.0))
 
     monkeypatch.setattr(case_module, "measure_speed", measure)
+    reference = SimpleNamespace(fastest=None, times_ms={"eager": 1.0})
     case = SimpleNamespace(
-        reference=SimpleNamespace(fastest=None, times_ms={"eager": 1.0}),
+        reference=reference,
+        opponent=Opponent(reference, "torch"),  # type: ignore[arg-type]
         artifact=SimpleNamespace(load=lambda: None),
         subject=SimpleNamespace(
             latency=LatencyInput((1, 3, 8, 8), 1),

@@ -15,7 +15,7 @@ from ptqbench import UserError, quantize
 from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.data.random_images import RandomImages
-from ptqbench.evaluation import case as case_module
+from ptqbench.evaluation import case_measurements as case_module
 from ptqbench.evaluation.case import CaseEvaluation
 from ptqbench.evaluation.subject import LatencyInput
 from ptqbench.quantization import fx

@@ -17,7 +17,7 @@ from ptqbench.backends import cpu as isa
 from ptqbench.backends.torch_engines.engine import TorchBackend
 from ptqbench.backends.torch_engines.torchscript import engine_set
 from ptqbench.errors import UserError
-from ptqbench.evaluation import case as evaluation
+from ptqbench.evaluation import case_measurements as evaluation
 from ptqbench.evaluation.case_measurements import MEASUREMENTS
 from ptqbench.gates import gates_in_order
 from ptqbench.gates.verdict import Verdict
