@@ -63,13 +63,15 @@ class Artifact:
 
     @property
     def files(self) -> tuple[Path, ...]:
-        """Everything that ships, the file that is loaded first."""
-        return (self.path,)
+        """All files that ship."""
+        from ptqbench.backends.backend_registry import BACKENDS
+
+        return BACKENDS.get(self.info.backend).files(self.path)
 
     @property
     def size_bytes(self) -> int:
-        """Size of everything that ships in bytes."""
-        return sum(path.stat().st_size for path in self.files)
+        """Size in bytes of all files that ship."""
+        return sum(file.stat().st_size for file in self.files)
 
     def load(self, threads: int | None = None) -> Model:
         """Load the file on its backend.

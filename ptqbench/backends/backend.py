@@ -62,6 +62,14 @@ class Backend(Protocol):
     def pairing(self) -> Pairing | None:
         """Which products these kernels add; None: unknown, or there are none."""
 
+    @property
+    def advice(self) -> Mapping[str, str]:
+        """What to do about a problem, in the words of the tools that write its files.
+
+        By kind of problem: ``missing``, ``stray`` and ``batch_norms`` of conversion, and
+        ``saturation``. Gates have general words for a kind that is not there.
+        """
+
     def availability(self) -> str | None:
         """None if this installation and CPU can run it, else the reason why not."""
 
@@ -121,6 +129,13 @@ class Backend(Protocol):
             Exception: Whatever the runtime raises; :meth:`reason` shortens it.
         """
 
+    def load_exact(self, path: Path, threads: int | None = None) -> Model | None:
+        """Load a file so that its kernels add without saturation, where others would saturate.
+
+        Returns:
+            None if nothing saturates on this CPU, or the runtime has no such way.
+        """
+
     def active_engine(self) -> str:
         """The engine that executes what this process runs on the runtime at the moment."""
 
@@ -151,6 +166,9 @@ class Backend(Protocol):
 
         Empty if there is nothing of that kind.
         """
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """All files that an artifact consists of, that of its name first."""
 
     def recognize(self, path: Path) -> ArtifactInfo | None:
         """Check that a file is of this runtime and undamaged, without running any of it.

@@ -160,7 +160,8 @@ def _checked_logits(path: Path, logits: object, classes: int) -> Tensor:
     if logits.is_quantized or logits.dtype != torch.float32:
         raise UserError(
             f"{path} returns outputs of type {str(logits.dtype).removeprefix('torch.')} instead of "
-            "float32 logits. End the model with a DeQuantStub, or convert its outputs."
+            "float32 logits. End the model with what dequantizes them (a DeQuantStub, a "
+            "DequantizeLinear), or convert them."
         )
     if logits.shape != (1, classes):
         shape = "×".join(map(str, logits.shape))

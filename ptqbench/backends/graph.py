@@ -48,6 +48,8 @@ class IntegerWeights:
         dilation: See ``stride``.
         groups: Of a convolution; 1 for a linear layer.
         transposed: Whether it is a transposed convolution.
+        exact: Whether kernels for its types of operands add in 32 bits on every CPU.
+        bias_steps: float64 ``C_out``: what the bias is a multiple of, if it is stored as integers.
     """
 
     integers: Tensor
@@ -60,6 +62,8 @@ class IntegerWeights:
     dilation: tuple[int, ...] = ()
     groups: int = 1
     transposed: bool = False
+    exact: bool = False
+    bias_steps: Tensor | None = None
 
     @property
     def centred(self) -> Tensor:
@@ -80,12 +84,14 @@ class Operator:
         path: Module path of its parameters if the graph has one, else empty.
         scale: Output scale if the operator quantizes its output.
         zero_point: Output zero point, likewise.
+        lowest: The lowest integer of its output: 0, or −128 if that is signed.
         integers: Weights of an int8 layer.
         weight: Weights of a float layer, or scales of a BatchNorm, if they are constant.
         bias: Bias of a float layer, likewise.
         activation: Activation fused into a layer: ``relu``, ``relu6`` or empty.
         kernel: Kernel that executes it if the runtime tells, else empty.
         precision: Precision that it is executed in if the runtime tells, else empty.
+        obstacle: Why a layer that the file quantizes is executed in float, if that can be told.
     """
 
     kind: str
@@ -101,6 +107,8 @@ class Operator:
     activation: str = ""
     kernel: str = ""
     precision: str = ""
+    lowest: int = 0
+    obstacle: str = ""
 
     @property
     def label(self) -> str:

@@ -64,7 +64,13 @@ class ExactRun:
     error: str = ""
 
 
-def exact_output(layer: Operator, source: QuantizedTensor, *, integer_bias: bool = True) -> Tensor:
+def exact_output(
+    layer: Operator,
+    source: QuantizedTensor,
+    *,
+    integer_bias: bool = True,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
     """The correct output of a layer, as integers in float64.
 
     The sum of products is exact; only the final scaling rounds, to the nearest, once.
@@ -74,6 +80,7 @@ def exact_output(layer: Operator, source: QuantizedTensor, *, integer_bias: bool
         source: Its input.
         integer_bias: Whether the bias is rounded to the step of the sum, as some kernels do;
             others add it to the scaled sum as it is.
+        dtype: Of the output; by default that of the input.
     """
     weights = layer.integers
     assert weights is not None and layer.scale is not None and layer.zero_point is not None
@@ -84,7 +91,7 @@ def exact_output(layer: Operator, source: QuantizedTensor, *, integer_bias: bool
         bias = weights.bias.double() / step.flatten()
         total = total + (bias.round() if integer_bias else bias).view(shape)
     scaled = (total * (step / layer.scale)).round() + layer.zero_point
-    limits = torch.iinfo(source.integers.dtype)
+    limits = torch.iinfo(dtype or source.integers.dtype)
     low, high = limits.min, limits.max
     if layer.activation:
         low = max(low, layer.zero_point)
@@ -116,6 +123,8 @@ def leaves_int16(
             order (row, column, channel).
         highest: The largest possible input, as u8; or one per input channel.
     """
+    if weights.exact:
+        return False
     if pairing is not None:
         pairing = layer_pairing(pairing, len(weights.integers), weights.groups)
         if pairing is None:

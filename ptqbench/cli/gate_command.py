@@ -21,7 +21,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
         "--artifact",
         required=True,
         metavar="FILE",
-        help="int8 TorchScript, written by torch.jit.save; it is loaded and run",
+        help="the int8 file: TorchScript (.pt) or ONNX (.onnx), of any tool; it is loaded and run",
     )
     add_keep_float(
         parser,
@@ -62,7 +62,7 @@ def _gate(args: argparse.Namespace) -> int:
 COMMAND = Command(
     "gate",
     " --model NAME --artifact FILE",
-    "judge an int8 TorchScript file, foreign ones too",
+    "judge an int8 file, foreign ones too",
     _add_arguments,
     _gate,
 )

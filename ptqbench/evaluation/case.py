@@ -118,6 +118,7 @@ class CaseEvaluation:
             images,
             self._process,
             self.phases,
+            lambda images: self._predictors(self)[0](images),  # as those of accuracy
         )
 
     def step(self, name: str) -> AbstractContextManager[None]:

@@ -82,7 +82,7 @@ def measure_speedup(case: CaseEvaluation) -> Speed:
 
 def measure_files(case: CaseEvaluation) -> Size:
     """Measure the sizes of both artifacts."""
-    return measure_size(case.reference.artifact.path, case.artifact.path)
+    return measure_size(case.reference.artifact.files, case.artifact.files)
 
 
 MEASUREMENTS.add("accuracy", measure_predictions)

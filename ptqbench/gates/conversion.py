@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from ptqbench.measurement.conversion import Conversion
 
 NAME = "conversion"
+_ADVICE = {
+    "missing": "look at what the tool was told to quantize, and at keep_float",
+    "stray": "look at what the tool was told to quantize",
+    "batch_norms": "fold it before quantizing",
+}
+"""What to do where a backend says nothing more precise."""
 
 
 @gate(
@@ -50,15 +56,18 @@ def _observers(conversion: Conversion) -> str:
 
 
 def _problems(conversion: Conversion) -> Iterator[str]:
+    def advice(kind: str) -> str:
+        return conversion.advice.get(kind, _ADVICE[kind])
+
     texts = (
-        (conversion.missing, "not int8: {} (look at qconfig and keep_float)"),
-        (conversion.stray, "float layers left: {} (look for missing stubs or qconfig)"),
+        (conversion.missing, f"not int8: {{}} ({advice('missing')})"),
+        (conversion.stray, f"float layers left: {{}} ({advice('stray')})"),
         (conversion.not_kept, "int8 although keep_float names them: {}"),
         (
             conversion.foreign,
             "weights of no layer of the float model: {} (other weights or model?)",
         ),
-        (conversion.batch_norms, "BatchNorm left: {} (look at the fusion groups)"),
+        (conversion.batch_norms, f"BatchNorm left: {{}} ({advice('batch_norms')})"),
         (conversion.observers, "observers left: {} (the model was prepared, but not converted)"),
         (conversion.unseen or (), "observers that saw no data: {} (calibrate before converting)"),
         (conversion.defaults, "default scale 1 and zero point 0: {} (never calibrated)"),

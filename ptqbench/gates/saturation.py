@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from ptqbench.measurement.saturation import Saturation
 
 NAME = "saturation"
-_WAYS_OUT = (
+_PAIRS = (
     "Keep any two weights whose products a kernel adds within ±128 together (in a recipe, "
-    'spare_bit = "pairs"), or use 7-bit weights (−64…64) or 7-bit activations (reduce_range).'
+    'spare_bit = "pairs"), or '
 )
+_BITS = "use 7-bit weights (−64…64) or 7-bit activations"
+"""What to do where a backend says nothing more precise."""
 
 
 @gate(
@@ -42,7 +44,8 @@ def _decide(saturation: Saturation) -> tuple[Verdict, str]:
         worst = [f"{x.name} ({x.wrong / x.outputs:.1%}, {x.worst:.0f} steps)" for x in broken]
         return Verdict.FAIL, (
             f"{len(broken)} of {len(saturation.layers)} int8 layers differ from exact integer "
-            f"arithmetic under {saturation.engine}: {first_few(worst)}. {_WAYS_OUT}"
+            f"arithmetic under {saturation.engine}: {first_few(worst)}.{_cost(saturation)} "
+            f"{_ways_out(saturation)}"
         )
     unchecked = [x.name for x in saturation.layers if not x.outputs]
     if not saturation.layers:
@@ -53,13 +56,30 @@ def _decide(saturation: Saturation) -> tuple[Verdict, str]:
         reason = f" ({saturation.error})" if saturation.error else ""
         return Verdict.UNVERIFIED, (
             f"{len(unproven)} int8 layers could not be run apart{reason} and have weights that "
-            f"can saturate: {first_few(unproven)}. {_WAYS_OUT}"
+            f"can saturate: {first_few(unproven)}. {_ways_out(saturation)}"
         )
     text = f"{len(saturation.layers) - len(unchecked)} int8 layers equal exact integer arithmetic"
     text += f" on {saturation.images} images."
     if unchecked:
         text += f" {len(unchecked)} were judged by their weights or the engine's probe alone."
     return Verdict.PASS, text + _elsewhere(saturation, risky)
+
+
+def _ways_out(saturation: Saturation) -> str:
+    return f"{_PAIRS}{saturation.advice or _BITS}."
+
+
+def _cost(saturation: Saturation) -> str:
+    """What saturation costs, if the file also ran without it."""
+    execution = saturation.execution
+    if execution is None:
+        return ""
+    way = f" ({execution.way})" if execution.way else ""
+    return (
+        f" Executed exactly{way}, the file has an SQNR of {execution.exact_sqnr_db:.1f} dB on "
+        f"{execution.images} images, as it runs here {execution.sqnr_db:.1f} dB, and it predicts "
+        f"another class for {execution.changed} of them."
+    )
 
 
 def _elsewhere(saturation: Saturation, risky: list[str]) -> str:
@@ -72,7 +92,7 @@ def _elsewhere(saturation: Saturation, risky: list[str]) -> str:
     if likely:
         return (
             f" On a CPU without VNNI {len(likely)} layers would saturate with inputs as large as "
-            f"these images give: {first_few(likely)}. {_WAYS_OUT}"
+            f"these images give: {first_few(likely)}. {_ways_out(saturation)}"
         )
     return (
         f" On a CPU without VNNI {len(risky)} layers could saturate, with larger inputs than "

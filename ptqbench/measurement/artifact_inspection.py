@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,11 @@ from ptqbench.measurement.fidelity import Fidelity, measure_fidelity
 from ptqbench.measurement.fusion import Fusion, measure_fusion
 from ptqbench.measurement.layer_matching import MatchedGraph, match_graphs
 from ptqbench.measurement.replay import NotStartedError, ReplayProcess
-from ptqbench.measurement.saturation import Saturation, measure_saturation
+from ptqbench.measurement.saturation import (
+    Saturation,
+    measure_execution,
+    measure_saturation,
+)
 from ptqbench.quantization.build_record import BuildRecord
 
 IMAGES = 4
@@ -74,6 +78,7 @@ class ArtifactInspection:
         images: At least :data:`IMAGES`, ``N×C×H×W`` float32.
         process: For fidelity, if one was started before; by default one is when needed.
         phases: Where forward passes are counted.
+        float32: The float32 model, to tell what saturation costs; None: that is not measured.
     """
 
     def __init__(
@@ -84,7 +89,9 @@ class ArtifactInspection:
         images: Tensor,
         process: ReplayProcess | None = None,
         phases: Phases | None = None,
+        float32: Model | None = None,
     ) -> None:
+        self._float32 = float32
         self._provenance = provenance
         self._int8 = int8
         self._reference = reference
@@ -144,7 +151,10 @@ class ArtifactInspection:
     @cached_property
     def conversion(self) -> Conversion:
         """Whether everything was converted that should be."""
-        return measure_conversion(self._matched, self._provenance.promise, self._provenance.record)
+        provenance = self._provenance
+        return measure_conversion(
+            self._matched, provenance.promise, provenance.record, provenance.backend.advice
+        )
 
     @cached_property
     def fidelity(self) -> Fidelity:
@@ -166,10 +176,12 @@ class ArtifactInspection:
     @cached_property
     def saturation(self) -> Saturation:
         """Whether int8 layers compute what integers would."""
-        return measure_saturation(
-            self._provenance.path,
-            self._provenance.backend,
-            self._reference,
-            self._images[: IMAGES // 2],
-            phases=self._phases,
+        path, backend = self._provenance.path, self._provenance.backend
+        images = self._images
+        saturation = measure_saturation(
+            path, backend, self._reference, images[: IMAGES // 2], phases=self._phases
         )
+        if self._float32 is None or not any(layer.by_weights for layer in saturation.layers):
+            return saturation
+        execution = measure_execution(path, backend, self._float32, self._int8, images)
+        return replace(saturation, execution=execution)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ptqbench.backends.graph import Graph
 from ptqbench.core.names import is_within
-from ptqbench.measurement.layer_matching import MatchedGraph, is_foldable
+from ptqbench.measurement.layer_matching import Match, MatchedGraph, is_foldable
 from ptqbench.quantization.build_record import BuildRecord
 
 
@@ -47,6 +48,7 @@ class Conversion:
         per_tensor: Layers with one scale for all channels, where more are promised.
         unseen: Observers on a reached path that saw no data; None: not recorded.
         unreached: Observers on paths that the model does not take.
+        advice: What to do about a problem, by its field; see ``Backend.advice``.
     """
 
     promised: int
@@ -61,10 +63,14 @@ class Conversion:
     per_tensor: tuple[str, ...]
     unseen: tuple[str, ...] | None
     unreached: tuple[str, ...]
+    advice: Mapping[str, str] = field(default_factory=dict)
 
 
 def measure_conversion(
-    matched: MatchedGraph, promise: Promise, record: BuildRecord | None
+    matched: MatchedGraph,
+    promise: Promise,
+    record: BuildRecord | None,
+    advice: Mapping[str, str] | None = None,
 ) -> Conversion:
     """Compare the artifact's layers with what was promised.
 
@@ -72,18 +78,18 @@ def measure_conversion(
         matched: The artifact next to the float model.
         promise: Of the recipe; an empty one requires what the float model's graph has.
         record: What was seen during the build, if ptqbench built the artifact.
+        advice: Of the backend.
     """
     graph, matches, reference = matched.graph, matched.matches, matched.reference
     required = [o.label for o in reference.float_layers if not promise.keeps(o.label)]
     int8 = [m.name for m in matches if m.layer.is_int8_layer and m.origin]
+    stray = [m for m in matches if m.layer.is_float_layer and not promise.keeps(m.name)]
     names = {m.layer.value: m.name for m in matches}
     return Conversion(
         promised=len(required) if promise.int8_layers is None else promise.int8_layers,
         int8=tuple(int8),
         missing=_without(required, int8),
-        stray=tuple(
-            m.name for m in matches if m.layer.is_float_layer and not promise.keeps(m.name)
-        ),
+        stray=tuple(m.name for m in stray),
         not_kept=tuple(name for name in int8 if promise.keeps(name)),
         foreign=tuple(m.name for m in matches if m.layer.is_int8_layer and not m.origin),
         batch_norms=tuple(_place(graph, i, names) for i in _batch_norms(graph, reference)),
@@ -99,7 +105,15 @@ def measure_conversion(
         ),
         unseen=None if record is None else record.unseen,
         unreached=() if record is None else record.unreached,
+        advice={**(advice or {}), **_obstacles(stray)},
     )
+
+
+def _obstacles(stray: Sequence[Match]) -> dict[str, str]:
+    """Why float layers are not int8, by the number of layers, if their runtime's reader tells."""
+    counts = Counter(match.layer.obstacle for match in stray if match.layer.obstacle)
+    reasons = [f"in {count}, {reason}" for reason, count in counts.most_common()]
+    return {"stray": "; ".join(reasons)} if reasons else {}
 
 
 def _without(names: list[str], present: Iterable[str]) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ def _problems(match: Match, matched: MatchedGraph) -> Iterator[str]:
             "(it belongs behind the residual addition, or to another layer)"
         )
     # An output range that begins at zero is a ReLU already.
-    if expected and not actual and layer.is_int8_layer and layer.zero_point != 0:
+    if expected and not actual and layer.is_int8_layer and layer.zero_point != layer.lowest:
         yield f"{match.name}: the {expected} that follows it in float is lost"
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ptqbench.backends.backend import Backend
+from ptqbench.backends.backend import Backend, Model
 from ptqbench.backends.graph import Graph, Operator
 from ptqbench.backends.integer_reference import (
     LayerTraffic,
@@ -24,6 +24,7 @@ from ptqbench.backends.integer_reference import (
 )
 from ptqbench.core.phases import Phases
 from ptqbench.measurement.layer_matching import match_layers
+from ptqbench.measurement.sqnr import LogitNoise
 from ptqbench.quantization.pairing import Pairing
 
 STEP = 1.0
@@ -52,6 +53,25 @@ class LayerArithmetic:
 
 
 @dataclass(frozen=True)
+class ExactExecution:
+    """A file as it runs here, and with the runtime's own kernels that cannot saturate.
+
+    Attributes:
+        way: How the runtime is told to execute it exactly.
+        images: How many ran both ways.
+        changed: For how many both predict different classes.
+        sqnr_db: SQNR of the logits against float32 as the file runs here.
+        exact_sqnr_db: The same, executed exactly.
+    """
+
+    way: str
+    images: int
+    changed: int
+    sqnr_db: float
+    exact_sqnr_db: float
+
+
+@dataclass(frozen=True)
 class Saturation:
     """How the int8 layers of an artifact compare with exact arithmetic.
 
@@ -64,6 +84,9 @@ class Saturation:
         saturates_elsewhere: Whether the engine's kernels add in 16 bits on CPUs without
             VNNI, whatever today's does.
         error: Why no traffic could be recorded; empty if it was.
+        advice: What to do about it in the words of the runtime's tools; may be empty.
+        execution: The file against its own exact execution; None if nothing can saturate here,
+            or the runtime has no such way.
     """
 
     engine: str
@@ -72,6 +95,8 @@ class Saturation:
     images: int
     saturates_elsewhere: bool
     error: str = ""
+    advice: str = ""
+    execution: ExactExecution | None = None
 
     @property
     def outputs(self) -> int:
@@ -115,6 +140,33 @@ def measure_saturation(
         images=len(images),
         saturates_elsewhere=bool(backend.sums_in_16_bits),
         error=run.error,
+        advice=backend.advice.get("saturation", ""),
+    )
+
+
+def measure_execution(
+    path: Path, backend: Backend, float32: Model, int8: Model, images: Tensor
+) -> ExactExecution | None:
+    """Run a file as it runs here and exactly, if the runtime has a way that differs.
+
+    Args:
+        path: The artifact.
+        backend: What it runs on.
+        float32: The float32 model.
+        int8: The artifact as it runs here.
+        images: A few, ``N×C×H×W`` float32.
+    """
+    exact = backend.load_exact(path)
+    if exact is None:
+        return None
+    with torch.inference_mode():
+        reference, here, there = float32(images), int8(images), exact(images)
+    return ExactExecution(
+        way=backend.advice.get("exact", ""),
+        images=len(images),
+        changed=int((here.argmax(1) != there.argmax(1)).sum()),
+        sqnr_db=LogitNoise.of(reference, here).sqnr().value,
+        exact_sqnr_db=LogitNoise.of(reference, there).sqnr().value,
     )
 
 
@@ -139,8 +191,9 @@ def compare(traffic: LayerTraffic) -> tuple[int, int, float]:
     """
     layer, source, output = traffic.layer, traffic.source, traffic.output.integers.double()
     with torch.inference_mode():
-        size = (output - exact_output(layer, source)).abs()
+        dtype = traffic.output.integers.dtype
+        size = (output - exact_output(layer, source, dtype=dtype)).abs()
         if size.max() > STEP:
-            other = exact_output(layer, source, integer_bias=False)
+            other = exact_output(layer, source, integer_bias=False, dtype=dtype)
             size = size.minimum((output - other).abs())
     return size.numel(), int((size > STEP).sum()), float(size.max())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,8 +33,8 @@ class Size:
         return self.float32_bytes / self.int8_bytes
 
 
-def measure_size(float32: Path, int8: Path) -> Size:
-    """Measure two artifacts on disk, each a file or a folder of files.
+def measure_size(float32: Path | Iterable[Path], int8: Path | Iterable[Path]) -> Size:
+    """Measure two artifacts on disk, each a file, a folder of files or several files.
 
     Raises:
         FileNotFoundError: An artifact is missing.
@@ -41,7 +42,9 @@ def measure_size(float32: Path, int8: Path) -> Size:
     return Size(_bytes(float32), _bytes(int8))
 
 
-def _bytes(path: Path) -> int:
+def _bytes(path: Path | Iterable[Path]) -> int:
+    if not isinstance(path, Path):
+        return sum(map(_bytes, path))
     if path.is_dir():
         return sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
     return path.stat().st_size

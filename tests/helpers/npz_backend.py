@@ -122,6 +122,7 @@ class NpzBackend:
     targets: tuple[str, ...] = ()
     sums_in_16_bits: tuple[str, ...] = ()
     pairing: Pairing | None = None
+    advice: Mapping[str, str] = field(default_factory=dict)
 
     def availability(self) -> str | None:
         return None
@@ -187,6 +188,12 @@ class NpzBackend:
             scale, zero_point = layers[-1].output
             x = (x.astype(np.float32) - zero_point) * np.float32(scale)
         return x.astype(np.float32), seen
+
+    def load_exact(self, path: Path, threads: int | None = None) -> Model | None:
+        return None
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        return (path,)
 
     def active_engine(self) -> str:
         return self.engine

@@ -7,7 +7,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from ptqbench.backends.artifact import ArtifactInfo
+from ptqbench.backends.onnx_format.external_data import check_external, external_tensors
 from ptqbench.core.paths import exists, is_dir
 from ptqbench.errors import UserError
 
@@ -18,6 +21,15 @@ METADATA = "ptqbench"
 """Key of the model's metadata under which the record of an artifact is stored."""
 _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft", "com.microsoft.nchwc"})
 """Operators of these domains come with the runtimes; any other needs code of the file's author."""
+
+_SCALES = {
+    "QuantizeLinear": (1,),
+    "DequantizeLinear": (1,),
+    "QLinearConv": (1, 4, 6),
+    "QLinearMatMul": (1, 4, 6),
+    "QGemm": (1, 4, 7),
+}
+"""Where operators have scales among their inputs."""
 
 
 def check_file(path: Path) -> None:
@@ -38,23 +50,15 @@ def check_onnx(path: Path) -> onnx.ModelProto:
     Nothing is executed, and no other file is opened.
 
     Returns:
-        The model, its weights included.
+        The model, without weights that lie in other files.
 
     Raises:
         UserError: The file is missing, damaged or of another kind; it refers to weights outside
-            itself, or needs operators that no runtime brings.
+            its folder, or needs operators that no runtime brings.
     """
     check_file(path)
     model = _parsed(path)
-    if external := [each.name for each in model.graph.initializer if each.data_location == 1]:
-        raise UserError(
-            _sentence(
-                path,
-                f"{len(external)} of its weights, {external[0]} among them, lie in other files. "
-                "Save it as one file: onnx.save(onnx.load(FILE), FILE), with the other files "
-                "beside it.",
-            )
-        )
+    check_external(model, path)
     foreign = sorted(
         {f"{n.domain}::{n.op_type}" for n in model.graph.node if n.domain not in _DOMAINS}
         - {f"{f.domain}::{f.name}" for f in model.functions}
@@ -67,7 +71,9 @@ def check_onnx(path: Path) -> onnx.ModelProto:
                 "be loaded. Export it with operators of ONNX alone.",
             )
         )
+    _check_opset(model, path)
     _validate(model, path)
+    _check_scales(model, path)
     return model
 
 
@@ -132,10 +138,59 @@ def _validate(model: onnx.ModelProto, path: Path) -> None:
     import onnx
 
     try:
-        onnx.checker.check_model(model)
+        # By its path, a model is checked along with the files that hold its weights.
+        onnx.checker.check_model(str(path) if any(external_tensors(model)) else model)
     except (onnx.checker.ValidationError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UserError(_sentence(path, f"it is not a valid ONNX model ({reason}).")) from None
+
+
+def _check_opset(model: onnx.ModelProto, path: Path) -> None:
+    """Check that the operators are of a release of ONNX that is known here.
+
+    Raises:
+        UserError: They are of a later one.
+    """
+    import onnx
+
+    newest = onnx.defs.onnx_opset_version()
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx") and entry.version > newest:
+            raise UserError(
+                _sentence(
+                    path,
+                    f"it is written in opset {entry.version} of ONNX, and onnx {onnx.__version__} "
+                    f"knows up to {newest}. Export it with opset_version={newest} or lower, or "
+                    "install a later onnx and onnxruntime.",
+                )
+            )
+
+
+def _check_scales(model: onnx.ModelProto, path: Path) -> None:
+    """Check that every scale is a finite number, and not negative.
+
+    Raises:
+        UserError: One is not.
+    """
+    from onnx import numpy_helper
+
+    inside = {each.name: each for each in model.graph.initializer if not each.data_location}
+    for node in model.graph.node:
+        for place in _SCALES.get(node.op_type, ()):
+            name = node.input[place] if place < len(node.input) else ""
+            if name not in inside:
+                continue
+            scales = numpy_helper.to_array(inside[name])
+            wrong = scales[~(np.isfinite(scales) & (scales >= 0))]
+            if wrong.size:
+                raise UserError(
+                    _sentence(
+                        path,
+                        f"the scale {name} of {node.op_type} {node.name or node.output[0]} is "
+                        f"{wrong.reshape(-1)[0]}, no number that a step can have. Quantize it "
+                        "again, with images that are no empty or damaged ones.",
+                    )
+                )
 
 
 def _sentence(path: Path, reason: str) -> str:

@@ -12,8 +12,10 @@ import torch
 from torch import Tensor
 
 from ptqbench.backends.graph import Graph, IntegerWeights, Operator, Role
+from ptqbench.backends.onnx_format.external_data import external_tensors
 from ptqbench.backends.onnx_format.onnx_graph import constants
 from ptqbench.backends.onnx_format.qdq_graph import fused_activations, is_relu6
+from ptqbench.backends.onnxruntime.float_reasons import FloatReasons
 from ptqbench.backends.onnxruntime.ort_session import create_session
 
 if TYPE_CHECKING:
@@ -76,7 +78,10 @@ def optimized_model(path: Path) -> onnx.ModelProto:
 
     with tempfile.TemporaryDirectory(prefix="ptqbench-") as folder:
         target = Path(folder) / "optimized.onnx"
-        create_session(path, 1, optimized=target, disabled=REORDERS_WEIGHTS)
+        # Weights of other files have to come along: their paths would be those of the new file.
+        parted = any(external_tensors(onnx.load(path, load_external_data=False)))
+        source = onnx.load(path).SerializeToString() if parted else path
+        create_session(source, 1, optimized=target, disabled=REORDERS_WEIGHTS)
         return onnx.load(target)
 
 
@@ -90,20 +95,25 @@ def read_executed(model: onnx.ModelProto, activations: Mapping[str, str]) -> Gra
     """
     values = constants(model)
     nodes = [node for node in model.graph.node if node.op_type != "Constant"]
-    return Graph(tuple(_operator(node, values, activations) for node in nodes))
+    reasons = FloatReasons(model.graph, values)
+    return Graph(tuple(_operator(node, values, activations, reasons) for node in nodes))
 
 
 def _operator(
-    node: onnx.NodeProto, values: Mapping[str, np.ndarray], activations: Mapping[str, str]
+    node: onnx.NodeProto,
+    values: Mapping[str, np.ndarray],
+    activations: Mapping[str, str],
+    reasons: FloatReasons,
 ) -> Operator:
     kind = node.op_type
-    scale, zero_point = _output_range(node, values)
+    scale, zero_point, lowest = _output_range(node, values)
     shared: dict[str, Any] = {
         "kind": f"{node.domain}::{kind}" if node.domain else kind,
         "value": node.output[0],
         "inputs": tuple(name for name in node.input if name and name not in values),
         "scale": scale,
         "zero_point": zero_point,
+        "lowest": lowest,
         "kernel": kind,
     }
     if kind in INT8_LAYERS:
@@ -118,7 +128,7 @@ def _operator(
             **shared,
         )
     if kind in _FLOAT_LAYERS or kind in _PARTLY_INT8:
-        weight, bias = _float_weights(node, values)
+        weight, bias = _float_weights(node, values, reasons)
         if weight is None and kind in ("MatMul", "FusedMatMul"):
             return Operator(role=Role.OTHER, precision="float32", **shared)
         activation = str(_attributes(node).get("activation", "")).lower()
@@ -129,6 +139,7 @@ def _operator(
             bias=bias,
             activation=activation if activation in ("relu", "relu6") else "",
             precision="float32",
+            obstacle=reasons.of(node),
             **shared,
         )
     role = _ROLES.get(kind, Role.OTHER)
@@ -149,14 +160,20 @@ def _path(node: onnx.NodeProto) -> str:
 
 def _output_range(
     node: onnx.NodeProto, values: Mapping[str, np.ndarray]
-) -> tuple[float | None, int | None]:
+) -> tuple[float | None, int | None, int]:
+    """Scale, zero point and lowest integer of what an operator writes, if it has one range."""
     places = _SCALES.get(node.op_type)
-    if places is None or len(node.input) <= max(places):
-        return None, None
-    scale, zero_point = (values.get(node.input[place]) for place in places)
+    if places is None or len(node.input) <= min(places):
+        return None, None, 0
+    scale, zero_point = (
+        values.get(node.input[place]) if place < len(node.input) else None for place in places
+    )
     if scale is None or scale.size != 1:
-        return None, None
-    return float(scale.reshape(())), 0 if zero_point is None else int(zero_point.reshape(()))
+        return None, None, 0
+    if zero_point is None:
+        return float(scale.reshape(())), 0, 0
+    lowest = -128 if zero_point.dtype == np.int8 else 0
+    return float(scale.reshape(())), int(zero_point.reshape(())), lowest
 
 
 def _integers(node: onnx.NodeProto, values: Mapping[str, np.ndarray]) -> IntegerWeights | None:
@@ -176,13 +193,15 @@ def _integers(node: onnx.NodeProto, values: Mapping[str, np.ndarray]) -> Integer
         node.op_type == "QGemm" and not attributes.get("transB", 0)
     ):
         weights = np.swapaxes(weights, -1, -2)
+    exact = weights.dtype == np.uint8 or _is_signed(node, values)
     if weights.dtype == np.uint8:
         weights, zeros = weights.astype(np.int16) - 128, zeros.astype(np.int16) - 128
     place = {"QLinearConv": 8, "QGemm": 6}.get(node.op_type)
-    bias = None
+    bias = bias_steps = None
     if place is not None and len(node.input) > place and node.input[place] in values:
         steps = scales.reshape(-1).astype(np.float64) * float(source.reshape(()))
         bias = torch.from_numpy(values[node.input[place]].reshape(-1) * steps).float()
+        bias_steps = torch.from_numpy(np.broadcast_to(steps, bias.shape).copy())
     geometry = _geometry(node, weights.ndim - 2) if node.op_type == "QLinearConv" else {}
     return IntegerWeights(
         integers=torch.from_numpy(np.ascontiguousarray(weights.astype(np.int8))),
@@ -190,8 +209,16 @@ def _integers(node: onnx.NodeProto, values: Mapping[str, np.ndarray]) -> Integer
         zero_points=torch.from_numpy(zeros.reshape(-1).astype(np.int64)),
         per_channel=scales.size > 1 or len(weights) == 1,
         bias=bias,
+        bias_steps=bias_steps,
+        exact=exact,
         **geometry,
     )
+
+
+def _is_signed(node: onnx.NodeProto, values: Mapping[str, np.ndarray]) -> bool:
+    """Whether an int8 layer reads s8: only u8 is multiplied by s8 in 16 bits."""
+    zero_point = values.get(node.input[2])
+    return zero_point is not None and zero_point.dtype == np.int8
 
 
 def _geometry(node: onnx.NodeProto, dimensions: int) -> dict[str, Any]:
@@ -221,16 +248,33 @@ def is_channels_last(node: onnx.NodeProto) -> bool:
 
 
 def _float_weights(
-    node: onnx.NodeProto, values: Mapping[str, np.ndarray]
+    node: onnx.NodeProto, values: Mapping[str, np.ndarray], reasons: FloatReasons
 ) -> tuple[Tensor | None, Tensor | None]:
-    """Weights ``O×I×…`` and bias of a float layer, as far as they are constant."""
-    weight, bias = _tensor(node, 1, values), _tensor(node, 2, values)
-    if weight is not None and node.op_type in ("Gemm", "FusedGemm", "MatMul", "FusedMatMul"):
+    """Weights ``O×I×…`` and bias of a float layer, as far as they are constant.
+
+    Where the file has integers, they are as good: their directions are those of the weights.
+    """
+    weight = _tensor(node, 1, values)
+    bias = None if node.op_type in _PARTLY_INT8 else _tensor(node, 2, values)
+    if weight is None and len(node.input) > 1:
+        quantized = reasons.weights(node.input[1])
+        weight = None if quantized is None else _centred(*quantized)
+    elif weight is not None and values[node.input[1]].dtype == np.uint8:
+        zeros = values.get(node.input[3]) if len(node.input) > 3 else None
+        weight = weight - (0 if zeros is None else float(zeros.reshape(-1)[0]))
+    if weight is not None and "Conv" not in node.op_type:
         if weight.dim() != 2:
             return None, None
         if not _attributes(node).get("transB", 0):
             weight = weight.t()
     return weight, bias if bias is not None and bias.dim() == 1 else None
+
+
+def _centred(integers: np.ndarray, scales: np.ndarray, zeros: np.ndarray) -> Tensor:
+    """Integers less their zero point; one for each channel is zero wherever it is used."""
+    zero = zeros.astype(np.float32) if zeros.size == 1 else np.float32(zeros.reshape(-1)[0])
+    step = scales.astype(np.float32) if scales.size == 1 else np.float32(1)
+    return torch.from_numpy((integers.astype(np.float32) - zero) * step)
 
 
 def _tensor(node: onnx.NodeProto, place: int, values: Mapping[str, np.ndarray]) -> Tensor | None:

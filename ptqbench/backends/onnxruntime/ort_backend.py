@@ -25,6 +25,18 @@ if TYPE_CHECKING:
     from ptqbench.recipes import CompletedRecipe, Recipe
 
 _PACKAGES = ("onnxruntime", "onnx", "onnxscript")
+_ADVICE = {
+    "missing": (
+        "look at which operators the tool quantizes (op_types_to_quantize, nodes_to_exclude), "
+        "and at keep_float"
+    ),
+    "stray": "its weights are not quantized in the file",
+    "batch_norms": (
+        "fold it before quantizing: onnxruntime.quantization.shape_inference.quant_pre_process"
+    ),
+    "saturation": "quantize with 7-bit weights (reduce_range=True)",
+    "exact": "session.x64quantprecision=1",
+}
 _X86 = ("avx2", "avx2_128", "avx2_vnni", "avx512", "avx512_vnni", "amx")
 
 
@@ -47,6 +59,11 @@ class OrtBackend:
     targets: tuple[str, ...] = (*_X86, "neon")
     sums_in_16_bits: tuple[str, ...] = tuple(n for n in _X86 if multiplies_into_16_bits(n))
     pairing: Pairing | None = "patches"
+
+    @property
+    def advice(self) -> Mapping[str, str]:
+        """Words of ``onnxruntime.quantization``."""
+        return _ADVICE
 
     def availability(self) -> str | None:
         """None if the packages are installed and work, else the reason why not."""
@@ -113,6 +130,18 @@ class OrtBackend:
         from ptqbench.backends.onnxruntime.ort_session import OrtModel
 
         return OrtModel(path, threads)
+
+    def load_exact(self, path: Path, threads: int | None = None) -> Model | None:
+        """Load a file for the kernels that add in 32 bits, where others would saturate."""
+        from ptqbench.backends.onnxruntime.ort_session import EXACT, OrtModel
+
+        return OrtModel(path, threads, {EXACT: "1"}) if self.saturates() else None
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """The model, and the files in its folder that hold its weights."""
+        from ptqbench.backends.onnx_format.external_data import data_files
+
+        return (path, *data_files(path))
 
     def active_engine(self) -> str:
         """ONNX Runtime has one engine on the CPU."""

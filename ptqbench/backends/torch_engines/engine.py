@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from ptqbench.quantization.pairing import Pairing
     from ptqbench.recipes import CompletedRecipe, Recipe
 
+_ADVICE = {
+    "missing": "look at qconfig and keep_float",
+    "stray": "look for missing stubs or qconfig",
+    "batch_norms": "look at the fusion groups",
+    "saturation": "use 7-bit weights (−64…64) or 7-bit activations (reduce_range)",
+}
 _NO_STUB = "with arguments from the 'CPU' backend"
 _STUB = ": an int8 operator gets float input, so a QuantStub is missing in front of it"
 
@@ -46,6 +52,11 @@ class TorchBackend:
     pairing: Pairing | None
     runtime: str = "torch"
     suffix: str = ".pt"
+
+    @property
+    def advice(self) -> Mapping[str, str]:
+        """Words of ``torch.ao``."""
+        return _ADVICE
 
     @property
     def label(self) -> str:
@@ -142,6 +153,14 @@ class TorchBackend:
         from ptqbench.backends.torch_engines.torchscript import load_script
 
         return record_traffic(load_script(path, self.engine), images, self.engine, phases)
+
+    def load_exact(self, path: Path, threads: int | None = None) -> Model | None:
+        """No engine of torch has kernels for that."""
+        return None
+
+    def files(self, path: Path) -> tuple[Path, ...]:
+        """TorchScript is one file."""
+        return (path,)
 
     def probe(self) -> Mapping[str, float]:
         """Run layers with worst-case integers."""
