@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from ptqbench.backends.onnx_format import onnx_graph
 from ptqbench.backends.onnx_format.linear_layers import products_to_gemm
+from ptqbench.backends.onnx_format.moves import round_before_moves
 from ptqbench.backends.onnx_format.onnx_graph import INPUT, OUTPUT
+from ptqbench.backends.onnx_format.padding import merge_padding
 
 if TYPE_CHECKING:
     import onnx
@@ -117,7 +119,10 @@ def _exported(module: nn.Module, images: Tensor, dimensions: tuple[int, ...]) ->
     assert program is not None
     model: onnx.ModelProto = program.model_proto
     products_to_gemm(model.graph)
-    return onnx_graph.cleaned(model)
+    model = onnx_graph.cleaned(model)
+    merge_padding(model)
+    round_before_moves(model.graph)
+    return model
 
 
 @contextmanager

@@ -208,20 +208,28 @@ def _drop_reshapes(graph: onnx.GraphProto, shapes: dict[str, list[int]]) -> None
 
 
 def _pool(graph: onnx.GraphProto, shapes: dict[str, list[int]]) -> None:
-    """Turn means over rows and columns that keep the dimensions into global average pooling."""
-    from onnx import numpy_helper
+    """Turn means over rows and columns into global average pooling, flattened if need be."""
+    from onnx import helper, numpy_helper
 
     initializers = {each.name: each for each in graph.initializer}
     for node in _nodes(graph, "ReduceMean"):
         keeps = next((a.i for a in node.attribute if a.name == "keepdims"), 1)
         rank = len(shapes.get(node.input[0], ()))
-        if not keeps or rank != 4 or len(node.input) < 2 or node.input[1] not in initializers:
+        if rank != 4 or len(node.input) < 2 or node.input[1] not in initializers:
             continue
         axes = numpy_helper.to_array(initializers[node.input[1]]).reshape(-1)
-        if sorted(int(axis) % rank for axis in axes) == [2, 3]:
-            node.op_type = "GlobalAveragePool"
-            del node.attribute[:]
-            del node.input[1:]
+        if sorted(int(axis) % rank for axis in axes) != [2, 3]:
+            continue
+        node.op_type = "GlobalAveragePool"
+        del node.attribute[:]
+        del node.input[1:]
+        if not keeps:
+            result = node.output[0]
+            node.output[0] = f"{result}_map"
+            shape = numpy_helper.from_array(np.array([0, -1], np.int64), f"{result}_shape")
+            graph.initializer.append(shape)
+            flatten = helper.make_node("Reshape", [node.output[0], shape.name], [result])
+            graph.node.insert(list(graph.node).index(node) + 1, flatten)
 
 
 def _drop_unused(graph: onnx.GraphProto) -> None:
