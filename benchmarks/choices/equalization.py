@@ -25,14 +25,15 @@ from benchmarks.choices.graph_spaces import (
     keeps_channels,
 )
 
+_RELUS = (F.relu, torch.relu, "relu")
 _HOMOGENEOUS = (
-    *(nn.ReLU, nn.Identity, nn.Dropout, nn.Dropout2d),
+    *(nn.Identity, nn.Dropout, nn.Dropout2d),
     *(nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d),
 )
 _HOMOGENEOUS_FUNCTIONS = (
-    *(F.relu, F.dropout, F.adaptive_avg_pool2d, F.avg_pool2d, F.max_pool2d, F.pad),
-    *(torch.relu, torch.flatten, torch.reshape, torch.mean),
-    *("relu", "flatten", "reshape", "view", "mean", "contiguous"),
+    *(F.dropout, F.adaptive_avg_pool2d, F.avg_pool2d, F.max_pool2d, F.pad),
+    *(torch.flatten, torch.reshape, torch.mean),
+    *("flatten", "reshape", "view", "mean", "contiguous"),
 )
 CORNER = 6.0
 ROOM = 0.75
@@ -49,7 +50,7 @@ class Link:
         norm: Path of the BatchNorm behind it; empty: none.
         last: Path of the layer that reads them.
         last_norm: Path of the BatchNorm behind that; empty: none.
-        output: Name of the node whose values the second layer's input range is of.
+        output: Name of the node of the channels, in front of pooling, behind BatchNorm and ReLU.
         capped: Whether a ReLU6 lies between them.
     """
 
@@ -89,9 +90,9 @@ def links_of(traced: fx.GraphModule) -> list[Link]:
                 norm, output = str(node.target), node
             elif isinstance(module, nn.ReLU6) or is_call(node, (F.relu6,)):
                 capped, output = True, node
-            elif _is_homogeneous(node, module):
+            elif isinstance(module, nn.ReLU) or is_call(node, _RELUS):
                 output = node
-            else:
+            elif not _is_homogeneous(node, module):
                 break
             node = _only_user(node)
         else:
