@@ -99,9 +99,7 @@ class Measurement:
             changed = choice.change(self._model, self._calibration)
             if changed is None:
                 return {"same": True}
-            difference = logits_of(changed, self._calibration[:1])
-            difference = difference - logits_of(self._model, self._calibration[:1])
-            row["float_difference"] = float(f"{difference.abs().max():.1e}")
+            row["float_sqnr_db"] = self._numbers(logits_of(changed, self._images))["sqnr_db"]
             network = self._calibrated(changed)
         engine = BACKENDS.get(choice.conversion.engine)
         if engine.availability() is not None:
@@ -124,11 +122,17 @@ class Measurement:
         return {"sqnr_db": round(sqnr.value, 2), "agreement": round(float(agreement), 4)}
 
 
-def measure(plan: ModelPlan, again: Sequence[str], command: str) -> None:
+def matches(choice: Choice, patterns: Sequence[str]) -> bool:
+    """Whether one of several wildcards matches the name of a choice."""
+    return any(fnmatch.fnmatchcase(choice.name, pattern) for pattern in patterns)
+
+
+def measure(plan: ModelPlan, rows: Sequence[str], again: Sequence[str], command: str) -> None:
     """Measure what is missing of a network.
 
     Args:
         plan: Model, weights and images.
+        rows: Wildcards for the choices that are measured.
         again: Wildcards for choices that are measured even if they have been.
         command: How the numbers are obtained.
 
@@ -151,10 +155,10 @@ def measure(plan: ModelPlan, again: Sequence[str], command: str) -> None:
         entry = choice_record.read_entry(path, name, identity, command)
 
         def is_missing(choice: Choice) -> bool:
-            named = any(fnmatch.fnmatchcase(choice.name, pattern) for pattern in again)
-            return named or choice.name not in entry["rows"]
+            stored = choice.name in entry["rows"]
+            return matches(choice, again if stored else [*again, *rows])
 
-        missing = [choice for choice in CHOICES if is_missing(choice)]
+        missing = list(filter(is_missing, CHOICES))
         if missing:
             Measurement(subject, entry, path).run(missing)
 
@@ -174,6 +178,7 @@ def main() -> int:
         description=__doc__, prog=COMMAND, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add = parser.add_argument
+    add("--rows", action="append", metavar="CHOICE", help="only these; wildcards; repeat")
     add("--again", action="append", default=[], metavar="CHOICE", help="wildcards; repeat")
     add("--write", action="store_true", help="measure nothing; write record and document")
     args, options = parser.parse_known_args()
@@ -184,7 +189,8 @@ def main() -> int:
         models = build_parser().parse_args(["run", *options]).models
         rest = [option for option in options if option not in models]
         for plan in plans_of(options):
-            measure(plan, args.again, shlex.join([*COMMAND.split(), plan.model, *rest]))
+            command = shlex.join([*COMMAND.split(), plan.model, *rest])
+            measure(plan, args.rows or ["*"], args.again, command)
     except UserError as error:
         print_error(str(error))
         return USAGE_ERROR

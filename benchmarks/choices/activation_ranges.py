@@ -125,12 +125,14 @@ def best_range(
         only_layers: Whether nothing else reads the activations; else (a residual sum, say) their
             own error counts as one more output.
     """
-    layers = list(readers)
+    layers = [
+        (rows, weights, output_errors(rows, weights, centred=True).sum().clamp(min=1e-30))
+        for rows, weights in readers
+    ]
 
     def cost(tried: Range) -> float:
         total = 0.0
-        for rows, weights in layers:
-            power = output_errors(rows, weights, centred=True).sum().clamp(min=1e-30)
+        for rows, weights, power in layers:
             errors = rounded(rows, *tried) - rows
             total += float(output_errors(errors, weights, centred=False).sum() / power)
             if not only_layers:

@@ -14,8 +14,8 @@ from torch import Tensor, fx, nn
 from benchmarks.choices.graph_spaces import is_depthwise, permute, spaces_of
 from ptqbench.quantization.pairing import weight_scales
 
-_CHUNK = 1 << 24
-"""Numbers that are computed together."""
+_CHUNK = 1 << 26
+"""Pairs of weights that are looked at together, most of which need no computation."""
 _ROUNDS = 100
 """Most rounds of exchanging partners."""
 
@@ -38,9 +38,13 @@ def pair_costs(weights: Tensor) -> Tensor:
     costs = torch.zeros(shares.shape[1], shares.shape[1])
     for part in shares.split(max(1, _CHUNK // costs.numel())):
         for side in (part.clamp(min=0), (-part).clamp(min=0)):
-            excess = (side[:, :, None] + side[:, None, :] - 1).clamp_(min=0)
-            costs += excess.square_().square_().sum(0)
-    return costs
+            # One of two shares that exceed 1 together is a half at least, and few are that large.
+            rows, large = (side >= 0.5).nonzero(as_tuple=True)
+            partners = side[rows]
+            excess = (partners + side[rows, large][:, None] - 1).clamp_(min=0).square_().square_()
+            excess[partners >= 0.5] /= 2  # such a pair occurs twice
+            costs.index_add_(0, large, excess)
+    return costs + costs.T
 
 
 def best_order(costs: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ SHARES = (*(1 - 0.01 * step for step in range(11)), 0.87, 0.84, 0.8, 0.75, 0.7, 
 """Scales that are tried, as shares of the smallest that clips nothing: clipping one weight costs
 more than the others gain, but for a few per cent, or where one pair is much larger than the rest.
 """
-MOST_ROWS = 2048
+MOST_ROWS = 1024
 """Rows of inputs that are kept for a layer."""
 _LARGEST = 127
 
