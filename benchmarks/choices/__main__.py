@@ -166,6 +166,7 @@ def measure(plan: ModelPlan, rows: Sequence[str], again: Sequence[str], command:
 def write() -> None:
     """Add what has been measured to the record, and write the table from it."""
     stored = [json.loads(path.read_text("utf-8")) for path in sorted(STORED.glob("*.json"))]
+    stored = [entry for entry in stored if len(entry["rows"]) > 1]  # nothing to compare yet
     before = choice_record.read_record(choice_record.RECORD)
     entries = choice_record.merged(before, stored, NETWORKS)
     write_text(choice_record.render(entries), choice_record.RECORD)

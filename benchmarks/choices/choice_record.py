@@ -93,11 +93,11 @@ def body(entries: Sequence[Entry]) -> str:
     lines = [
         table(("SQNR, dB", *names, "Mean"), rows, right=range(1, len(names) + 2)),
         "",
-        "“=”: there is nothing in the network that this choice changes. Commands:",
+        "“=”: nothing in the network changes; “–”: not measured, and not in the mean.",
         "",
-        *(f"- {entry['name']}: `{entry['command']}`" for entry in entries),
+        *(f"- {entry['name']}: {images(entry)}, `{entry['command']}`" for entry in entries),
         "",
-        *(f"{text}." for text in dict.fromkeys(map(conditions, entries))),
+        *(f"Measured on {text}." for text in dict.fromkeys(map(machine, entries))),
     ]
     return "\n".join(lines)
 
@@ -117,10 +117,13 @@ def row(choice: str, entries: Sequence[Entry]) -> tuple[str, ...]:
     return (choice, *cells, f"{fmean(values):+.2f}" if values else "")
 
 
-def conditions(entry: Entry) -> str:
-    """Return where an entry was measured, and on how many images."""
+def images(entry: Entry) -> str:
+    """Return on how many images an entry was measured."""
     identity = entry["identity"]
-    return (
-        f"{identity['images']:,} images, calibrated on {identity['calibration_images']}; "
-        f"{identity['cpu']} ({identity['instruction_set']}), torch {identity['torch']}"
-    )
+    return f"{identity['images']:,} images, calibrated on {identity['calibration_images']}"
+
+
+def machine(entry: Entry) -> str:
+    """Return where an entry was measured."""
+    identity = entry["identity"]
+    return f"{identity['cpu']} ({identity['instruction_set']}), torch {identity['torch']}"

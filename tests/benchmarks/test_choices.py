@@ -354,7 +354,14 @@ def test_the_table_has_differences_and_their_mean() -> None:
     assert lines[3][1:] == ["-1.0", "+2.0", "+0.50 |"]
     assert lines[4][1:] == ["=", "+1.0", "+0.50 |"]
     assert lines[5][1:] == ["–", "–", " |"]
-    assert "`measure two`" in text
+    assert "two: 9 images, calibrated on 4, `measure two`" in text
+
+
+def test_the_document_shows_the_record() -> None:
+    content = json.loads((ROOT / "fixtures" / "choices.json").read_text("utf-8"))
+    assert json.loads(choice_record.render(content["networks"])) == content
+    text = (ROOT / "docs" / "recipes.md").read_text("utf-8")
+    assert choice_record.body(content["networks"]) in text
 
 
 def test_a_run_goes_on_from_the_same_conditions_only(tmp_path: Path) -> None:
