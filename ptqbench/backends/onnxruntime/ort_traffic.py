@@ -21,6 +21,7 @@ from ptqbench.backends.onnxruntime.executed_graph import (
     read_executed,
     uneven_pads,
 )
+from ptqbench.backends.onnxruntime.ort_errors import reason_of
 from ptqbench.backends.onnxruntime.ort_session import LITERAL, create_session
 from ptqbench.core.phases import INSPECTION, Phases
 
@@ -60,11 +61,9 @@ def record_traffic(path: Path, images: Tensor, phases: Phases | None = None) -> 
     try:
         session = create_session(model.SerializeToString(), 1, optimizations=LITERAL)
         with (phases or Phases()).measure(INSPECTION, forward=True):
-            source = session.get_inputs()[0].name
-            names = [output.name for output in session.get_outputs()]
-            recorded = dict(zip(names, session.run(names, {source: images.numpy()}), strict=True))
+            recorded = _recorded(session, images)
     except Exception as error:  # the runtime has no common base of its errors
-        return ExactRun(graph, (), str(error).strip().splitlines()[-1])
+        return ExactRun(graph, (), reason_of(error))
     return ExactRun(
         graph,
         tuple(
@@ -73,6 +72,17 @@ def record_traffic(path: Path, images: Tensor, phases: Phases | None = None) -> 
             if (traffic := _traffic(node, layers[node.output[0]], recorded, values)) is not None
         ),
     )
+
+
+def _recorded(session: Any, images: Tensor) -> dict[str, Any]:
+    """All outputs of a session by name; a file whose number of images is fixed runs repeatedly."""
+    source = session.get_inputs()[0]
+    names = [output.name for output in session.get_outputs()]
+    fixed = source.shape[0]
+    several = isinstance(fixed, int) and 0 < fixed < len(images)
+    parts = [part for part in images.split(fixed) if len(part) == fixed] if several else [images]
+    runs = [session.run(names, {source.name: part.numpy()}) for part in parts]
+    return {name: np.concatenate(values) for name, *values in zip(names, *runs, strict=True)}
 
 
 def _output_type(node: onnx.NodeProto, values: dict[str, Any]) -> int:
