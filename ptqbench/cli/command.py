@@ -19,6 +19,7 @@ class Command:
         summary: One line of help.
         add_arguments: Adds its arguments to a parser, without the options of settings.
         run: Runs it and returns the exit code.
+        settings: Whether it reads settings, which may come from a file.
     """
 
     name: str
@@ -26,6 +27,7 @@ class Command:
     summary: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    settings: bool = True
 
 
 def argument_type(type_: ValueType) -> Callable[[str], object]:

@@ -9,7 +9,7 @@ TERMINATED = 143
 
 EXIT_CODES = {
     0: "no gate failed",
-    1: "a gate failed",
+    1: "a gate failed, or an inspected file has an error in it",
     USAGE_ERROR: "usage, configuration or input error (reported before measuring where possible), "
     "or the report could not be written everywhere (after the verdicts have been shown)",
     3: "nothing failed, but something is inconclusive or unverified (only with --strict)",

@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from ptqbench.cli import (
     gate_command,
+    inspect_command,
     list_command,
     predict_command,
     recipe_command,
@@ -25,6 +26,7 @@ COMMANDS = tuple(
     for module in (
         run_command,
         gate_command,
+        inspect_command,
         recommend_command,
         predict_command,
         recipe_command,
@@ -43,6 +45,7 @@ examples:
   ptqbench run resnet18 mobilenet_v2 --backend x86 --backend onednn --json result.json
   ptqbench run resnet18 --weights mine.safetensors --data photos --resize 64 --crop 64
   ptqbench gate --model resnet18 --weights mine.safetensors --artifact int8.pt --data photos
+  ptqbench inspect int8.onnx
   ptqbench predict photo.jpg --model resnet18 --backend x86
   ptqbench recipe my_net --plugin my_package.quant > my_net.recipe.toml
   ptqbench list
@@ -72,7 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
         )
         child.set_defaults(command=command)
         command.add_arguments(child)
-        add_setting_options(child, command.name)
+        if command.settings:
+            add_setting_options(child, command.name)
     return parser
 
 
