@@ -16,6 +16,7 @@ from helpers.tiny_networks import decibels
 from torch import nn
 
 from ptqbench import RunSettings, UserError, Verdict, validate
+from ptqbench.backends.onnxruntime.float_islands import slow_layers
 from ptqbench.backends.onnxruntime.ort_backend import ONNX_RUNTIME
 from ptqbench.backends.traced_model import read_float_graph
 from ptqbench.cli import main
@@ -165,6 +166,15 @@ def test_weights_in_other_files_of_the_folder_count(strangers: Strangers, tmp_pa
 
 
 # Planted defects
+
+
+def test_operators_on_signed_integers_are_named_as_the_cause_of_slowness(
+    strangers: Strangers,
+) -> None:
+    graph = ONNX_RUNTIME.layers(strangers.quantize("slow", form="QOperator"))
+    assert "26 of 26 int8 layers multiply s8 by s8" in slow_layers(graph, "avx2")
+    assert slow_layers(graph, "neon") == ""
+    assert slow_layers(ONNX_RUNTIME.layers(strangers.sound()), "avx2") == ""
 
 
 def test_signed_activations_that_are_executed_in_float_are_named(strangers: Strangers) -> None:

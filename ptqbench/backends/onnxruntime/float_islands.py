@@ -1,4 +1,4 @@
-"""Operators that ONNX Runtime executes in float32 in the middle of an int8 graph."""
+"""What ONNX Runtime executes slowly: operators in float32 between int8 layers, and s8 by s8."""
 
 from __future__ import annotations
 
@@ -26,8 +26,28 @@ def _is_island(operator: Operator) -> bool:
     return not layer and operator.kernel not in _CONVERSIONS and operator.role is not Role.OBSERVER
 
 
-def slow_layers(graph: Graph) -> str:
-    """Name what runs in float32 between int8 layers, as a sentence with a remedy.
+def slow_layers(graph: Graph, instructions: str) -> str:
+    """Name what is slow, as sentences with a remedy each; empty if nothing is.
+
+    Args:
+        graph: What is executed.
+        instructions: The instruction set that executes it.
+    """
+    signed = [layer for layer in graph.int8_layers if layer.lowest < 0]
+    sentences = []
+    if signed and instructions != "neon":
+        sentences.append(
+            f"{len(signed)} of {len(graph.int8_layers)} int8 layers multiply s8 by s8, for which "
+            "ONNX Runtime has slow kernels on x86: quantize activations as u8 "
+            "(activation_type=QuantType.QUInt8)."
+        )
+    if sentence := _float_operators(graph):
+        sentences.append(sentence)
+    return " ".join(sentences)
+
+
+def _float_operators(graph: Graph) -> str:
+    """Name what runs in float32 between int8 layers.
 
     Empty if at most one operator does, which is that in front of the last layer, or behind it.
     """

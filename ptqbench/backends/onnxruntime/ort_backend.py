@@ -166,10 +166,11 @@ class OrtBackend:
         return probe()
 
     def slow_layers(self, graph: Graph) -> str:
-        """Operators that run in float32 between int8 layers, with a conversion on either side."""
+        """Operators that run in float32 between int8 layers, and s8 multiplied by s8 on x86."""
+        from ptqbench.backends.cpu import instruction_set
         from ptqbench.backends.onnxruntime.float_islands import slow_layers
 
-        return slow_layers(graph)
+        return slow_layers(graph, instruction_set())
 
     def recognize(self, path: Path) -> ArtifactInfo | None:
         """Check that a file is a sound ONNX model, and read what it records."""
