@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from ptqbench.backends.onnx_format.external_data import data_files, external_tensors
 from ptqbench.backends.onnx_format.onnx_read import check_file, read_onnx
 from ptqbench.errors import UserError
-from ptqbench.inspection.file_layers import FLOAT, INT8, WEIGHTS, FileLayer, layers_of
+from ptqbench.inspection.file_layers import DYNAMIC, FLOAT, INT8, WEIGHTS, FileLayer, layers_of
 from ptqbench.inspection.findings import Finding, findings_of, share_of
 from ptqbench.inspection.onnx_view import OnnxView
 
@@ -60,7 +60,7 @@ class FileInspection:
         """Number of layers and share of the multiply-adds by precision; those that occur."""
         groups = {
             precision: [layer for layer in self.layers if layer.precision == precision]
-            for precision in (INT8, WEIGHTS, FLOAT)
+            for precision in (INT8, DYNAMIC, WEIGHTS, FLOAT)
         }
         return {
             precision: (len(group), share_of(group, self.layers))

@@ -14,11 +14,12 @@ from ptqbench.inspection.onnx_view import DEQUANTIZE, QUANTIZE, OnnxView, attrib
 if TYPE_CHECKING:
     import onnx
 
-INT8, WEIGHTS, FLOAT = "int8", "int8 weights only", "float32"
-"""Precisions: integers times integers; integers that are dequantized first; neither."""
+INT8, DYNAMIC, WEIGHTS, FLOAT = "int8", "int8, dynamic", "int8 weights only", "float32"
+"""Precisions: integers times integers, with ranges from calibration or determined while running;
+integers that are dequantized first; neither."""
 _PLAIN = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _OPERATORS = {"QLinearConv": "Conv", "QLinearMatMul": "MatMul", "QGemm": "Gemm"}
-_DYNAMIC = {"ConvInteger": "Conv", "MatMulInteger": "MatMul", "DynamicQuantizeMatMul": "MatMul"}
+_RANGELESS = {"ConvInteger": "Conv", "MatMulInteger": "MatMul", "DynamicQuantizeMatMul": "MatMul"}
 _PATH = re.compile(r"^(?:q_output_|dq_output_)?(.+?)\.weight(?:[._].*)?$")
 _FOLLOWERS = ("Relu", "Clip")
 """What a runtime fuses into the layer in front of a quantization."""
@@ -31,7 +32,7 @@ class FileLayer:
     Attributes:
         name: Module path in the name of its weights, or the name of its node.
         kind: ``Conv``, ``ConvTranspose``, ``Gemm`` or ``MatMul``.
-        precision: `INT8`, `WEIGHTS` or `FLOAT`.
+        precision: `INT8`, `DYNAMIC`, `WEIGHTS` or `FLOAT`.
         multiply_adds: For one image; None if its shapes are not known.
         depthwise: Whether each channel is convolved alone.
         groups: Of a convolution, else 1.
@@ -69,11 +70,12 @@ def _layer(view: OnnxView, node: onnx.NodeProto) -> FileLayer | None:
     kind = node.op_type
     if kind in _OPERATORS:
         return _operator(view, node, _OPERATORS[kind])
-    if kind in _DYNAMIC:
+    if kind in _RANGELESS:
         weights = view.constant(node, 1)
         if weights is None:
             return None
-        return _make(view, node, _DYNAMIC[kind], weights, WEIGHTS, obstacle="dynamic quantization")
+        exact = weights.dtype == np.uint8
+        return _make(view, node, _RANGELESS[kind], weights, DYNAMIC, exact=exact)
     if kind not in _PLAIN or len(node.input) < 2:
         return None
     stored = view.constant(node, 1)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from ptqbench.core.names import first_few
-from ptqbench.inspection.file_layers import FLOAT, INT8, WEIGHTS, FileLayer
+from ptqbench.inspection.file_layers import DYNAMIC, FLOAT, INT8, FileLayer
 from ptqbench.inspection.onnx_view import DEQUANTIZE, QUANTIZE, OnnxView
 from ptqbench.inspection.weight_pairs import leave_16_bits
 
@@ -110,7 +110,7 @@ def _numbers(view: OnnxView, layers: Sequence[FileLayer]) -> Iterator[Finding]:
             "Calibrate before converting, with images like those of the application.",
             tuple(dict.fromkeys(default)),
         )
-    if layers and not any(layer.precision == INT8 for layer in layers):
+    if layers and not any(layer.precision in (INT8, DYNAMIC) for layer in layers):
         yield Finding(
             "nothing is int8",
             "error",
@@ -152,7 +152,9 @@ def _count(layers: Sequence[FileLayer]) -> str:
 
 
 def _saturates(layer: FileLayer) -> bool:
-    if layer.weights is None or layer.precision != INT8 or layer.exact or layer.shared:
+    if layer.weights is None or layer.weights.dtype != np.int8 or layer.exact or layer.shared:
+        return False
+    if layer.precision not in (INT8, DYNAMIC):
         return False
     return leave_16_bits(layer.weights, layer.groups)
 
@@ -206,7 +208,7 @@ _KINDS: tuple[tuple[str, Severity, Callable[[FileLayer], bool], str, str], ...] 
     (
         "dynamic quantization",
         "note",
-        lambda layer: layer.precision == WEIGHTS and not layer.scales,
+        lambda layer: layer.precision == DYNAMIC,
         "ranges that are determined while running in {}, which takes time",
         "Calibrate, and quantize statically.",
     ),

@@ -221,3 +221,21 @@ def test_what_is_said_to_be_float_is_executed_so(
     named = findings(content)["signed activations"]["places"]
     assert len(named) == len(graph.float_layers) == 24
     assert len(content["layers"]) - len(named) == len(graph.int8_layers)
+
+
+def test_dynamic_quantization_multiplies_integers(
+    workshop, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from onnxruntime.quantization import quantize_dynamic
+
+    from ptqbench.backends.onnxruntime.executed_graph import executed_graph
+
+    images = workshop.calibration[:2]
+    model = workshop.model("squeezenet1_1")
+    source = exported(model, tmp_path / "f.onnx", images, dynamo=False)
+    quantize_dynamic(source, tmp_path / "dynamic.onnx")
+    code, content = inspect(tmp_path / "dynamic.onnx", capsys)
+    assert code == 0 and content["precisions"]["int8, dynamic"]["layers"] == 26
+    assert set(findings(content)) == {"saturating weights", "dynamic quantization"}
+    layers = executed_graph(tmp_path / "dynamic.onnx").float_layers
+    assert len(layers) == 26 and all("dynamic quantization" in each.obstacle for each in layers)

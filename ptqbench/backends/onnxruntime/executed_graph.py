@@ -15,7 +15,7 @@ from ptqbench.backends.graph import Graph, IntegerWeights, Operator, Role
 from ptqbench.backends.onnx_format.external_data import external_tensors
 from ptqbench.backends.onnx_format.onnx_graph import constants
 from ptqbench.backends.onnx_format.qdq_graph import fused_activations, is_relu6
-from ptqbench.backends.onnxruntime.float_reasons import FloatReasons
+from ptqbench.backends.onnxruntime.float_reasons import RANGELESS, FloatReasons
 from ptqbench.backends.onnxruntime.ort_session import create_session
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ def _operator(
             bias=bias,
             activation=activation if activation in ("relu", "relu6") else "",
             precision="float32",
-            obstacle=reasons.of(node),
+            obstacle=RANGELESS if kind in _PARTLY_INT8 else reasons.of(node),
             **shared,
         )
     role = _ROLES.get(kind, Role.OTHER)

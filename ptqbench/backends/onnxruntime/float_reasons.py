@@ -22,6 +22,10 @@ CHANNELS = (
     "activations with a scale for each channel, for which ONNX Runtime has no int8 kernel: "
     "quantize activations with one scale"
 )
+RANGELESS = (
+    "ranges that are determined while running (dynamic quantization), which takes time: calibrate, "
+    "and quantize with quantize_static"
+)
 _DEQUANTIZATION, _QUANTIZATION = "DequantizeLinear", "QuantizeLinear"
 
 
