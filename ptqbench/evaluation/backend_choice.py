@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend import Backend, Model
-from ptqbench.backends.backend_registry import BACKENDS, default_backend
+from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import instruction_set
 from ptqbench.core.atomic import atomic_path
 from ptqbench.core.phases import Phases
@@ -174,10 +174,10 @@ def select(candidates: Sequence[Candidate], required: float) -> str:
 def usable_backends(subject: Subject) -> list[Backend]:
     """Backends that can run here; if any of them is written for this CPU, only those.
 
-    All of the default runtime: another one is a decision about what to deploy, which the user
-    makes by naming it.
+    All of torch, which is registered first and always there: another runtime is a decision about
+    what to deploy, which the user makes by naming it.
     """
-    here, runtime = instruction_set(), BACKENDS.get(default_backend()).runtime
+    here, runtime = instruction_set(), next(iter(BACKENDS)).runtime
     of_runtime = [backend for backend in BACKENDS if backend.runtime == runtime]
     usable = [backend for backend in of_runtime if backend.refusal(subject.recipe) is None]
     return [each for each in usable if not each.targets or here in each.targets] or usable

@@ -163,7 +163,7 @@ def test_every_backend_for_this_cpu_is_timed(subject):
 def test_the_artifact_of_the_selected_backend_stays(subject, copies):
     choice = choose_backend(subject, Phases(), compare=False)
     assert list(subject.folder.iterdir()) == [choice.artifact.path]
-    assert choice.artifact.path == subject.int8_path(choice.backend)
+    assert choice.artifact.path == subject.int8_path(BACKENDS.get(choice.backend))
     assert choice.artifact.info.backend == choice.backend
     example = subject.latency.example()
     assert choice.artifact.load()(example).shape == subject.model(example).shape
@@ -284,7 +284,8 @@ def test_images_of_which_none_can_be_decoded_leave_the_fastest(subject, copies, 
 
 def test_kernels_for_any_cpu_are_for_this_one(subject, monkeypatch):
     def backend(name, *targets):
-        return SimpleNamespace(name=name, targets=targets, refusal=lambda recipe: None)
+        facts = {"name": name, "runtime": "torch", "targets": targets}
+        return SimpleNamespace(**facts, refusal=lambda recipe: None)
 
     backends = [backend("any"), backend("here", instruction_set()), backend("elsewhere", "no cpu")]
     monkeypatch.setattr(backend_choice, "BACKENDS", backends)
