@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,31 @@ class ArtifactInfo:
     calibration_images: int = 0
     runtime: str = ""
     build: Mapping[str, object] | None = None
+
+
+def parse_info(text: str, path: Path) -> ArtifactInfo:
+    """Read what an artifact records about itself.
+
+    Args:
+        text: JSON.
+        path: Of the artifact, for messages.
+
+    Raises:
+        UserError: Another version of ptqbench built it, with metadata that this one does not
+            know.
+    """
+    try:
+        info = ArtifactInfo(**json.loads(text))
+        for name, value in vars(info).items():
+            types = {"calibration_images": int, "build": dict | None}.get(name, str)
+            if not isinstance(value, types):
+                raise TypeError(f"{name} is a {type(value).__name__}")
+    except (ValueError, TypeError, RecursionError):
+        raise UserError(
+            f"{path} carries metadata that this version of ptqbench does not know. Build it "
+            "again with ptqbench.quantize."
+        ) from None
+    return info
 
 
 @dataclass(frozen=True)

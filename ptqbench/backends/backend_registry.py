@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ptqbench.backends.backend import Backend
 from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.onnxruntime.ort_backend import ONNX_RUNTIME
+from ptqbench.backends.openvino.ov_backend import OPENVINO
 from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.core.registry import Registry
 from ptqbench.errors import UserError
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 BACKENDS: Registry[Backend] = Registry("backend")
 
-for _backend in (*TORCH_ENGINES, ONNX_RUNTIME):
+for _backend in (*TORCH_ENGINES, ONNX_RUNTIME, OPENVINO):
     BACKENDS.add(_backend.name, _backend)
 
 

@@ -285,10 +285,11 @@ def _agreements(
 
 
 def _copy(artifact: Artifact, path: Path) -> Artifact:
-    """Copy an artifact to where it stays."""
+    """Copy an artifact to where it stays, the file that is loaded first at the end."""
     try:
-        with atomic_path(path) as temporary:
-            shutil.copyfile(artifact.path, temporary)
+        for source in reversed(artifact.files):
+            with atomic_path(path.with_suffix(source.suffix)) as temporary:
+                shutil.copyfile(source, temporary)
     except OSError as error:
         raise UserError(f"The artifact {path} cannot be written: {error.strerror}.") from error
     return replace(artifact, path=path)

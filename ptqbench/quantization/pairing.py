@@ -15,12 +15,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-Pairing: TypeAlias = Literal["channels", "taps", "patches"]
+Pairing: TypeAlias = Literal["channels", "taps", "patches", "groups"]
 """``channels``: products are paired along the input channels of one kernel position, and the last
 of an odd number stays alone (oneDNN); so no weight of a depthwise convolution has a partner.
 ``taps``: they are paired in the order (row, column, channel), across kernel positions (FBGEMM).
 ``patches``: the same, except that depthwise convolutions have a kernel that adds in 32 bits
-(ONNX Runtime)."""
+(ONNX Runtime).
+``groups``: as ``channels``, but as ``taps`` in convolutions with groups that are not depthwise
+(OpenVINO)."""
 
 SUM = 128
 """The largest sum of two weights of one sign that stays in 16 bits with any activation."""
@@ -40,6 +42,8 @@ def layer_pairing(pairing: Pairing | None, outputs: int, groups: int) -> Pairing
         outputs: Output channels of the layer.
         groups: Of a convolution; 1 for a linear layer.
     """
+    if pairing == "groups":
+        return "channels" if groups in (1, outputs) else "taps"
     return None if pairing == "patches" and 1 < groups == outputs else pairing
 
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ptqbench.backends.artifact import ArtifactInfo
+from ptqbench.backends.artifact import ArtifactInfo, parse_info
 from ptqbench.backends.onnx_format.onnx_read import check_file, read_onnx, refusal
-from ptqbench.errors import UserError
 
 if TYPE_CHECKING:
     import onnx
@@ -60,20 +59,7 @@ def read_info(model: onnx.ModelProto, path: Path) -> ArtifactInfo | None:
             know.
     """
     text = next((each.value for each in model.metadata_props if each.key == METADATA), None)
-    if text is None:
-        return None
-    try:
-        info = ArtifactInfo(**json.loads(text))
-        for name, value in vars(info).items():
-            types = {"calibration_images": int, "build": dict | None}.get(name, str)
-            if not isinstance(value, types):
-                raise TypeError(f"{name} is a {type(value).__name__}")
-    except (ValueError, TypeError, RecursionError):
-        raise UserError(
-            f"{path} carries metadata that this version of ptqbench does not know. Build it "
-            "again with ptqbench.quantize."
-        ) from None
-    return info
+    return None if text is None else parse_info(text, path)
 
 
 def write_info(model: onnx.ModelProto, info: ArtifactInfo) -> None:

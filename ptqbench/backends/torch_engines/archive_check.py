@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import lzma
 import struct
 import zipfile
 import zlib
 from pathlib import Path
 
-from ptqbench.backends.artifact import ArtifactInfo
+from ptqbench.backends.artifact import ArtifactInfo, parse_info
 from ptqbench.core.paths import exists, is_dir
 from ptqbench.errors import UserError
 
@@ -83,23 +82,7 @@ def read_info(path: Path) -> ArtifactInfo | None:
             know.
     """
     text = _extra_file(path, METADATA)
-    if text is None:
-        return None
-    try:
-        return _checked(ArtifactInfo(**json.loads(text)))
-    except (ValueError, TypeError, RecursionError):
-        raise UserError(
-            f"{path} carries metadata that this version of ptqbench does not know. Build it "
-            "again with ptqbench.quantize."
-        ) from None
-
-
-def _checked(info: ArtifactInfo) -> ArtifactInfo:
-    for name, value in vars(info).items():
-        types = {"calibration_images": int, "build": dict | None}.get(name, str)
-        if not isinstance(value, types):
-            raise TypeError(f"{name} is a {type(value).__name__}")
-    return info
+    return None if text is None else parse_info(text, path)
 
 
 def _extra_file(path: Path, name: str) -> str | None:

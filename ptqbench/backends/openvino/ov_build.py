@@ -1,0 +1,148 @@
+"""Write the int8 and the float32 artifact of a model for OpenVINO."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from ptqbench.backends.artifact import Artifact, ArtifactInfo
+from ptqbench.backends.cpu import instruction_set
+from ptqbench.backends.onnx_format.integer_weights import write_integers
+from ptqbench.backends.onnx_format.onnx_export import export
+from ptqbench.backends.openvino.ov_file import CONTENT, METADATA, weights_path
+from ptqbench.backends.openvino.ov_import import import_openvino
+from ptqbench.backends.openvino.ov_session import OvModel, read_model
+from ptqbench.backends.openvino.ov_simplification import simplify
+from ptqbench.core.atomic import atomic_path
+from ptqbench.core.phases import Phases
+from ptqbench.core.step_errors import step
+from ptqbench.errors import UserError
+from ptqbench.quantization.build import simulate_model
+from ptqbench.quantization.calibration import CalibrationCache
+from ptqbench.recipes import CompletedRecipe, Recipe
+
+if TYPE_CHECKING:
+    import onnx
+
+    from ptqbench.backends.openvino.ov_backend import OpenVinoBackend
+
+_ADVICE = (
+    "The model is exported by torch.onnx and read by OpenVINO. Write {module} with operators that "
+    "both know, keep it in float32 (keep_float in the recipe), or use another backend."
+)
+
+
+def build_int8(
+    backend: OpenVinoBackend,
+    model: nn.Module,
+    recipe: Recipe | CompletedRecipe,
+    calibration: Iterable[Tensor],
+    path: Path,
+    phases: Phases | None = None,
+    calibrations: CalibrationCache | None = None,
+) -> Artifact:
+    """Quantize a float32 model and save an IR file; see ``backend.Backend.build``."""
+    declared = recipe.recipe if isinstance(recipe, CompletedRecipe) else recipe
+    if reason := backend.refusal(declared):
+        raise UserError(f"The backend {backend.name} cannot be used here: {reason}.")
+    phases = phases or Phases()
+    quantized = simulate_model(
+        model,
+        recipe,
+        calibration,
+        pairing=backend.pairing if backend.saturates() else None,
+        phases=phases,
+        calibrations=calibrations,
+    )
+    module = quantized.simulation.module
+    with (
+        phases.measure("lower and save"),
+        step(f"Export of {declared.model} for {backend.name}", _ADVICE, module),
+    ):
+        exported = export(module, quantized.example, Execution())
+        write_integers(exported, quantized.simulation.weights)
+        info = ArtifactInfo(
+            precision="int8",
+            backend=backend.name,
+            engine=backend.engine,
+            model=declared.model,
+            recipe_hash=declared.hash,
+            flow=quantized.recipe.flow,
+            instruction_set=instruction_set(),
+            calibration_images=quantized.calibration_images,
+            build=quantized.record.to_dict(),
+        )
+        return save(exported, path, info)
+
+
+def build_float(
+    backend: OpenVinoBackend, model: nn.Module, name: str, example: Tensor, path: Path
+) -> Artifact:
+    """Export the float32 model; see ``backend.Backend.build_float``."""
+    with step(f"Export of the float32 {name} for {backend.name}", _ADVICE, model):
+        exported = export(model.eval(), example[:1], Execution())
+        return save(exported, path, ArtifactInfo("float32", backend.name, backend.engine, name))
+
+
+def save(model: onnx.ModelProto, path: Path, info: ArtifactInfo) -> Artifact:
+    """Write a model as two files, each whole or not at all.
+
+    The file that is looked for appears last, and records a hash of the other one.
+
+    Args:
+        model: With all its weights inside.
+        path: The file ``.xml``; the weights are beside it.
+        info: What it shall record; its runtime is filled in.
+
+    Raises:
+        UserError: The folder cannot be written to, or the disk is full.
+    """
+    version = import_openvino().__version__.split("-")[0]
+    info = dataclasses.replace(info, runtime=f"OpenVINO {version}, torch {torch.__version__}")
+    graph = simplify(read_model(model.SerializeToString()))
+    graph.set_rt_info(json.dumps(dataclasses.asdict(info)), METADATA)
+    try:
+        with tempfile.TemporaryDirectory(prefix="ptqbench-") as folder:
+            structure, weights = _serialized(graph, Path(folder))
+        graph.set_rt_info(hashlib.sha256(weights).hexdigest(), CONTENT)
+        with tempfile.TemporaryDirectory(prefix="ptqbench-") as folder:
+            structure, _ = _serialized(graph, Path(folder))
+        for target, content in ((weights_path(path), weights), (path, structure)):
+            with atomic_path(target) as temporary:
+                temporary.write_bytes(content)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"The artifact {path} cannot be written: {reason}.") from error
+    return Artifact(path, info)
+
+
+def _serialized(graph: Any, folder: Path) -> tuple[bytes, bytes]:
+    """The contents of both files, without the blanks that indent the structure.
+
+    Small networks ship with half as much structure as weights. float32 stays float32.
+    """
+    path = folder / "model.xml"
+    import_openvino().save_model(graph, str(path), compress_to_fp16=False)
+    return re.sub(rb">\s+<", b"><", path.read_bytes()), weights_path(path).read_bytes()
+
+
+class Execution:
+    """Runs exported models, to compare them with their modules; compiles a model once."""
+
+    def __init__(self) -> None:
+        self._last: tuple[onnx.ModelProto, OvModel] | None = None
+
+    def __call__(self, model: onnx.ModelProto, images: Tensor) -> Tensor:
+        """Logits ``N×K`` float32 of images ``N×C×H×W`` float32."""
+        if self._last is None or self._last[0] is not model:
+            self._last = (model, OvModel(model.SerializeToString()))
+        return self._last[1].any_size(images)

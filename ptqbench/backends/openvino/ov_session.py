@@ -1,0 +1,136 @@
+"""Compiled models of OpenVINO: settings, and how a loaded file is called."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ptqbench.backends.openvino.ov_errors import reason_of
+from ptqbench.backends.openvino.ov_import import import_openvino
+
+
+@functools.cache
+def core() -> Any:
+    """OpenVINO's entry point, with its plugin for the CPU."""
+    return import_openvino().Core()
+
+
+def settings(threads: int) -> dict[str, Any]:
+    """How every model is executed, float32 and int8.
+
+    Args:
+        threads: Threads of a call.
+    """
+    return {
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+        # Else float32 becomes bfloat16 or float16 where the CPU can.
+        "INFERENCE_PRECISION_HINT": "f32",
+        # Else threads keep to cores that other work of this process is timed on.
+        "ENABLE_CPU_PINNING": False,
+        # Compiled models are not kept: what is measured is the file.
+        "CACHE_DIR": "",
+    }
+
+
+def read_model(source: Path | bytes) -> Any:
+    """Read an IR file, or the bytes of an ONNX model.
+
+    Raises:
+        RuntimeError: The runtime cannot read it.
+    """
+    try:
+        return core().read_model(source if isinstance(source, bytes) else str(source))
+    except Exception as error:  # its errors have no common base
+        raise RuntimeError(reason_of(error)) from error
+
+
+def compile_model(model: Any, threads: int) -> Any:
+    """Compile a model for the CPU.
+
+    Raises:
+        RuntimeError: The runtime cannot compile it.
+    """
+    try:
+        return core().compile_model(model, "CPU", settings(threads))
+    except Exception as error:  # as above
+        raise RuntimeError(reason_of(error)) from error
+
+
+def run(request: Any, images: Tensor) -> list[np.ndarray]:
+    """Run a request, and return all outputs of the model.
+
+    Raises:
+        RuntimeError: It does not take such images.
+    """
+    try:
+        request.infer([np.ascontiguousarray(images.numpy())], share_inputs=True)
+    except Exception as error:  # as above
+        raise RuntimeError(reason_of(error)) from error
+    count = len(request.model_outputs)
+    return [np.array(request.get_output_tensor(place).data) for place in range(count)]
+
+
+class OvModel:
+    """A loaded file as a function from images to logits.
+
+    It is compiled for images of any number and size, and once more for single images of one size:
+    fixed sizes save a few per cent of the time, which in practice is spent on single images.
+
+    Args:
+        source: A file, or the bytes of an ONNX model.
+        threads: Number of threads to run with; None: as many as torch is set to.
+    """
+
+    def __init__(self, source: Path | bytes, threads: int | None = None) -> None:
+        self._source = source
+        self._threads = threads
+        self._model = read_model(source)
+        self._requests: dict[bool, tuple[object, Any]] = {}
+
+    def compiled(self, images: Tensor) -> Any:
+        """The compiled model that images are passed to, with as many threads as are wanted now."""
+        return self._request(images, len(images) == 1).get_compiled_model()
+
+    def _request(self, images: Tensor, single: bool) -> Any:
+        threads = self._threads or torch.get_num_threads()
+        single = single and bool(self._model.is_dynamic())
+        key = (threads, tuple(images.shape) if single else ())
+        if single not in self._requests or self._requests[single][0] != key:
+            self._requests.pop(single, None)
+            model = self._of_shape(images) if single else self._model
+            self._requests[single] = (key, compile_model(model, threads).create_infer_request())
+        return self._requests[single][1]
+
+    def _of_shape(self, images: Tensor) -> Any:
+        """The model for images of one shape, or as it is if it does not allow that."""
+        model = self._model.clone()
+        try:
+            model.reshape(list(images.shape))
+        except RuntimeError:
+            return self._model
+        return model
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Logits ``N×K`` float32 of images ``N×C×H×W`` float32.
+
+        A file whose number of images is fixed is called as often as it takes.
+        """
+        number = self._model.input(0).get_partial_shape()[0]
+        fixed = number.get_length() if number.is_static else 0
+        if 0 < fixed < len(images) and len(images) % fixed == 0:
+            return torch.cat([self._logits(part) for part in images.split(fixed)])
+        return self._logits(images)
+
+    def any_size(self, images: Tensor) -> Tensor:
+        """Logits as those of a call, from the form that is compiled for images of any size."""
+        return torch.from_numpy(run(self._request(images, False), images)[0])
+
+    def _logits(self, images: Tensor) -> Tensor:
+        return torch.from_numpy(run(self._request(images, len(images) == 1), images)[0])
