@@ -108,6 +108,10 @@ def _restore_order(matches: dict[int, Match], layers: list[Operator], reference:
     order = {id(origin): place for place, origin in enumerate(reference.float_layers)}
     for places in equal.values():
         sources = sorted((matches[i] for i in places), key=lambda match: order[id(match.origin)])
+        by_path = {match.origin.path: match for match in sources if match.origin is not None}
+        if by_path.keys() == {layers[i].path for i in places}:
+            # The file has kept the paths; a runtime may order branches as it likes.
+            sources = [by_path[layers[i].path] for i in places]
         for i, match in zip(places, sources, strict=True):
             matches[i] = replace(match, layer=layers[i])
 
