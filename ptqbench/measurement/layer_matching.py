@@ -109,9 +109,12 @@ def _restore_order(matches: dict[int, Match], layers: list[Operator], reference:
     for places in equal.values():
         sources = sorted((matches[i] for i in places), key=lambda match: order[id(match.origin)])
         by_path = {match.origin.path: match for match in sources if match.origin is not None}
-        if by_path.keys() == {layers[i].path for i in places}:
+        paths = [layers[i].path for i in places]
+        # A layer that is fused with its activation is the first module of a sequence.
+        paths = [path if path in by_path else path.removesuffix(".0") for path in paths]
+        if sorted(paths) == sorted(by_path):
             # The file has kept the paths; a runtime may order branches as it likes.
-            sources = [by_path[layers[i].path] for i in places]
+            sources = [by_path[path] for path in paths]
         for i, match in zip(places, sources, strict=True):
             matches[i] = replace(match, layer=layers[i])
 

@@ -21,7 +21,7 @@ from ptqbench.backends.onnx_format import onnx_graph
 from ptqbench.backends.onnx_format.linear_layers import products_to_gemm
 from ptqbench.backends.onnx_format.moves import round_before_moves
 from ptqbench.backends.onnx_format.onnx_graph import INPUT, OUTPUT
-from ptqbench.backends.onnx_format.padding import merge_padding
+from ptqbench.backends.onnx_format.padding import merge_padding, write_out_wrapping
 
 if TYPE_CHECKING:
     import onnx
@@ -121,6 +121,7 @@ def _exported(module: nn.Module, images: Tensor, dimensions: tuple[int, ...]) ->
     products_to_gemm(model.graph)
     model = onnx_graph.cleaned(model)
     merge_padding(model)
+    write_out_wrapping(model)
     round_before_moves(model.graph)
     return model
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import onnx
 
 _ROUNDINGS = ("QuantizeLinear", "DequantizeLinear")
+_LAST = 2**31 - 1
+"""The end of a slice that goes to the end, whatever the size is."""
 
 
 def merge_padding(model: onnx.ModelProto) -> None:
@@ -106,3 +108,50 @@ def _add_pads(node: onnx.NodeProto, amounts: list[int]) -> None:
     total = [before + more for before, more in zip(attribute.ints, amounts, strict=True)]
     del attribute.ints[:]
     attribute.ints.extend(total)
+
+
+def write_out_wrapping(model: onnx.ModelProto) -> None:
+    """Write circular padding as concatenated parts, in place: not every runtime knows it.
+
+    Args:
+        model: Exported, with constants as initializers.
+    """
+    from onnx import helper
+
+    graph, values = model.graph, constants(model)
+    for pad in [node for node in graph.node if node.op_type == "Pad"]:
+        mode = next((helper.get_attribute_value(a) for a in pad.attribute if a.name == "mode"), b"")
+        if mode != b"wrap" or pad.input[1] not in values:
+            continue
+        amounts = values[pad.input[1]].tolist()
+        half, value = len(amounts) // 2, pad.input[0]
+        nodes: list[onnx.NodeProto] = []
+        axes = [axis for axis in range(half) if amounts[axis] or amounts[half + axis]]
+        for axis in axes:
+            result = pad.output[0] if axis == axes[-1] else f"{pad.output[0]}_{axis}"
+            begin, end = amounts[axis], amounts[half + axis]
+            bounds = [(-begin, _LAST)] * bool(begin) + [(0, end)] * bool(end)
+            parts = [_slice(graph, value, axis, each, result) for each in bounds]
+            nodes += parts
+            names = [node.output[0] for node in parts]
+            names.insert(1 if begin else 0, value)
+            nodes.append(helper.make_node("Concat", names, [result], axis=axis))
+            value = result
+        place = list(graph.node).index(pad)
+        graph.node.remove(pad)
+        for node in reversed(nodes):
+            graph.node.insert(place, node)
+
+
+def _slice(
+    graph: onnx.GraphProto, value: str, axis: int, bounds: tuple[int, int], name: str
+) -> onnx.NodeProto:
+    """A part of a value along an axis; its bounds are added as constants."""
+    from onnx import helper, numpy_helper
+
+    name = f"{name}_{'begin' if bounds[0] < 0 else 'end'}"
+    inputs = {"start": bounds[0], "stop": bounds[1], "axis": axis}
+    for part, number in inputs.items():
+        array = np.array([number], np.int64)
+        graph.initializer.append(numpy_helper.from_array(array, f"{name}_{part}"))
+    return helper.make_node("Slice", [value, *(f"{name}_{part}" for part in inputs)], [name])

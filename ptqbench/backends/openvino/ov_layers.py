@@ -17,6 +17,8 @@ from ptqbench.backends.openvino.ov_weights import FileWeights, read_weights
 
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _TRANSPOSED = ("ConvolutionBackpropData", "GroupConvolutionBackpropData")
+_MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze")
+"""Operators that only move values, as behind a linear layer of rows."""
 _KINDS = (*_CONVOLUTIONS, *_TRANSPOSED, "MatMul")
 
 
@@ -143,6 +145,8 @@ class _Following:
                 flat = np.broadcast_to(values.reshape(-1), outputs)
                 self.bias = _tensor(flat)
                 node = only_reader(node)
+        while node is not None and node.get_type_name() in _MOVES:
+            node = only_reader(node)
         kind = "" if node is None else node.get_type_name()
         if kind == "Relu" or (kind == "Clamp" and is_relu6(node)):
             self.activation = "relu" if kind == "Relu" else "relu6"
