@@ -75,7 +75,7 @@ def main() -> None:
         table(HEADING, rows, right=range(3, 6)),
         "",
         f"{arguments.images:,} evaluation images, on {cpu_name()} ({instruction_set()}), torch "
-        f"{torch.__version__}. Made by `{COMMAND}`.",
+        f"{torch.__version__}. Made by `{COMMAND} --images {arguments.images}`.",
     ]
     rewrite(ROOT / "docs" / "recipes.md", "sweep", "\n".join(lines))
 

@@ -128,7 +128,7 @@ def test_what_an_example_imports_or_uses_of_ptqbench_exists(code):
 def test_the_files_that_the_design_names_exist():
     text = (ROOT / "docs" / "design.md").read_text("utf-8")
     answers = re.findall(r"^\| .*\? \| `(.*)` \|$", text, re.MULTILINE)
-    assert len(answers) == 10
+    assert len(answers) >= 10
     assert [name for name in answers if not (ROOT / name).is_file()] == []
     contracts = re.findall(r"\(`(\w+/\w+\.py)`\)", text)
     assert len(contracts) >= 5
