@@ -19,7 +19,7 @@ from helpers.runs import run_models
 from PIL import Image
 from torch import Tensor, nn
 
-from ptqbench.backends.artifact import Artifact
+from ptqbench.backends.artifact import Artifact, ArtifactInfo
 from ptqbench.backends.backend_registry import BACKENDS
 from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.torch_engines.engine import TORCH_ENGINES, TorchBackend
@@ -296,7 +296,8 @@ class Ready:
         self.graph = read_float_graph(model, example)
         self.times_ms = {"frozen": 1.0, "eager": 1.0}
         self.macs = count_macs(model, example)
-        self.artifact = Artifact(Path(__file__), None)
+        info = ArtifactInfo("float32", AVAILABLE[0], "", "squeezenet1_1")
+        self.artifact = Artifact(Path(__file__), info)
 
 
 def test_a_lowering_that_cannot_run_the_images_does_not_judge_them(tmp_path: Path) -> None:
