@@ -101,3 +101,10 @@ def test_metadata_of_another_kind_is_refused(tmp_path: Path, metadata: str) -> N
 def test_sound_metadata_is_read(tmp_path: Path) -> None:
     info = read_info(saved(tmp_path / "a.pt", json.dumps(INFO)))
     assert info is not None and (info.backend, info.model) == ("x86", "relu")
+
+
+def test_an_onnx_model_is_sent_to_its_backend(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"\x08\x09\x12\x07pytorch")
+    with pytest.raises(UserError, match="an ONNX model, which only --backend onnxruntime loads"):
+        check_torchscript(path)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers.executed_pairs import declared_pairs, executed_pairs
 from helpers.tiny_networks import decibels
 from torch import Tensor, nn
 
@@ -31,7 +31,6 @@ from ptqbench.measurement.artifact_inspection import (
 from ptqbench.measurement.conversion import Promise
 from ptqbench.quantization.build import simulate_model
 from ptqbench.quantization.build_record import BuildRecord
-from ptqbench.quantization.pairing import layer_pairing, pairs_of
 from ptqbench.settings.thresholds import Thresholds
 
 if _REASON := OPENVINO.availability():
@@ -51,33 +50,13 @@ SHAPES = {
     "one dimension": ((64, 3, 3), 1),
     "linear": ((64, 17), 1),
 }
-STEPS = 200
-
-
-def executed_pairs(shape: tuple[int, ...], groups: int) -> set[tuple[int, int]]:
-    """Positions of two weights whose products leave 16 bits together, by trying all."""
-    pairs: set[tuple[int, int]] = set()
-    positions = list(combinations(range(int(np.prod(shape[1:]))), 2))
-    for start in range(0, len(positions), shape[0]):
-        chunk = positions[start : start + shape[0]]
-        weights = np.zeros(shape, np.int8)
-        for channel, pair in enumerate(chunk):
-            weights.reshape(shape[0], -1)[channel, list(pair)] = 127
-        outputs = layer_outputs(weights, groups, 255 * 127 * 2 / STEPS, 0)
-        pairs |= {pair for pair, output in zip(chunk, outputs, strict=False) if output < STEPS - 2}
-    return pairs
 
 
 @pytest.mark.parametrize("kind", SHAPES)
 def test_kernels_add_the_declared_pairs_and_no_others(kind: str) -> None:
     shape, groups = SHAPES[kind]
-    declared = set()
-    pairing = layer_pairing(OPENVINO.pairing, shape[0], groups)
-    if pairing is not None and OPENVINO.saturates():
-        numbers = torch.arange(1, int(np.prod(shape[1:])) + 1).reshape(1, *shape[1:]).float()
-        pairs = pairs_of(numbers, pairing)[0].long().tolist()
-        declared = {(min(pair) - 1, max(pair) - 1) for pair in pairs if all(pair)}
-    assert executed_pairs(shape, groups) == declared
+    executed = executed_pairs(layer_outputs, shape, groups)
+    assert executed == declared_pairs(OPENVINO, shape, groups)
 
 
 def test_the_probe_tells_what_the_kernels_do() -> None:

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
-from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.onnx_format.integer_weights import write_integers
+from ptqbench.backends.onnx_format.int8_export import OnnxReader, versions
 from ptqbench.backends.onnx_format.onnx_check import write_info
-from ptqbench.backends.onnx_format.onnx_export import export
 from ptqbench.backends.onnxruntime.ort_session import LITERAL, create_session
 from ptqbench.core.atomic import atomic_path
-from ptqbench.core.phases import Phases
-from ptqbench.core.step_errors import step
 from ptqbench.errors import UserError
-from ptqbench.quantization.build import simulate_model
-from ptqbench.quantization.calibration import CalibrationCache
-from ptqbench.recipes import CompletedRecipe, Recipe
 
 if TYPE_CHECKING:
     import onnx
@@ -35,56 +27,9 @@ _ADVICE = (
 )
 
 
-def build_int8(
-    backend: OrtBackend,
-    model: nn.Module,
-    recipe: Recipe | CompletedRecipe,
-    calibration: Iterable[Tensor],
-    path: Path,
-    phases: Phases | None = None,
-    calibrations: CalibrationCache | None = None,
-) -> Artifact:
-    """Quantize a float32 model and save a QDQ file; see ``backend.Backend.build``."""
-    declared = recipe.recipe if isinstance(recipe, CompletedRecipe) else recipe
-    if reason := backend.refusal(declared):
-        raise UserError(f"The backend {backend.name} cannot be used here: {reason}.")
-    phases = phases or Phases()
-    quantized = simulate_model(
-        model,
-        recipe,
-        calibration,
-        pairing=backend.pairing if backend.saturates() else None,
-        phases=phases,
-        calibrations=calibrations,
-    )
-    module = quantized.simulation.module
-    with (
-        phases.measure("lower and save"),
-        step(f"Export of {declared.model} for {backend.name}", _ADVICE, module),
-    ):
-        exported = export(module, quantized.example, execute_literally)
-        write_integers(exported, quantized.simulation.weights)
-        info = ArtifactInfo(
-            precision="int8",
-            backend=backend.name,
-            engine=backend.engine,
-            model=declared.model,
-            recipe_hash=declared.hash,
-            flow=quantized.recipe.flow,
-            instruction_set=instruction_set(),
-            calibration_images=quantized.calibration_images,
-            build=quantized.record.to_dict(),
-        )
-        return save(exported, path, info)
-
-
-def build_float(
-    backend: OrtBackend, model: nn.Module, name: str, example: Tensor, path: Path
-) -> Artifact:
-    """Export the float32 model; see ``backend.Backend.build_float``."""
-    with step(f"Export of the float32 {name} for {backend.name}", _ADVICE, model):
-        exported = export(model.eval(), example[:1], execute_literally)
-    return save(exported, path, ArtifactInfo("float32", backend.name, backend.engine, name))
+def reader(backend: OrtBackend) -> OnnxReader:
+    """How ONNX Runtime takes the models that are built for it."""
+    return OnnxReader(backend, execute_literally, save, _ADVICE)
 
 
 def save(model: onnx.ModelProto, path: Path, info: ArtifactInfo) -> Artifact:
@@ -100,9 +45,7 @@ def save(model: onnx.ModelProto, path: Path, info: ArtifactInfo) -> Artifact:
     """
     import onnxruntime
 
-    info = dataclasses.replace(
-        info, runtime=f"ONNX Runtime {onnxruntime.__version__}, torch {torch.__version__}"
-    )
+    info = dataclasses.replace(info, runtime=versions(f"ONNX Runtime {onnxruntime.__version__}"))
     write_info(model, info)
     try:
         with atomic_path(path) as temporary:

@@ -108,19 +108,21 @@ class OpenVinoBackend:
         calibrations: CalibrationCache | None = None,
     ) -> Artifact:
         """Quantize a float32 model with its recipe; see ``backend.Backend.build``."""
-        from ptqbench.backends.openvino.ov_build import build_int8
+        from ptqbench.backends.onnx_format.int8_export import export_int8
+        from ptqbench.backends.openvino.ov_build import reader
 
-        return build_int8(self, model, recipe, calibration, path, phases, calibrations)
+        return export_int8(reader(self), model, recipe, calibration, path, phases, calibrations)
 
     def build_float(
         self, model: nn.Module | TracedModel, name: str, example: Tensor, path: Path
     ) -> Artifact:
         """Export the float32 model; see ``backend.Backend.build_float``."""
-        from ptqbench.backends.openvino.ov_build import build_float
+        from ptqbench.backends.onnx_format.int8_export import export_float
+        from ptqbench.backends.openvino.ov_build import reader
         from ptqbench.backends.traced_model import TracedModel
 
         module = model.model if isinstance(model, TracedModel) else model
-        return build_float(self, module, name, example, path)
+        return export_float(reader(self), module, name, example, path)
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """The structure and, beside it, the weights."""
@@ -160,9 +162,10 @@ class OpenVinoBackend:
 
     def probe(self) -> Mapping[str, float]:
         """Run layers with worst-case integers."""
-        from ptqbench.backends.openvino.ov_probe import probe
+        from ptqbench.backends.openvino.ov_probe import layer_outputs
+        from ptqbench.backends.worst_case import worst_shares
 
-        return probe()
+        return worst_shares(layer_outputs)
 
     def slow_layers(self, graph: Graph) -> str:
         """Operators that run in float32 between int8 layers, with a conversion on either side."""

@@ -7,28 +7,19 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
-from ptqbench.backends.cpu import instruction_set
-from ptqbench.backends.onnx_format.integer_weights import write_integers
-from ptqbench.backends.onnx_format.onnx_export import export
+from ptqbench.backends.onnx_format.int8_export import OnnxReader, versions
 from ptqbench.backends.openvino.ov_file import CONTENT, METADATA, weights_path
 from ptqbench.backends.openvino.ov_import import import_openvino
 from ptqbench.backends.openvino.ov_session import OvModel, read_model
 from ptqbench.backends.openvino.ov_simplification import simplify
 from ptqbench.core.atomic import atomic_path
-from ptqbench.core.phases import Phases
-from ptqbench.core.step_errors import step
 from ptqbench.errors import UserError
-from ptqbench.quantization.build import simulate_model
-from ptqbench.quantization.calibration import CalibrationCache
-from ptqbench.recipes import CompletedRecipe, Recipe
 
 if TYPE_CHECKING:
     import onnx
@@ -41,56 +32,9 @@ _ADVICE = (
 )
 
 
-def build_int8(
-    backend: OpenVinoBackend,
-    model: nn.Module,
-    recipe: Recipe | CompletedRecipe,
-    calibration: Iterable[Tensor],
-    path: Path,
-    phases: Phases | None = None,
-    calibrations: CalibrationCache | None = None,
-) -> Artifact:
-    """Quantize a float32 model and save an IR file; see ``backend.Backend.build``."""
-    declared = recipe.recipe if isinstance(recipe, CompletedRecipe) else recipe
-    if reason := backend.refusal(declared):
-        raise UserError(f"The backend {backend.name} cannot be used here: {reason}.")
-    phases = phases or Phases()
-    quantized = simulate_model(
-        model,
-        recipe,
-        calibration,
-        pairing=backend.pairing if backend.saturates() else None,
-        phases=phases,
-        calibrations=calibrations,
-    )
-    module = quantized.simulation.module
-    with (
-        phases.measure("lower and save"),
-        step(f"Export of {declared.model} for {backend.name}", _ADVICE, module),
-    ):
-        exported = export(module, quantized.example, Execution())
-        write_integers(exported, quantized.simulation.weights)
-        info = ArtifactInfo(
-            precision="int8",
-            backend=backend.name,
-            engine=backend.engine,
-            model=declared.model,
-            recipe_hash=declared.hash,
-            flow=quantized.recipe.flow,
-            instruction_set=instruction_set(),
-            calibration_images=quantized.calibration_images,
-            build=quantized.record.to_dict(),
-        )
-        return save(exported, path, info)
-
-
-def build_float(
-    backend: OpenVinoBackend, model: nn.Module, name: str, example: Tensor, path: Path
-) -> Artifact:
-    """Export the float32 model; see ``backend.Backend.build_float``."""
-    with step(f"Export of the float32 {name} for {backend.name}", _ADVICE, model):
-        exported = export(model.eval(), example[:1], Execution())
-        return save(exported, path, ArtifactInfo("float32", backend.name, backend.engine, name))
+def reader(backend: OpenVinoBackend) -> OnnxReader:
+    """How OpenVINO takes the models that are built for it."""
+    return OnnxReader(backend, Execution(), save, _ADVICE)
 
 
 def save(model: onnx.ModelProto, path: Path, info: ArtifactInfo) -> Artifact:
@@ -107,7 +51,7 @@ def save(model: onnx.ModelProto, path: Path, info: ArtifactInfo) -> Artifact:
         UserError: The folder cannot be written to, or the disk is full.
     """
     version = import_openvino().__version__.split("-")[0]
-    info = dataclasses.replace(info, runtime=f"OpenVINO {version}, torch {torch.__version__}")
+    info = dataclasses.replace(info, runtime=versions(f"OpenVINO {version}"))
     graph = simplify(read_model(model.SerializeToString()))
     graph.set_rt_info(json.dumps(dataclasses.asdict(info)), METADATA)
     try:

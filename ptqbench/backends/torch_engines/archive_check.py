@@ -106,7 +106,7 @@ def _not_an_archive(path: Path, start: bytes) -> str:
     if start.startswith(_LEGACY_PICKLE):
         return _PICKLED
     if path.suffix.lower() == ".onnx":
-        return "it is an ONNX model, and ptqbench has no runtime for those"
+        return "it is an ONNX model, which only --backend onnxruntime loads"
     return "it is not a TorchScript archive"
 
 
