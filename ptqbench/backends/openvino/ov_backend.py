@@ -126,7 +126,7 @@ class OpenVinoBackend:
 
     def files(self, path: Path) -> tuple[Path, ...]:
         """The structure and, beside it, the weights."""
-        from ptqbench.backends.openvino.ov_file import weights_path
+        from ptqbench.backends.openvino.ir_structure import weights_path
 
         return (path, weights_path(path))
 

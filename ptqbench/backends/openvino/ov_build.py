@@ -14,7 +14,8 @@ from torch import Tensor
 
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
 from ptqbench.backends.onnx_format.int8_export import OnnxReader, versions
-from ptqbench.backends.openvino.ov_file import CONTENT, METADATA, weights_path
+from ptqbench.backends.openvino.ir_structure import weights_path
+from ptqbench.backends.openvino.ov_file import CONTENT, METADATA
 from ptqbench.backends.openvino.ov_import import import_openvino
 from ptqbench.backends.openvino.ov_session import OvModel, read_model
 from ptqbench.backends.openvino.ov_simplification import simplify
