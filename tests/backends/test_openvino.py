@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ptqbench import RunSettings, UserError, Verdict
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.openvino.ir_structure import weights_path
 from ptqbench.backends.openvino.ov_backend import OPENVINO
-from ptqbench.backends.openvino.ov_file import weights_path
 from ptqbench.backends.openvino.ov_probe import layer_outputs
 from ptqbench.backends.openvino.ov_session import OvModel
 from ptqbench.backends.traced_model import read_float_graph
@@ -174,6 +174,27 @@ def test_a_file_takes_any_number_of_images(tmp_path: Path) -> None:
         images = torch.randn(count, 3, 16, 16)
         with torch.inference_mode():
             torch.testing.assert_close(loaded(images), model(images))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_what_does_not_fit_is_an_error_and_no_logits(threads: int, tmp_path: Path) -> None:
+    # With one thread OpenVINO's `infer` returns what lay in memory, and may crash afterwards.
+    torch.set_num_threads(threads)
+    onnx = pytest.importorskip("onnx")
+    info, helper = onnx.helper.make_tensor_value_info, onnx.helper
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["images", "shape"], ["logits"])],
+        "net",
+        [info("images", 1, ["batch", 3, "height", "width"])],
+        [info("logits", 1, None)],
+        [onnx.numpy_helper.from_array(np.array([1, 48]), "shape")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    loaded = OvModel(model.SerializeToString())
+    for _ in range(3):
+        assert loaded.any_size(torch.ones(1, 3, 4, 4)).shape == (1, 48)
+        with pytest.raises(RuntimeError):
+            loaded.any_size(torch.ones(2, 3, 4, 4))
 
 
 def test_a_compiled_model_has_the_settings_that_both_sides_share(tmp_path: Path) -> None:

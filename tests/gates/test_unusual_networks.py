@@ -32,11 +32,6 @@ from ptqbench.settings.thresholds import Thresholds
 
 AVAILABLE = [backend.name for backend in BACKENDS if backend.availability() is None]
 RECIPE = Recipe("unusual", AVAILABLE[0], None, None, Thresholds(), observer="minmax")
-LIMITS = {
-    ("products with matrices", "openvino"): "OpenVINO 2026.4 executes the ReLU behind the rows of "
-    "a product on its own, and crashes on that network at other sizes with one thread"
-}
-"""What a runtime cannot do, by network and backend (docs/runtimes.md)."""
 LEAST_DB = 12.0
 """Of random networks of a few layers, in 7-bit weights; a file that computes something else has
 less than 3 dB."""
@@ -140,8 +135,6 @@ def images() -> Tensor:
 @pytest.mark.parametrize("backend", AVAILABLE)
 @pytest.mark.parametrize("name", NETWORKS)
 def test_a_right_file_passes_what_looks_inside(name: str, backend: str, tmp_path: Path) -> None:
-    if reason := LIMITS.get((name, backend)):
-        pytest.skip(reason)
     model, target = unusual(name), BACKENDS.get(backend)
     canonical = canonical_model(model, images()[:4])
     recipe = complete_recipe(

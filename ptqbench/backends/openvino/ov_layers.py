@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from ptqbench.backends.graph import IntegerWeights
+from ptqbench.backends.openvino.ir_weights import FileWeights
 from ptqbench.backends.openvino.ov_constants import constant, only_reader, source
 from ptqbench.backends.openvino.ov_ranges import Range, Rounding, rounding, source_range
-from ptqbench.backends.openvino.ov_weights import FileWeights, read_weights
+from ptqbench.backends.openvino.ov_weights import read_weights
 
 _CONVOLUTIONS = ("Convolution", "GroupConvolution")
 _TRANSPOSED = ("ConvolutionBackpropData", "GroupConvolutionBackpropData")
@@ -38,6 +39,7 @@ class FileLayer:
         source: What that was rounded to; None if it was not.
         output: How its output is rounded, behind bias and activation; None if it is not.
         uneven: Zeros at the beginning and the end of each dimension besides what both ends share.
+        turned: Whether dimensions of its output are swapped before it is rounded.
     """
 
     name: str
@@ -51,6 +53,7 @@ class FileLayer:
     source: Range | None
     output: Rounding | None
     uneven: tuple[tuple[int, int], ...] = ()
+    turned: bool = False
 
 
 def read_layers(model: Any) -> list[FileLayer]:
@@ -87,6 +90,7 @@ def _layer(node: Any) -> FileLayer | None:
         source=source_range(node),
         output=following.rounding,
         uneven=() if transposed or not geometry else tuple(_uneven(node)),
+        turned=following.turned,
     )
 
 
@@ -138,6 +142,7 @@ class _Following:
     def __init__(self, layer: Any, outputs: int) -> None:
         self.bias: Tensor | None = None
         self.activation = self.activation_name = ""
+        self.turned = False
         node = only_reader(layer)
         if node is not None and node.get_type_name() == "Add":
             values = constant(source(node, 1))
@@ -146,6 +151,7 @@ class _Following:
                 self.bias = _tensor(flat)
                 node = only_reader(node)
         while node is not None and node.get_type_name() in _MOVES:
+            self.turned = self.turned or node.get_type_name() == "Transpose"
             node = only_reader(node)
         kind = "" if node is None else node.get_type_name()
         if kind == "Relu" or (kind == "Clamp" and is_relu6(node)):

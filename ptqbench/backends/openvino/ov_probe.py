@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from ptqbench.backends.openvino.ov_import import import_openvino
-from ptqbench.backends.openvino.ov_session import compile_model, run
+from ptqbench.backends.openvino.ov_session import Request, compile_model
 
 
 def layer_outputs(
@@ -43,11 +43,9 @@ def layer_outputs(
         grouped = opset13.reshape(factors, opset13.constant(shape), False)
         layer = opset13.group_convolution(source, grouped, ones, zeros, zeros, ones)
     output = _rounded(layer, scale, zero_point)
-    request = compile_model(
-        Model([opset13.result(output)], [images], "layer"), 1
-    ).create_infer_request()
+    request = Request(compile_model(Model([opset13.result(output)], [images], "layer"), 1))
     pixels = torch.full((1, weights.shape[1] * groups, *side), float(value))
-    first = run(request, pixels)[0].reshape(len(weights), -1)[:, 0]
+    first = request.run(pixels)[0].reshape(len(weights), -1)[:, 0]
     outputs: np.ndarray = np.round(first / np.float32(scale)).astype(np.int64) + zero_point
     return outputs
 

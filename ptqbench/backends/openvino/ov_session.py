@@ -63,18 +63,42 @@ def compile_model(model: Any, threads: int) -> Any:
         raise RuntimeError(reason_of(error)) from error
 
 
-def run(request: Any, images: Tensor) -> list[np.ndarray]:
-    """Run a request, and return all outputs of the model.
+class Request:
+    """A compiled model with room for what it computes.
 
-    Raises:
-        RuntimeError: It does not take such images.
+    Args:
+        compiled: The compiled model.
     """
-    try:
-        request.infer([np.ascontiguousarray(images.numpy())], share_inputs=True)
-    except Exception as error:  # as above
-        raise RuntimeError(reason_of(error)) from error
-    count = len(request.model_outputs)
-    return [np.array(request.get_output_tensor(place).data) for place in range(count)]
+
+    def __init__(self, compiled: Any) -> None:
+        self.compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._shapes: set[tuple[int, ...]] = set()
+
+    def run(self, images: Tensor) -> list[np.ndarray]:
+        """Return all outputs of the model for images ``N×C×H×W`` float32.
+
+        With one thread, ``infer`` loses an error: it returns whatever lay in memory, and the next
+        call may take the process down. ``wait`` raises it, but hands over to another thread, which
+        takes time. An operator that does not fit a shape fails at once, so the first images of a
+        shape are waited for.
+
+        Raises:
+            RuntimeError: It does not take such images.
+        """
+        values = [np.ascontiguousarray(images.numpy())]
+        shape = tuple(images.shape)
+        try:
+            if shape in self._shapes:
+                self._request.infer(values, share_inputs=True)
+            else:
+                self._request.start_async(values, share_inputs=True)
+                self._request.wait()
+        except Exception as error:  # as above
+            raise RuntimeError(reason_of(error)) from error
+        self._shapes.add(shape)
+        count = len(self._request.model_outputs)
+        return [np.array(self._request.get_output_tensor(i).data) for i in range(count)]
 
 
 class OvModel:
@@ -92,20 +116,20 @@ class OvModel:
         self._source = source
         self._threads = threads
         self._model = read_model(source)
-        self._requests: dict[bool, tuple[object, Any]] = {}
+        self._requests: dict[bool, tuple[object, Request]] = {}
 
     def compiled(self, images: Tensor) -> Any:
         """The compiled model that images are passed to, with as many threads as are wanted now."""
-        return self._request(images, len(images) == 1).get_compiled_model()
+        return self._request(images, len(images) == 1).compiled
 
-    def _request(self, images: Tensor, single: bool) -> Any:
+    def _request(self, images: Tensor, single: bool) -> Request:
         threads = self._threads or torch.get_num_threads()
         single = single and bool(self._model.is_dynamic())
         key = (threads, tuple(images.shape) if single else ())
         if single not in self._requests or self._requests[single][0] != key:
             self._requests.pop(single, None)
             model = self._of_shape(images) if single else self._model
-            self._requests[single] = (key, compile_model(model, threads).create_infer_request())
+            self._requests[single] = (key, Request(compile_model(model, threads)))
         return self._requests[single][1]
 
     def _of_shape(self, images: Tensor) -> Any:
@@ -130,7 +154,7 @@ class OvModel:
 
     def any_size(self, images: Tensor) -> Tensor:
         """Logits as those of a call, from the form that is compiled for images of any size."""
-        return torch.from_numpy(run(self._request(images, False), images)[0])
+        return torch.from_numpy(self._request(images, False).run(images)[0])
 
     def _logits(self, images: Tensor) -> Tensor:
-        return torch.from_numpy(run(self._request(images, len(images) == 1), images)[0])
+        return torch.from_numpy(self._request(images, len(images) == 1).run(images)[0])

@@ -14,7 +14,7 @@ from ptqbench.backends.graph import Operator
 from ptqbench.backends.integer_reference import ExactRun, LayerTraffic, QuantizedTensor
 from ptqbench.backends.openvino.ov_graph import read_executed
 from ptqbench.backends.openvino.ov_layers import FileLayer
-from ptqbench.backends.openvino.ov_session import compile_model, read_model, run
+from ptqbench.backends.openvino.ov_session import Request, compile_model, read_model
 from ptqbench.core.phases import INSPECTION, Phases
 
 
@@ -43,9 +43,9 @@ def record_traffic(path: Path, images: Tensor, phases: Phases | None = None) -> 
                 places[_key(value)] = len(model.outputs)
                 model.add_outputs([value])
     try:
-        request = compile_model(model, 1).create_infer_request()
+        request = Request(compile_model(model, 1))
         with (phases or Phases()).measure(INSPECTION, forward=True):
-            recorded = run(request, images)
+            recorded = request.run(images)
     except RuntimeError as error:
         return ExactRun(graph, (), str(error))
     return ExactRun(
@@ -61,6 +61,7 @@ def _is_recordable(layer: FileLayer) -> bool:
         and layer.output is not None
         and layer.integers is not None
         and not layer.integers.transposed
+        and not layer.turned
     )
 
 
@@ -78,6 +79,9 @@ def _traffic(
     rounded = layer.output
     read = torch.from_numpy(layer.source.integers(recorded[places[_key(layer.value)]]))
     written = torch.from_numpy(rounded.range.integers(recorded[places[_key(rounded.output)]]))
+    assert layer.integers is not None
+    if layer.integers.integers.dim() == 2:  # rows, which may become a map before they are rounded
+        written = written.reshape(*read.shape[:-1], -1)
     zero = layer.source.zero_point
     ends = [size for pair in reversed(layer.uneven) for size in pair]
     if any(ends):
