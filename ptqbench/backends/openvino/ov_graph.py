@@ -55,7 +55,7 @@ class Executed:
 
 def read_executed(model: Any) -> Executed:
     """Compile a model as it was read, and read what is executed."""
-    layers = {layer.name: layer for layer in read_layers(model)}
+    layers = {name: layer for layer in read_layers(model) for name in layer.names}
     file = _File(layers, _roundings(model), _kinds(model))
     executed = compile_model(model, 1).get_runtime_model()
     operators: list[Operator] = []

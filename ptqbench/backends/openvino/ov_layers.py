@@ -40,6 +40,7 @@ class FileLayer:
         output: How its output is rounded, behind bias and activation; None if it is not.
         uneven: Zeros at the beginning and the end of each dimension besides what both ends share.
         turned: Whether dimensions of its output are swapped before it is rounded.
+        bias_name: Of the operator that adds the bias, which a compiled model may name instead.
     """
 
     name: str
@@ -54,6 +55,12 @@ class FileLayer:
     output: Rounding | None
     uneven: tuple[tuple[int, int], ...] = ()
     turned: bool = False
+    bias_name: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a compiled model may call it."""
+        return (self.bias_name, self.name) if self.bias_name else (self.name,)
 
 
 def read_layers(model: Any) -> list[FileLayer]:
@@ -91,6 +98,7 @@ def _layer(node: Any) -> FileLayer | None:
         output=following.rounding,
         uneven=() if transposed or not geometry else tuple(_uneven(node)),
         turned=following.turned,
+        bias_name=following.bias_name,
     )
 
 
@@ -141,7 +149,7 @@ class _Following:
 
     def __init__(self, layer: Any, outputs: int) -> None:
         self.bias: Tensor | None = None
-        self.activation = self.activation_name = ""
+        self.activation = self.activation_name = self.bias_name = ""
         self.turned = False
         node = only_reader(layer)
         if node is not None and node.get_type_name() == "Add":
@@ -149,6 +157,7 @@ class _Following:
             if values is not None and values.size in (1, outputs):
                 flat = np.broadcast_to(values.reshape(-1), outputs)
                 self.bias = _tensor(flat)
+                self.bias_name = node.get_friendly_name()
                 node = only_reader(node)
         while node is not None and node.get_type_name() in _MOVES:
             self.turned = self.turned or node.get_type_name() == "Transpose"
