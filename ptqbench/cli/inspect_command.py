@@ -11,12 +11,16 @@ from ptqbench.core.paths import user_path
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("file", metavar="FILE", help="an ONNX file of any tool; it is not run")
+    parser.add_argument(
+        "file",
+        metavar="FILE",
+        help="an ONNX or OpenVINO file (.onnx, .xml) of any tool; it is not run",
+    )
     parser.add_argument("--json", action="store_true", help="as JSON on standard output")
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from ptqbench.inspection.file_inspection import inspect_file
+    from ptqbench.inspection.formats import inspect_file
     from ptqbench.reporting import console
     from ptqbench.reporting.inspection_view import inspection_view
 
@@ -32,7 +36,7 @@ def _inspect(args: argparse.Namespace) -> int:
 COMMAND = Command(
     "inspect",
     " FILE",
-    "look at a quantized ONNX file alone, without images, torch, or running it",
+    "look at a quantized ONNX or OpenVINO file alone, without images, torch, or running it",
     _add_arguments,
     _inspect,
     settings=False,

@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Literal
 
-from ptqbench.backends.onnx_format.external_data import data_files, external_tensors
-from ptqbench.backends.onnx_format.onnx_read import check_file, read_onnx
-from ptqbench.errors import UserError
-from ptqbench.inspection.file_layers import DYNAMIC, FLOAT, INT8, WEIGHTS, FileLayer, layers_of
-from ptqbench.inspection.findings import Finding, findings_of, share_of
-from ptqbench.inspection.onnx_view import OnnxView
-
-if TYPE_CHECKING:
-    import onnx
+from ptqbench.inspection.file_layers import DYNAMIC, FLOAT, INT8, WEIGHTS, FileLayer, share_of
+from ptqbench.inspection.findings import Finding
 
 VERSION = 1
 """Of the form of `FileInspection.to_dict`."""
-_LATER = {
-    ".pt": "TorchScript is judged by ptqbench gate",
-    ".xml": "OpenVINO IR cannot be inspected yet",
-    ".pt2": "exported programs cannot be inspected yet",
-    ".pte": "ExecuTorch programs cannot be inspected yet",
-}
+_VERSIONS = {"onnx": "opset", "openvino": "ir_version"}
 
 
 @dataclass(frozen=True)
@@ -34,18 +21,20 @@ class FileInspection:
 
     Attributes:
         path: The file.
+        format: Of the file.
+        version: The opset of ONNX, or the version of OpenVINO's format.
         size_bytes: Of all files that it consists of.
         producer: The tool that it says wrote it.
-        opset: Of ONNX.
         layers: Convolutions and linear layers.
         operators: Numbers of all operators by kind.
         findings: What its user should know, the worst first.
     """
 
     path: Path
+    format: Literal["onnx", "openvino"]
+    version: int
     size_bytes: int
     producer: str
-    opset: int
     layers: tuple[FileLayer, ...]
     operators: Mapping[str, int]
     findings: tuple[Finding, ...]
@@ -73,10 +62,10 @@ class FileInspection:
         return {
             "inspection_version": VERSION,
             "file": str(self.path),
-            "format": "onnx",
+            "format": self.format,
             "size_bytes": self.size_bytes,
             "producer": self.producer,
-            "opset": self.opset,
+            _VERSIONS[self.format]: self.version,
             "precisions": {
                 name: {"layers": count, "share_of_multiply_adds": share}
                 for name, (count, share) in self.precisions.items()
@@ -95,51 +84,3 @@ class FileInspection:
             ],
             "findings": [asdict(finding) for finding in self.findings],
         }
-
-
-def inspect_file(path: Path) -> FileInspection:
-    """Look at a file without running it.
-
-    Raises:
-        UserError: It is missing, damaged, or of a kind that cannot be inspected.
-    """
-    check_file(path)
-    if path.suffix.lower() != ".onnx":
-        later = _LATER.get(path.suffix.lower(), "only .onnx can be inspected so far")
-        raise UserError(f"{path} cannot be inspected: {later}. Name an .onnx file.")
-    _check_installation()
-    model = _complete(path)
-    view = OnnxView.of(model)
-    layers = layers_of(view)
-    return FileInspection(
-        path=path,
-        size_bytes=sum(file.stat().st_size for file in (path, *data_files(path))),
-        producer=f"{model.producer_name} {model.producer_version}".strip(),
-        opset=max(
-            (o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0
-        ),
-        layers=layers,
-        operators=dict(Counter(node.op_type for node in view.nodes).most_common()),
-        findings=findings_of(view, layers),
-    )
-
-
-def _complete(path: Path) -> onnx.ModelProto:
-    """The model with the weights of other files."""
-    model = read_onnx(path)
-    if any(external_tensors(model)):
-        import onnx
-
-        onnx.external_data_helper.load_external_data_for_model(model, str(path.resolve().parent))
-    return model
-
-
-def _check_installation() -> None:
-    try:
-        import onnx
-    except Exception as error:  # a broken installation raises anything
-        raise UserError(
-            f"onnx, which reads the file, cannot be imported ({error}). pip install "
-            "'ptqbench[onnx]' installs it."
-        ) from None
-    del onnx

@@ -27,9 +27,9 @@ def inspection_view(inspection: FileInspection) -> RenderableType:
     for precision, (count, share) in inspection.precisions.items():
         table.add_row(precision, f"{count:,}", _percent(share))
     wrote = f", written by {inspection.producer}" if inspection.producer else ""
-    heading = (
-        f"{inspection.path.name}: {inspection.size_bytes:,} bytes, opset {inspection.opset}{wrote}"
-    )
+    form = {"onnx": "opset", "openvino": "IR version"}[inspection.format]
+    size = f"{inspection.size_bytes:,} bytes"
+    heading = f"{inspection.path.name}: {size}, {form} {inspection.version}{wrote}"
     parts: list[RenderableType] = [Text(heading, style="bold"), Text(), table, Text()]
     parts += [Text(f"Operators: {_operators(inspection)}.", style="dim"), Text()]
     for finding in inspection.findings:

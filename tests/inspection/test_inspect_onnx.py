@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 import torch
 from helpers.onnx_strangers import exported, quantized
+from helpers.qdq_files import Qdq
 
 from ptqbench.backends.graph import IntegerWeights
 from ptqbench.backends.integer_reference import leaves_int16
@@ -21,82 +21,6 @@ from ptqbench.inspection.weight_pairs import leave_16_bits
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed (ptqbench[onnx])")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed (ptqbench[onnx])")
-
-CHANNELS = 8
-
-
-class Qdq:
-    """Builds a QDQ file of three layers: 3×3 convolution, depthwise convolution, head."""
-
-    def __init__(self, **options: Any) -> None:
-        self.options = options
-        self.nodes: list[Any] = []
-        self.values: dict[str, np.ndarray] = {}
-
-    def add(self, kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:
-        self.nodes.append(onnx.helper.make_node(kind, inputs, [output], output, **attributes))
-        return output
-
-    def store(self, name: str, value: object) -> str:
-        self.values[name] = np.asarray(value)
-        return name
-
-    def pair(self, name: str, scale: float = 0.02) -> str:
-        """Quantize and dequantize a value."""
-        if self.options.get("uncalibrated"):
-            scale = 1.0
-        zero = np.int8(3) if self.options.get("signed") else np.uint8(0 if scale == 1 else 3)
-        rest = [
-            self.store(f"{name}_s", np.float32(self.options.get("scale", scale))),
-            self.store(f"{name}_z", zero),
-        ]
-        self.add("QuantizeLinear", [name, *rest], f"{name}_q")
-        return self.add("DequantizeLinear", [f"{name}_q", *rest], f"{name}_dq")
-
-    def weight(self, name: str, *shape: int) -> str:
-        """Integers that are dequantized."""
-        limit = self.options.get("limit", 63)
-        integers = np.full(shape, limit, np.int8)
-        channels = 1 if self.options.get("per_tensor") else shape[0]
-        zero = self.options.get("weight_zero", 0)
-        scales = np.full(channels, 0.01, np.float32)
-        parts = [
-            self.store(f"{name}.weight_quantized", integers),
-            self.store(f"{name}_ws", scales if channels > 1 else scales[0]),
-            self.store(f"{name}_wz", np.full(channels, zero, np.int8).reshape(scales.shape)),
-        ]
-        if channels == 1:
-            self.values[parts[2]] = np.int8(zero)
-        options = {"axis": 0} if channels > 1 else {}
-        return self.add("DequantizeLinear", parts, f"{name}.weight", **options)
-
-    def write(self, path: Path) -> Path:
-        x = self.pair("images")
-        x = self.add("Conv", [x, self.weight("stem", CHANNELS, 3, 3, 3)], "stem")
-        x = self.pair(self.add("Relu", [x], "relu"))
-        weight = self.weight("depthwise", CHANNELS, 1, 3, 3)
-        x = self.pair(self.add("Conv", [x, weight], "depthwise", group=CHANNELS))
-        if self.options.get("hard_swish"):
-            x = self.pair(self.add("HardSwish", [x], "swish"))
-        x = self.pair(self.add("GlobalAveragePool", [x], "pool"))
-        x = self.add("Flatten", [x], "flat")
-        if self.options.get("float_head"):
-            head = self.store("fc.weight", np.ones((5, CHANNELS), np.float32))
-        else:
-            head = self.weight("fc", 5, CHANNELS)
-        x = self.pair(self.add("Gemm", [x, head], "fc", transB=1))
-        self.add("Softmax" if self.options.get("softmax") else "Identity", [x], "logits")
-        info = onnx.helper.make_tensor_value_info
-        graph = onnx.helper.make_graph(
-            self.nodes,
-            "net",
-            [info("images", 1, ["batch", 3, 10, 10])],
-            [info("logits", 1, ["batch", 5])],
-            [onnx.numpy_helper.from_array(value, name) for name, value in self.values.items()],
-        )
-        opset = onnx.helper.make_opsetid("", 20)
-        onnx.save(onnx.helper.make_model(graph, opset_imports=[opset], ir_version=9), path)
-        return path
 
 
 def inspect(path: Path, capsys: pytest.CaptureFixture[str]) -> tuple[int, dict[str, Any]]:
@@ -161,11 +85,11 @@ def test_files_that_cannot_be_read_end_with_a_sentence(
 ) -> None:
     path = Qdq().write(tmp_path / "m.onnx")
     path.write_bytes(path.read_bytes()[:-40])
-    other = tmp_path / "m.xml"
-    other.write_text("<net/>")
+    other = tmp_path / "m.pt"
+    other.write_text("PK")
     for file, sentence in (
         (path, "not complete"),
-        (other, "OpenVINO IR cannot be inspected yet"),
+        (other, "TorchScript is judged by ptqbench gate"),
         (tmp_path / "none.onnx", "does not exist"),
     ):
         assert main(["inspect", str(file)]) == 2
@@ -188,9 +112,12 @@ def test_it_takes_no_torch_and_less_than_two_seconds(tmp_path: Path) -> None:
     assert "! warning Full-range weights in 2 layers" in result.stdout
 
 
-@pytest.mark.parametrize("shape", [(6, 3, 3, 3), (6, 4, 1, 1), (6, 1, 3, 3), (5, 7)])
-def test_pairs_are_those_that_the_gates_look_at(shape: tuple[int, ...]) -> None:
-    groups = 6 if shape[1] == 1 else 1
+@pytest.mark.parametrize("pairing", ["patches", "groups"])
+@pytest.mark.parametrize("shape", [(6, 3, 3, 3), (6, 4, 1, 1), (6, 1, 3, 3), (5, 7), (8, 3, 3, 3)])
+def test_pairs_are_those_that_the_gates_look_at(
+    shape: tuple[int, ...], pairing: Literal["patches", "groups"]
+) -> None:
+    groups = {(6, 1): 6, (8, 3): 2}.get(shape[:2], 1)
     generator = np.random.default_rng(0)
     answers = set()
     for limit in (50, 64, 70, 90, 127):
@@ -200,10 +127,10 @@ def test_pairs_are_those_that_the_gates_look_at(shape: tuple[int, ...]) -> None:
             packed = IntegerWeights(
                 tensor, torch.ones(1), torch.zeros(1), True, None, groups=groups
             )
-            answer = leave_16_bits(weights, groups)
-            assert answer == leaves_int16(packed, "patches")
+            answer = leave_16_bits(weights, groups, pairing)
+            assert answer == leaves_int16(packed, pairing)
             answers.add(answer)
-    assert answers == ({False} if groups > 1 else {True, False})
+    assert answers == ({False} if groups == shape[0] else {True, False})
 
 
 def test_what_is_said_to_be_float_is_executed_so(
