@@ -16,7 +16,8 @@ INPUT, OUTPUT = "images", "logits"
 _BATCH, _HEIGHT, _WIDTH = "batch", "height", "width"
 _SMALL = 1024
 """Elements up to which constants are computed from others: shapes and axes, not weights."""
-_KEPT = ("QuantizeLinear", "DequantizeLinear", "RandomNormal", "RandomUniform")
+_ROUNDINGS = ("QuantizeLinear", "DequantizeLinear")
+_KEPT = (*_ROUNDINGS, "RandomNormal", "RandomUniform")
 
 
 def cleaned(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -109,6 +110,9 @@ def static_shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
             shapes[value.name] = [dimension.dim_value for dimension in dimensions]
     for initializer in graph.initializer:
         shapes[initializer.name] = list(initializer.dims)
+    for node in graph.node:  # roundings that were moved have no shape on record
+        if node.op_type in _ROUNDINGS and node.input[0] in shapes:
+            shapes.setdefault(node.output[0], shapes[node.input[0]])
     return shapes
 
 
