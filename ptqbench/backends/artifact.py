@@ -122,6 +122,12 @@ class Artifact:
                 f"{self.path} cannot be loaded under {backend.engine}: {backend.reason(error)}"
             ) from None
 
+    def simulation(self) -> Model:
+        """Load the file to be computed in float32; see ``backend.Backend.simulation``."""
+        from ptqbench.backends.backend_registry import BACKENDS
+
+        return BACKENDS.get(self.info.backend).simulation(self.path)
+
     @classmethod
     def open(cls, path: str | Path) -> Artifact:
         """Read an artifact's description without loading the model.

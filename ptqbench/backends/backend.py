@@ -27,6 +27,10 @@ Model: TypeAlias = "Callable[[Tensor], Tensor]"
 """A loaded model: float32 images ``N×C×H×W`` to float32 logits ``N×K``."""
 
 
+class SimulationError(Exception):
+    """What a file says cannot be computed without the kernels that execute it; the reason."""
+
+
 class Backend(Protocol):
     """What executes an artifact."""
 
@@ -134,6 +138,16 @@ class Backend(Protocol):
 
         Returns:
             None if nothing saturates on this CPU, or the runtime has no such way.
+        """
+
+    def simulation(self, path: Path) -> Model:
+        """Load a file so that it computes in float32 what it says, operator by operator.
+
+        Values are rounded where the file says so, and nowhere else; weights are the numbers that
+        its integers stand for.
+
+        Raises:
+            SimulationError: The runtime has no such way, or the file has an operator without one.
         """
 
     def active_engine(self) -> str:

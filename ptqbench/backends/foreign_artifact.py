@@ -60,7 +60,13 @@ class ForeignArtifact(Artifact):
 
     def load(self, threads: int | None = None) -> Model:
         """Load the file on the backend that it is judged on; see ``Artifact.load``."""
-        model = super().load(threads)
+        return self._in_its_batches(super().load(threads))
+
+    def simulation(self) -> Model:
+        """Load the file to be computed in float32; see ``backend.Backend.simulation``."""
+        return self._in_its_batches(super().simulation())
+
+    def _in_its_batches(self, model: Model) -> Model:
         if not self.behaviour.one_at_a_time:
             return model
 

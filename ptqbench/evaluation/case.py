@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from ptqbench.backends.artifact import Artifact
-from ptqbench.backends.backend import Backend, Model
+from ptqbench.backends.backend import Backend, Model, SimulationError
 from ptqbench.backends.cpu import instruction_set
 from ptqbench.core.phases import Phases
 from ptqbench.core.progress import Progress, silent
@@ -148,7 +148,10 @@ class CaseEvaluation:
         names = tuple(dict.fromkeys(names))
         pending = [n for n in names if n not in self._measurements and n not in self._missing]
         for name in (name for name in MEASUREMENTS.names() if name in pending):
-            self._measurements[name] = MEASUREMENTS.get(name)(self)
+            try:
+                self._measurements[name] = MEASUREMENTS.get(name)(self)
+            except SimulationError as error:
+                self._missing[name] = f"The file cannot be simulated: {error}."
         if inspections := [name for name in INSPECTIONS if name in pending]:
             self._inspect(inspections)
         for name in pending:

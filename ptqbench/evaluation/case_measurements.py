@@ -10,9 +10,12 @@ from ptqbench.backends.backend import Model
 from ptqbench.backends.cpu import instruction_set
 from ptqbench.core.registry import Registry
 from ptqbench.evaluation.subject import BATCH_SIZE
+from ptqbench.gates.parity import parity_verdict
 from ptqbench.gates.stopping import stopping_rule
+from ptqbench.gates.verdict import Verdict
 from ptqbench.measurement.accuracy import measure_accuracy
 from ptqbench.measurement.accuracy_record import Accuracy
+from ptqbench.measurement.parity import Parity, measure_parity
 from ptqbench.measurement.size import Size, measure_size
 from ptqbench.measurement.speed import Speed, measure_speed
 from ptqbench.settings.thresholds import PARITY
@@ -85,6 +88,23 @@ def measure_files(case: CaseEvaluation) -> Size:
     return measure_size(case.reference.artifact.files, case.artifact.files)
 
 
+def measure_simulation(case: CaseEvaluation) -> Parity:
+    """Measure what the kernels do to what the file says."""
+    float32, int8, images = case._predictors(case)
+    with case.phases.measure("simulate the kernels", forward=True):
+        return measure_parity(
+            float32,
+            int8,
+            case.artifact.simulation(),
+            images,
+            stop_when=lambda parity: (
+                parity_verdict(parity, case.subject.thresholds) is not Verdict.INCONCLUSIVE
+            ),
+            progress=case.progress,
+        )
+
+
 MEASUREMENTS.add("accuracy", measure_predictions)
 MEASUREMENTS.add("speed", measure_speedup)
 MEASUREMENTS.add("size", measure_files)
+MEASUREMENTS.add("parity", measure_simulation)

@@ -12,6 +12,7 @@ from ptqbench.measurement.accuracy_record import Accuracy
 from ptqbench.measurement.conversion import Conversion
 from ptqbench.measurement.fidelity import Fidelity
 from ptqbench.measurement.fusion import Fusion
+from ptqbench.measurement.parity import Parity
 from ptqbench.measurement.saturation import Saturation
 from ptqbench.measurement.size import Size
 from ptqbench.measurement.speed import Speed
@@ -25,6 +26,7 @@ RECORDS: dict[str, type] = {
     "conversion": Conversion,
     "fidelity": Fidelity,
     "fusion": Fusion,
+    "parity": Parity,
     "saturation": Saturation,
     "size": Size,
     "speed": Speed,

@@ -50,7 +50,7 @@ from ptqbench.settings.thresholds import Thresholds
 
 _STATIC = ("fusion", "conversion")
 """What the graph alone tells, even of a file that does not run."""
-_EXECUTED = ("accuracy", "speed", "saturation")
+_EXECUTED = ("accuracy", "speed", "saturation", "parity")
 """What running the file tells."""
 
 
@@ -169,7 +169,7 @@ def evaluate_file(
             return annotate(evaluation.judge(), file, keep_float=keep_float)
         except NotStartedError as problem:
             # The file may be fine, but it is not loaded here without having been tried out.
-            names = (*INSPECTIONS, "accuracy", "speed")
+            names = (*INSPECTIONS, "accuracy", "speed", "parity")
             evaluation = CaseEvaluation(
                 subject,
                 backend,

@@ -46,8 +46,16 @@ class LogitNoise:
             quantized: int8's logits ``N×K``.
         """
         exact = reference.double()
-        signal = exact.square().sum(1)
-        noise = (exact - quantized.double()).square().sum(1)
+        return cls.of_powers(exact.square().sum(1), (exact - quantized.double()).square().sum(1))
+
+    @classmethod
+    def of_powers(cls, signal: Tensor, noise: Tensor) -> LogitNoise:
+        """The sums over the images of a batch.
+
+        Args:
+            signal: Finite power of each image's signal, ``N`` float64.
+            noise: Power of each image's noise, ``N`` float64.
+        """
         if not bool(noise.isfinite().all()):
             return cls(len(signal), float(signal.sum()), math.inf)
         return cls(

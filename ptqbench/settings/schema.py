@@ -67,11 +67,14 @@ _THRESHOLD_TYPES = {
     "top5": (values.SHARE, "share of float32's top-5 that int8 must keep"),
     "agreement": (values.SHARE, "share of images on which int8 and float32 must agree"),
     "sqnr_db": (values.NUMBER, "signal-to-quantization-noise ratio in dB that logits must have"),
+    "parity_db": (values.NUMBER, "dB of SQNR that execution may lose against simulation"),
     "size_ratio": (values.NUMBER, "how many times smaller the int8 file must be"),
     "max_bytes": (values.SIZE, "maximum size of the int8 file, like 3000000, 2.5MB or 3MiB"),
     "speedup": (values.NUMBER, "how many times faster int8 must be"),
 }
-_MAX_BYTES = CommandOption("--max-bytes", "SIZE", ("run", "gate", "recommend"), group=_THRESHOLDS)
+_MAX_BYTES = CommandOption(
+    "--max-bytes", "SIZE", ("run", "gate", "recommend"), group=_THRESHOLDS
+)
 
 
 def _threshold_rows() -> list[Setting]:

@@ -39,6 +39,8 @@ class Thresholds:
         agreement: Share of images on which int8 and float32 must predict the same class.
         sqnr_db: Signal-to-quantization-noise ratio in dB that the logits must have; None:
             shown and not judged, except on images without labels.
+        parity_db: How many dB of SQNR the logits may lose where the file is executed instead of
+            simulated.
         size_ratio: How many times smaller the int8 file must be.
         max_bytes: How large the int8 file may be; None: no budget.
         speedup: How many times faster int8 must be, by instruction set; an instruction
@@ -54,6 +56,7 @@ class Thresholds:
     top5: float | None = None
     agreement: float = 0.95
     sqnr_db: float | None = None
+    parity_db: float = 3.0
     size_ratio: float = 3.0
     max_bytes: int | None = None
     speedup: Mapping[str, float] = field(default_factory=dict)

@@ -6,6 +6,7 @@ import json
 import math
 
 import pytest
+import torch
 
 from ptqbench.errors import UserError
 from ptqbench.evaluation.result import CaseResult, Report
@@ -16,6 +17,7 @@ from ptqbench.measurement.conversion import Conversion
 from ptqbench.measurement.fidelity import Fidelity
 from ptqbench.measurement.fusion import Fusion
 from ptqbench.measurement.intervals import ratio_interval
+from ptqbench.measurement.parity import Parity
 from ptqbench.measurement.saturation import LayerArithmetic, Saturation
 from ptqbench.measurement.size import Size
 from ptqbench.measurement.speed import PairedSamples, Speed
@@ -57,6 +59,7 @@ MEASUREMENTS = {
     "saturation": Saturation(
         "onednn", {"linear": 1.0}, (LayerArithmetic("fc", 32, 0, 0.0, False, False),), 2, True
     ),
+    "parity": Parity.of(torch.eye(8), torch.eye(8) + 0.01, torch.eye(8) + 0.011),
 }
 
 

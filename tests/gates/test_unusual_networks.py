@@ -23,6 +23,7 @@ from ptqbench.gates.verdict import Verdict
 from ptqbench.measurement.conversion import measure_conversion
 from ptqbench.measurement.fusion import measure_fusion
 from ptqbench.measurement.layer_matching import match_graphs
+from ptqbench.measurement.parity import Parity
 from ptqbench.measurement.saturation import measure_saturation
 from ptqbench.quantization.build_record import BuildRecord
 from ptqbench.quantization.canonical import canonical_model
@@ -155,5 +156,9 @@ def test_a_right_file_passes_what_looks_inside(name: str, backend: str, tmp_path
         result = judge(gate, **{gate: measurement})
         assert result.verdict is Verdict.PASS, f"{gate}: {result.detail}"
     with torch.inference_mode():
-        sqnr = decibels(model(images()), artifact.load()(images()))
+        original, executed = model(images()), artifact.load()(images())
+        simulated = artifact.simulation()(images())
+    sqnr = decibels(original, executed)
     assert math.isfinite(sqnr) and sqnr > LEAST_DB
+    parity = judge("parity", parity=Parity.of(original, simulated, executed))
+    assert parity.verdict is not Verdict.FAIL, parity.detail

@@ -80,6 +80,18 @@ class Layer:
         y = np.round(total * (step / scale)) + zero_point
         return np.clip(y, zero_point if self.relu else 0, 255).astype(np.uint8)
 
+    def represented(self, x: np.ndarray) -> np.ndarray:
+        """Numbers as its input's integers stand for them."""
+        scale, zero_point = self.source
+        return (self.quantized(x).astype(np.float64) - zero_point) * scale
+
+    def simulated(self, x: np.ndarray) -> np.ndarray:
+        """In floats what `run` does in integers."""
+        y = x @ (self.weight * self.scales[:, None]).T + self.bias
+        scale, zero_point = self.output
+        steps = np.clip(np.round(y / scale) + zero_point, zero_point if self.relu else 0, 255)
+        return (steps - zero_point) * scale
+
 
 def write(path: Path, layers: Iterable[Layer], info: ArtifactInfo) -> Artifact:
     arrays: dict[str, Any] = {"info": json.dumps(asdict(info))}
@@ -188,6 +200,17 @@ class NpzBackend:
             scale, zero_point = layers[-1].output
             x = (x.astype(np.float32) - zero_point) * np.float32(scale)
         return x.astype(np.float32), seen
+
+    def simulation(self, path: Path) -> Model:
+        layers = read(path)
+
+        def run(images: Tensor) -> Tensor:
+            x = layers[0].represented(images.flatten(1).numpy())
+            for layer in layers:
+                x = layer.simulated(x)
+            return torch.from_numpy(x.astype(np.float32))
+
+        return run
 
     def load_exact(self, path: Path, threads: int | None = None) -> Model | None:
         return None

@@ -176,8 +176,8 @@ def test_what_was_not_asked_or_ended_in_an_error_is_in_the_report(pytester, suit
     report = read_report(pytester.path)
     assert report["verdict"] == "pass"
     assert report["notes"] == [
-        "Not tested: fusion, accuracy, agreement, size, speedup, fidelity, saturation of resnet18 "
-        "on onednn."
+        "Not tested: fusion, accuracy, agreement, size, speedup, fidelity, saturation, parity of "
+        "resnet18 on onednn."
     ]
     result = suite(*chosen, "-k", "fusion or conversion")
     assert result.ret == 1

@@ -139,6 +139,16 @@ class OrtBackend:
 
         return OrtModel(path, threads, {EXACT: "1"}) if self.saturates() else None
 
+    def simulation(self, path: Path) -> Model:
+        """Load a file to be executed node by node: layers between Q and DQ nodes are float32.
+
+        Layers of operators that are int8 by definition, as ``QLinearConv``, keep their kernels, but
+        those that cannot saturate.
+        """
+        from ptqbench.backends.onnxruntime.ort_session import EXACT, LITERAL, OrtModel
+
+        return OrtModel(path, None, {EXACT: "1"}, LITERAL)
+
     def files(self, path: Path) -> tuple[Path, ...]:
         """The model, and the files in its folder that hold its weights."""
         from ptqbench.backends.onnx_format.external_data import data_files

@@ -76,6 +76,7 @@ class OrtModel:
         source: A file, or the bytes of a model.
         threads: Number of threads to run with; None: as many as torch is set to.
         options: Entries of the session's configuration.
+        optimizations: `ALL` or `LITERAL`.
     """
 
     def __init__(
@@ -83,20 +84,27 @@ class OrtModel:
         source: Path | bytes,
         threads: int | None = None,
         options: dict[str, str] | None = None,
+        optimizations: str = ALL,
     ) -> None:
         self.source = source
         self.threads = threads
         self.options = options
+        self.optimizations = optimizations
         self._count = self.threads or torch.get_num_threads()
-        self._session = create_session(source, self._count, options=options)
+        self._session = self._create()
+
+    def _create(self) -> Any:
+        return create_session(
+            self.source, self._count, optimizations=self.optimizations, options=self.options
+        )
 
     @property
     def session(self) -> Any:
         """The session with as many threads as are wanted now: ORT fixes their number in it."""
         count = self.threads or torch.get_num_threads()
         if count != self._count:
-            self._session = create_session(self.source, count, options=self.options)
             self._count = count
+            self._session = self._create()
         return self._session
 
     def __call__(self, images: Tensor) -> Tensor:

@@ -124,6 +124,13 @@ class OpenVinoBackend:
         module = model.model if isinstance(model, TracedModel) else model
         return export_float(reader(self), module, name, example, path)
 
+    def simulation(self, path: Path) -> Model:
+        """Load a file with each ``FakeQuantize`` written out, which leaves nothing to make int8."""
+        from ptqbench.backends.openvino.ov_session import OvModel, read_model
+        from ptqbench.backends.openvino.ov_simulation import written_out
+
+        return OvModel(written_out(read_model(path)))
+
     def files(self, path: Path) -> tuple[Path, ...]:
         """The structure and, beside it, the weights."""
         from ptqbench.backends.openvino.ir_structure import weights_path

@@ -108,14 +108,14 @@ class OvModel:
     fixed sizes save a few per cent of the time, which in practice is spent on single images.
 
     Args:
-        source: A file, or the bytes of an ONNX model.
+        source: A file, the bytes of an ONNX model, or a model that has been read.
         threads: Number of threads to run with; None: as many as torch is set to.
     """
 
-    def __init__(self, source: Path | bytes, threads: int | None = None) -> None:
+    def __init__(self, source: Any, threads: int | None = None) -> None:
         self._source = source
         self._threads = threads
-        self._model = read_model(source)
+        self._model = read_model(source) if isinstance(source, Path | bytes) else source
         self._requests: dict[bool, tuple[object, Request]] = {}
 
     def compiled(self, images: Tensor) -> Any:

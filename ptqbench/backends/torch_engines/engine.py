@@ -133,6 +133,13 @@ class TorchBackend:
 
         return EngineBound(load_script(path, self.engine), self.engine, threads)
 
+    def simulation(self, path: Path) -> Model:
+        """Load a file to be computed operator by operator, in float32."""
+        from ptqbench.backends.torch_engines.script_simulation import ScriptSimulation
+        from ptqbench.backends.torch_engines.torchscript import load_script
+
+        return ScriptSimulation(load_script(path, self.engine), self.engine)
+
     def active_engine(self) -> str:
         """The quantized engine that torch is set to."""
         import torch
