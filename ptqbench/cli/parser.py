@@ -12,6 +12,7 @@ from ptqbench.cli import (
     gate_command,
     inspect_command,
     list_command,
+    migrate_command,
     predict_command,
     recipe_command,
     recommend_command,
@@ -28,6 +29,7 @@ COMMANDS = tuple(
         gate_command,
         inspect_command,
         recommend_command,
+        migrate_command,
         predict_command,
         recipe_command,
         list_command,
@@ -46,6 +48,8 @@ examples:
   ptqbench run resnet18 --weights mine.safetensors --data photos --resize 64 --crop 64
   ptqbench gate --model resnet18 --weights mine.safetensors --artifact int8.pt --data photos
   ptqbench inspect int8.onnx
+  ptqbench recommend resnet18 --weights mine.safetensors --data photos
+  ptqbench migrate resnet18 --weights mine.safetensors --data photos
   ptqbench predict photo.jpg --model resnet18 --backend x86
   ptqbench recipe my_net --plugin my_package.quant > my_net.recipe.toml
   ptqbench list

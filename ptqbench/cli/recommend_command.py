@@ -5,23 +5,22 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
-import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ptqbench.cli.command import Command
+from ptqbench.cli.concluded_run import run_concluded
 from ptqbench.cli.setting_options import load_settings, one_request
-from ptqbench.cli.startup import STARTED
 
 if TYPE_CHECKING:
     from ptqbench.backends.artifact import Artifact
+    from ptqbench.core.progress import Progress
     from ptqbench.evaluation.float_rivals import FloatRivals
     from ptqbench.evaluation.recommendation import Recommendation
     from ptqbench.evaluation.result import CaseResult, Report
     from ptqbench.evaluation.subject import Subject
-    from ptqbench.settings.requests import CaseRequest
 
 FOLDER = "recommended"
 
@@ -49,10 +48,21 @@ def _recommend(args: argparse.Namespace) -> int:
         request = replace(request, backends=("*",), origin="recommend")
     folder = user_path(args.out)
     _check_folder(folder)
+    from ptqbench.evaluation.recommendation import compare
     from ptqbench.reporting import console
     from ptqbench.reporting.recommendation_view import recommendation_view
 
-    recommendation, report, file = _measure(args, request, folder)
+    def conclusion(
+        subject: Subject,
+        rivals: FloatRivals,
+        artifacts: Mapping[str, Artifact],
+        cases: Mapping[str, CaseResult],
+        progress: Progress,
+    ) -> tuple[Recommendation, Path]:
+        recommendation = compare(subject, rivals, artifacts, cases, progress)
+        return recommendation, recommendation.choice.copy_to(folder)
+
+    (recommendation, file), report = run_concluded(args, request, conclusion)
     console.show(recommendation_view(recommendation), sys.stdout)
     _write(args, recommendation, report, file)
     return 0
@@ -69,39 +79,6 @@ def _check_folder(folder: Path) -> None:
             f"--out: {folder} cannot be a folder for the recommended file: "
             f"{error.strerror or error}."
         ) from None
-
-
-def _measure(
-    args: argparse.Namespace, request: CaseRequest, folder: Path
-) -> tuple[Recommendation, Report, Path]:
-    """Judge all candidates, select one, and copy its files to the folder."""
-    from ptqbench.core.phases import Phases
-    from ptqbench.errors import UserError
-    from ptqbench.evaluation.recommendation import compare
-    from ptqbench.evaluation.run import run_requests
-    from ptqbench.reporting.progress_display import progress_display
-
-    phases = Phases()
-    phases.add("start and imports", time.perf_counter() - STARTED)
-    answers: list[tuple[Recommendation, Path]] = []
-    with progress_display(lines=not args.quiet) as progress:
-
-        def conclude(
-            subject: Subject,
-            rivals: FloatRivals,
-            artifacts: Mapping[str, Artifact],
-            cases: Mapping[str, CaseResult],
-        ) -> None:
-            recommendation = compare(subject, rivals, artifacts, cases, progress)
-            answers.append((recommendation, recommendation.choice.copy_to(folder)))
-
-        report = run_requests([request], progress, phases, conclude=conclude)
-    if not answers:
-        raise UserError(
-            f"No backend can run {request.model} here. ptqbench list says what each of them needs."
-        )
-    recommendation, file = answers[0]
-    return recommendation, report, file
 
 
 def _write(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ptqbench.settings.layers import Settings
     from ptqbench.settings.requests import CaseRequest
 
-_THRESHOLD_COMMANDS = ("run", "gate", "recommend")
+_THRESHOLD_COMMANDS = ("run", "gate", "recommend", "migrate")
 
 
 def add_setting_options(parser: argparse.ArgumentParser, command: str) -> None:

@@ -73,7 +73,7 @@ _THRESHOLD_TYPES = {
     "speedup": (values.NUMBER, "how many times faster int8 must be"),
 }
 _MAX_BYTES = CommandOption(
-    "--max-bytes", "SIZE", ("run", "gate", "recommend"), group=_THRESHOLDS
+    "--max-bytes", "SIZE", ("run", "gate", "recommend", "migrate"), group=_THRESHOLDS
 )
 
 
@@ -179,7 +179,7 @@ _ROWS = (
             CommandOption(
                 "--backend",
                 "NAME",
-                ("run", "recommend"),
+                ("run", "recommend", "migrate"),
                 "repeat for several; default: the one that each recipe recommends",
                 repeatable=True,
             ),

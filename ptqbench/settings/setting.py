@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 from ptqbench.settings.values import ValueType
 
-ALL_COMMANDS = ("run", "gate", "recommend", "predict", "recipe", "list", "show-config")
+ALL_COMMANDS = ("run", "gate", "recommend", "migrate", "predict", "recipe", "list", "show-config")
 """Commands that read the settings."""
-MEASURING = ("run", "gate", "recommend", "recipe")
+MEASURING = ("run", "gate", "recommend", "migrate", "recipe")
 """Commands that measure accuracy or latency."""
 OPENING = (*MEASURING, "predict")
 """Commands that open weights and images."""
