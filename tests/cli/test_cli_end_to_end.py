@@ -61,7 +61,7 @@ def test_all_gates_pass(
     backend = next(name for name in AVAILABLE if instruction_set() in BACKENDS.get(name).targets)
     path = tmp_path / "result.json"
     argv = user_case.argv("--backend", backend, "--json", str(path), "--strict", "--timings")
-    assert main(argv) == 0
+    assert main([*argv, "--baseline", "runtime"]) == 0
     content = read(path)
     (case,) = content["cases"]
     assert content["verdict"] == case["verdict"] == "pass"

@@ -76,6 +76,7 @@ class Run:
             return build_float(backend, *arguments)
 
         settings = RunSettings(
+            baseline="runtime",  # whatever else is installed
             data=str(user_case.data),
             weights=str(user_case.weights),
             input_size=64,
@@ -378,6 +379,8 @@ def test_requests_keep_their_own_settings_and_the_report_tells_them_apart(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(type(torch.backends.quantized), "supported_engines", ["none"])
+    for backend in (each for each in BACKENDS if each.runtime != "torch"):
+        monkeypatch.setattr(type(backend), "availability", lambda _: "it is not installed")
     shared = {"threads": 1, "batch_size": 2}
     requests = [
         CaseRequest("resnet18", ("x86", "onednn"), "a file", RunSettings(**shared, seed=3)),
