@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -18,8 +18,12 @@ from ptqbench.core.process import exempt_imports_from_collection
 from ptqbench.settings.values import literal
 
 if TYPE_CHECKING:
-    from ptqbench.evaluation.result import Report
+    from ptqbench.backends.artifact import Artifact
+    from ptqbench.core.progress import Progress
+    from ptqbench.evaluation.float_rivals import FloatRivals
+    from ptqbench.evaluation.result import CaseResult, Report
     from ptqbench.evaluation.resume import ResultFolder
+    from ptqbench.evaluation.subject import Subject
     from ptqbench.settings.requests import CaseRequest
 
 
@@ -98,7 +102,39 @@ def _evaluate(args: argparse.Namespace, requests: Sequence[CaseRequest], phases:
         results = _results(args)
         exempt_imports_from_collection()
         phases.add("start and imports", time.perf_counter() - STARTED)
-        return run_requests(requests, progress, phases, fresh, results)
+        compared = any(
+            sign in name for each in requests for name in each.backends for sign in "*?["
+        )
+        answers = _Answers(progress) if compared else None
+        report = run_requests(requests, progress, phases, fresh, results, answers)
+        return replace(report, notes=(*report.notes, *answers.sentences)) if answers else report
+
+
+class _Answers:
+    """Concludes which file to ship where a wildcard asked for all backends, model by model.
+
+    Args:
+        progress: Progress callback.
+    """
+
+    def __init__(self, progress: Progress) -> None:
+        self.sentences: list[str] = []
+        self._progress = progress
+
+    def __call__(
+        self,
+        subject: Subject,
+        rivals: FloatRivals,
+        artifacts: Mapping[str, Artifact],
+        cases: Mapping[str, CaseResult],
+    ) -> None:
+        """Time all files of a model in turn, and keep the answer."""
+        from ptqbench.evaluation.recommendation import compare
+        from ptqbench.reporting.recommendation_view import sentence
+
+        model = subject.recipe.model
+        answer = sentence(compare(subject, rivals, artifacts, cases, self._progress))
+        self.sentences.append(f"{model}: {answer} `ptqbench recommend {model}` writes that file.")
 
 
 def _evaluate_isolated(

@@ -54,6 +54,21 @@ def read(path: Path) -> dict[str, object]:
 # A user's case, from float32 to a verdict
 
 
+@pytest.mark.slow
+def test_a_wildcard_of_backends_ends_with_what_to_ship(
+    user_case: UserCase, tmp_path: Path, capsys: Captured
+) -> None:
+    path, pattern = tmp_path / "result.json", f"{AVAILABLE[0]}*"
+    argv = user_case.argv("--backend", pattern, "--json", str(path), "--no-strict")
+    assert main(argv) in (0, 1)
+    (note,) = [note for note in read(path)["notes"] if "recommend" in note]
+    assert note.startswith(
+        (f"{user_case.model}: Ship int8 in ", f"{user_case.model}: Keep float32")
+    )
+    assert f"`ptqbench recommend {user_case.model}` writes that file." in note
+    assert "writes that file" in " ".join(capsys.readouterr().out.split())
+
+
 def test_all_gates_pass(
     user_case: UserCase, thresholds: Callable[..., object], tmp_path: Path, capsys: Captured
 ) -> None:
