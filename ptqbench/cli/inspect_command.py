@@ -1,4 +1,7 @@
-"""The command ``inspect``: look at a quantized file alone."""
+"""The command ``inspect``: look at a quantized file alone.
+
+Files of ONNX and OpenVINO are read without torch and without their runtime.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,23 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "file",
         metavar="FILE",
-        help="an ONNX or OpenVINO file (.onnx, .xml) of any tool; it is not run",
+        help="a file of any tool, such as .onnx, .xml or .pt; it is not run",
     )
     parser.add_argument("--json", action="store_true", help="as JSON on standard output")
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    from ptqbench.inspection.formats import inspect_file
+    from ptqbench.inspection.formats import ENDINGS, inspect_file
     from ptqbench.reporting import console
     from ptqbench.reporting.inspection_view import inspection_view
 
-    inspection = inspect_file(user_path(args.file))
+    path = user_path(args.file)
+    if path.suffix.lower() in (*ENDINGS, ".bin"):
+        inspection = inspect_file(path)
+    else:
+        from ptqbench.evaluation.graph_inspection import inspect_graph
+
+        inspection = inspect_graph(path)
     if args.json:
         text = json.dumps(inspection.to_dict(), indent=2, ensure_ascii=False)
         console.write(f"{text}\n", sys.stdout)
@@ -36,7 +45,7 @@ def _inspect(args: argparse.Namespace) -> int:
 COMMAND = Command(
     "inspect",
     " FILE",
-    "look at a quantized ONNX or OpenVINO file alone, without images, torch, or running it",
+    "look at a quantized file alone, without images and without running it",
     _add_arguments,
     _inspect,
     settings=False,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal
 
 from ptqbench.inspection.file_layers import DYNAMIC, FLOAT, INT8, WEIGHTS, FileLayer, share_of
 from ptqbench.inspection.findings import Finding
@@ -13,6 +12,7 @@ from ptqbench.inspection.findings import Finding
 VERSION = 1
 """Of the form of `FileInspection.to_dict`."""
 _VERSIONS = {"onnx": "opset", "openvino": "ir_version"}
+"""What the version of a format is called."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class FileInspection:
 
     Attributes:
         path: The file.
-        format: Of the file.
-        version: The opset of ONNX, or the version of OpenVINO's format.
+        format: ``onnx``, ``openvino``, or the runtime that reads it.
+        version: The opset of ONNX, or the version of OpenVINO's format; None: it has none.
         size_bytes: Of all files that it consists of.
         producer: The tool that it says wrote it.
         layers: Convolutions and linear layers.
@@ -31,8 +31,8 @@ class FileInspection:
     """
 
     path: Path
-    format: Literal["onnx", "openvino"]
-    version: int
+    format: str
+    version: int | None
     size_bytes: int
     producer: str
     layers: tuple[FileLayer, ...]
@@ -65,7 +65,7 @@ class FileInspection:
             "format": self.format,
             "size_bytes": self.size_bytes,
             "producer": self.producer,
-            _VERSIONS[self.format]: self.version,
+            **({} if self.version is None else {_VERSIONS[self.format]: self.version}),
             "precisions": {
                 name: {"layers": count, "share_of_multiply_adds": share}
                 for name, (count, share) in self.precisions.items()

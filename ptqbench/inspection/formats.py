@@ -8,12 +8,9 @@ from ptqbench.backends.onnx_format.onnx_read import check_file
 from ptqbench.errors import UserError
 from ptqbench.inspection.file_inspection import FileInspection
 
-_OTHERS = {
-    ".pt": "TorchScript is judged by ptqbench gate",
-    ".pt2": "exported programs cannot be inspected yet",
-    ".pte": "ExecuTorch programs cannot be inspected yet",
-    ".bin": "it has the weights of an OpenVINO model, and the .xml beside it the structure",
-}
+ENDINGS = (".onnx", ".xml")
+"""Of the files that are read without their runtime."""
+_WEIGHTS = ".bin"
 
 
 def inspect_file(path: Path) -> FileInspection:
@@ -32,5 +29,9 @@ def inspect_file(path: Path) -> FileInspection:
         from ptqbench.inspection.onnx_inspection import inspect_onnx
 
         return inspect_onnx(path)
-    reason = _OTHERS.get(ending, "only .onnx and .xml can be inspected so far")
-    raise UserError(f"{path} cannot be inspected: {reason}. Name an .onnx file or an .xml file.")
+    if ending == _WEIGHTS:
+        raise UserError(
+            f"{path} cannot be inspected: it has the weights of an OpenVINO model. Name the .xml "
+            "beside it, which has the structure."
+        )
+    raise UserError(f"{path} cannot be inspected: it is neither an .onnx nor an .xml file.")

@@ -27,9 +27,8 @@ def inspection_view(inspection: FileInspection) -> RenderableType:
     for precision, (count, share) in inspection.precisions.items():
         table.add_row(precision, f"{count:,}", _percent(share))
     wrote = f", written by {inspection.producer}" if inspection.producer else ""
-    form = {"onnx": "opset", "openvino": "IR version"}[inspection.format]
     size = f"{inspection.size_bytes:,} bytes"
-    heading = f"{inspection.path.name}: {size}, {form} {inspection.version}{wrote}"
+    heading = f"{inspection.path.name}: {size}, {_form(inspection)}{wrote}"
     parts: list[RenderableType] = [Text(heading, style="bold"), Text(), table, Text()]
     parts += [Text(f"Operators: {_operators(inspection)}.", style="dim"), Text()]
     for finding in inspection.findings:
@@ -48,6 +47,13 @@ def inspection_view(inspection: FileInspection) -> RenderableType:
         ),
     ]
     return Group(*parts)
+
+
+def _form(inspection: FileInspection) -> str:
+    names = {"onnx": "opset", "openvino": "IR version"}
+    if inspection.version is None:
+        return f"read by {inspection.format}"
+    return f"{names[inspection.format]} {inspection.version}"
 
 
 def _operators(inspection: FileInspection) -> str:

@@ -89,7 +89,7 @@ def test_files_that_cannot_be_read_end_with_a_sentence(
     other.write_text("PK")
     for file, sentence in (
         (path, "not complete"),
-        (other, "TorchScript is judged by ptqbench gate"),
+        (other, "not a TorchScript archive"),
         (tmp_path / "none.onnx", "does not exist"),
     ):
         assert main(["inspect", str(file)]) == 2

@@ -20,7 +20,10 @@ from ptqbench.backends.torch_engines.kernel_layouts import KernelLayouts
 from ptqbench.core.atomic import atomic_path
 from ptqbench.core.step_errors import reason_of
 from ptqbench.errors import UserError
-from ptqbench.quantization.torch_warnings import known_deprecations_ignored
+from ptqbench.quantization.torch_warnings import (
+    known_deprecations_ignored,
+    warn_of_quantized_tensors_once,
+)
 
 
 @contextmanager
@@ -122,6 +125,7 @@ def save_script(script: torch.jit.ScriptModule, path: Path, info: ArtifactInfo) 
 
 def load_script(path: Path, engine: str) -> torch.jit.ScriptModule:
     """Load TorchScript under an engine: int8 weights are packed for it while loading."""
+    warn_of_quantized_tensors_once()
     torch.backends.quantized.engine = engine
     with known_deprecations_ignored():
         module: torch.jit.ScriptModule
