@@ -32,9 +32,21 @@ def round_before_moves(graph: onnx.GraphProto) -> None:
         source, result = move.input[0], dequantize.output[0]
         quantize.input[0] = source
         dequantize.output[0] = f"{result}_rounded"
+        _declare(graph, source, quantize.output[0], dequantize.output[0])
         move.input[0], move.output[0] = dequantize.output[0], result
         graph.node.remove(move)
         graph.node.insert(list(graph.node).index(dequantize) + 1, move)
+
+
+def _declare(graph: onnx.GraphProto, source: str, integers: str, floats: str) -> None:
+    """Give values that are rounded earlier now the shape of what they are rounded from."""
+    values = {value.name: value for value in graph.value_info}
+    if integers in values:  # of the moved values
+        graph.value_info.remove(values[integers])
+    if source in values:
+        declared = graph.value_info.add()
+        declared.CopyFrom(values[source])
+        declared.name = floats
 
 
 def _only(

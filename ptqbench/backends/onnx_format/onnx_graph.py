@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ptqbench.backends.onnx_format.open_reshapes import open_reshapes
+
 if TYPE_CHECKING:
     import onnx
 
@@ -54,36 +56,13 @@ def opened(model: onnx.ModelProto, *, sizes: bool) -> onnx.ModelProto:
         model: Cleaned.
         sizes: Whether it takes images of any size as well.
     """
-    from onnx import numpy_helper
-
     model = copy.deepcopy(model)
     graph = model.graph
-    shapes = static_shapes(model)
-    initializers = {each.name: each for each in graph.initializer}
-    for node in graph.node:
-        if node.op_type != "Reshape" or node.input[1] not in initializers:
-            continue
-        before, after = shapes.get(node.input[0]), shapes.get(node.output[0])
-        if before is None or after is None or not after or before[0] != after[0]:
-            continue
-        name = f"{node.output[0]}_shape"
-        values = np.array(_open_shape(before, after), np.int64)
-        graph.initializer.append(numpy_helper.from_array(values, name))
-        node.input[1] = name
-        del node.attribute[:]  # allowzero: 0 stands for the size of the input
+    open_reshapes(graph, static_shapes(model))
     del graph.value_info[:]
     _name_sizes(graph, sizes)
     _drop_unused(graph)
     return model
-
-
-def _open_shape(before: list[int], after: list[int]) -> list[int]:
-    """The shape of a reshape that keeps the number of images, whatever it and their size are."""
-    same = [i for i in range(len(after)) if i < len(before) and before[i] == after[i]]
-    shape = [0 if i in same else size for i, size in enumerate(after)]
-    if len(after) < len(before):  # flattened: the rest goes into the last dimension
-        shape[-1] = -1
-    return shape
 
 
 def _name_sizes(graph: onnx.GraphProto, sizes: bool) -> None:
