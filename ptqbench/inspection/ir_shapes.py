@@ -39,7 +39,10 @@ def inferred_shapes(nodes: Sequence[IrNode], constant: _Constant) -> Shapes:
 def _shapes(node: IrNode, shapes: Shapes, constant: _Constant) -> list[list[int] | None]:
     if node.kind == "Parameter":
         return [_of_one_image(shape) for shape in node.shapes]
-    declared = [shape if min(shape, default=0) >= 0 else None for shape in node.shapes]
+    if node.kind == "Const":
+        return [node.stored_shape]
+    # Files need not say shapes; nothing that matters here has none.
+    declared = [shape if min(shape, default=-1) >= 0 else None for shape in node.shapes]
     if not node.sources or None not in declared:
         return list(declared)
     inputs = [shapes.get((id(source), output)) for source, output in node.sources]
@@ -51,7 +54,9 @@ def _shapes(node: IrNode, shapes: Shapes, constant: _Constant) -> list[list[int]
     except (KeyError, ValueError, IndexError, ZeroDivisionError):
         shape = None  # of a form that is not known here
     parts = [shape] if len(declared) == 1 else _parts(node, shape)
-    return [part or _but_for_images(node, place) for place, part in enumerate(parts)]
+    return [
+        _but_for_images(node, place) if part is None else part for place, part in enumerate(parts)
+    ]
 
 
 def _of_one_image(shape: list[int]) -> list[int]:
@@ -89,8 +94,8 @@ def _output(
         return [*first[:2], *_windows(node, first[2:], _numbers(node, "kernel"))]
     if kind in _REDUCTIONS:
         return _reduced(node, first, constants[1])
-    if kind == "Reshape":
-        return _reshaped(node, first, constants[1])
+    if kind == "Reshape" and constants[1] is not None:
+        return reshaped(node, first, [int(size) for size in constants[1].reshape(-1)])
     if kind == "MatMul":
         return _product(node, first, inputs[1])
     if kind == "Transpose" and constants[1] is not None:
@@ -139,10 +144,15 @@ def _reduced(node: IrNode, shape: list[int], axes: np.ndarray | None) -> list[in
     return [size for i, size in enumerate(shape) if i not in places]
 
 
-def _reshaped(node: IrNode, shape: list[int], target: np.ndarray | None) -> list[int] | None:
-    if target is None:
-        return None
-    sizes = [int(size) for size in target.reshape(-1)]
+def reshaped(node: IrNode, shape: list[int], target: list[int]) -> list[int]:
+    """The shape that a ``Reshape`` gives values.
+
+    Args:
+        node: The operator.
+        shape: Of the values.
+        target: The numbers that it reads: 0 keeps a size, −1 is what is left.
+    """
+    sizes = list(target)
     if node.attributes.get("special_zero", "false").lower() in ("true", "1"):
         sizes = [shape[i] if size == 0 else size for i, size in enumerate(sizes)]
     if -1 in sizes:

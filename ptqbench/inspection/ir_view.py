@@ -15,7 +15,7 @@ from ptqbench.backends.openvino.ir_structure import (
     read_structure,
     weights_path,
 )
-from ptqbench.inspection.ir_shapes import inferred_shapes
+from ptqbench.inspection.ir_shapes import inferred_shapes, reshaped
 
 MOVES = ("Reshape", "Transpose", "Squeeze", "Unsqueeze", "MaxPool")
 """Operators whose outputs are some of their inputs."""
@@ -90,8 +90,26 @@ class IrView:
             node = self.source(node, 0)
         value = None if node is None or node.kind != "Const" else self._stored(node)
         for step in reversed(path):
-            value = None if value is None else _changed(value, step)
+            value = None if value is None else self._changed(value, step)
         return value
+
+    def _changed(self, value: np.ndarray, node: IrNode) -> np.ndarray | None:
+        """A value of another type or shape."""
+        if node.kind == "Convert":
+            kind = _TYPES.get(node.attributes.get("destination_type", ""))
+            return None if kind is None else value.astype(kind)
+        target = self.source(node, 1)
+        numbers = None if target is None or target.kind != "Const" else self._stored(target)
+        if numbers is None:
+            return None
+        places = [int(number) for number in numbers.reshape(-1)]
+        try:
+            if node.kind == "Reshape":
+                return value.reshape(reshaped(node, list(value.shape), places))
+            change = np.expand_dims if node.kind == "Unsqueeze" else np.squeeze
+            return change(value, tuple(places))
+        except (ValueError, IndexError, ZeroDivisionError):
+            return None
 
     def _stored(self, node: IrNode) -> np.ndarray | None:
         kind = _TYPES.get(node.attributes.get("element_type", ""))
@@ -99,19 +117,8 @@ class IrView:
         if kind is None or place is None:
             return None
         offset, size = place
-        text = node.attributes.get("shape", "")
-        shape = [int(part) for part in text.split(",") if part.strip()]
+        shape = node.stored_shape
         if min(shape, default=0) < 0 or int(np.prod(shape)) * kind.itemsize > size:
             return None
         values = self.weights[offset : offset + int(np.prod(shape)) * kind.itemsize]
         return np.frombuffer(values.tobytes(), kind).reshape(shape)
-
-
-def _changed(value: np.ndarray, node: IrNode) -> np.ndarray | None:
-    """A value of another type or shape."""
-    if node.kind == "Convert":
-        kind = _TYPES.get(node.attributes.get("destination_type", ""))
-        return None if kind is None else value.astype(kind)
-    shape = node.shapes[0] if node.shapes else []
-    fits = min(shape, default=0) >= 0 and int(np.prod(shape)) == value.size
-    return value.reshape(shape) if fits else None

@@ -10,12 +10,14 @@ import numpy as np
 import pytest
 import torch
 from helpers.executed_pairs import declared_pairs, executed_pairs
+from helpers.qdq_files import Qdq
 from helpers.tiny_networks import decibels
 from torch import Tensor, nn
 
 from ptqbench import RunSettings, UserError, Verdict
 from ptqbench.backends.artifact import Artifact
 from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.openvino.ir_compaction import compact
 from ptqbench.backends.openvino.ir_structure import weights_path
 from ptqbench.backends.openvino.ov_backend import OPENVINO
 from ptqbench.backends.openvino.ov_probe import layer_outputs
@@ -285,6 +287,30 @@ def test_files_that_must_not_be_loaded_are_refused(tmp_path: Path) -> None:
         OPENVINO.recognize(tmp_path / "none.xml")
     with pytest.raises(UserError, match=r"Name the \.xml"):
         OPENVINO.recognize(weights)
+
+
+def test_what_is_left_out_of_the_structure_is_inferred(tmp_path: Path) -> None:
+    from openvino import save_model
+
+    from ptqbench.backends.openvino.ov_session import read_model
+    from ptqbench.backends.openvino.ov_simplification import simplify
+    from ptqbench.inspection.formats import inspect_file
+
+    path = Qdq(limit=127).write(tmp_path / "m.onnx").with_suffix(".xml")
+    model = simplify(read_model(path.with_suffix(".onnx")))
+    save_model(model, str(path), compress_to_fp16=False)
+    whole, images = path.read_bytes(), torch.randn(2, 3, 10, 10)
+    logits, inspection = OvModel(path)(images), inspect_file(path)
+    path.write_bytes(compact(whole))
+    assert len(path.read_bytes()) < 0.7 * len(whole)
+    assert torch.equal(OvModel(path)(images), logits)
+    assert inspect_file(path).precisions == inspection.precisions
+    assert inspect_file(path).findings == inspection.findings
+    assert {layer.path for layer in OPENVINO.layers(path).int8_layers} == {
+        "stem",
+        "depthwise",
+        "fc",
+    }
 
 
 def test_an_interrupted_save_leaves_no_file(

@@ -29,7 +29,8 @@ class IrNode:
         kind: As the file calls it: ``Convolution``, ``ReLU``, ``Const``.
         attributes: What the file says of it, as text.
         sources: What it reads, in order: the operator and which of its outputs.
-        shapes: Of its outputs; −1 where a size is open.
+        shapes: Of its outputs; −1 where a size is open, empty for one number, and for what the
+            file does not say.
     """
 
     name: str
@@ -44,6 +45,11 @@ class IrNode:
         if "offset" not in self.attributes or "size" not in self.attributes:
             return None
         return int(self.attributes["offset"]), int(self.attributes["size"])
+
+    @property
+    def stored_shape(self) -> list[int]:
+        """Shape of a constant."""
+        return [int(part) for part in self.attributes.get("shape", "").split(",") if part.strip()]
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
 from ptqbench.backends.onnx_format.int8_export import OnnxReader, versions
+from ptqbench.backends.openvino.ir_compaction import compact
 from ptqbench.backends.openvino.ir_structure import weights_path
 from ptqbench.backends.openvino.ov_file import CONTENT, METADATA
 from ptqbench.backends.openvino.ov_import import import_openvino
@@ -71,13 +71,10 @@ def save(model: onnx.ModelProto, path: Path, info: ArtifactInfo) -> Artifact:
 
 
 def _serialized(graph: Any, folder: Path) -> tuple[bytes, bytes]:
-    """The contents of both files, without the blanks that indent the structure.
-
-    Small networks ship with half as much structure as weights. float32 stays float32.
-    """
+    """The contents of both files. float32 stays float32."""
     path = folder / "model.xml"
     import_openvino().save_model(graph, str(path), compress_to_fp16=False)
-    return re.sub(rb">\s+<", b"><", path.read_bytes()), weights_path(path).read_bytes()
+    return compact(path.read_bytes()), weights_path(path).read_bytes()
 
 
 class Execution:
