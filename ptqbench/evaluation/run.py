@@ -158,26 +158,25 @@ def _run_model(
                     chosen, artifact = choice.backend, choice.artifact
                 backend = BACKENDS.get(chosen)
                 report = prefixed(progress, f"{recipe.model} on {chosen}")
-                if artifact is None:
-                    report("quantize", 0, 0)
-                    try:
+                try:
+                    if artifact is None:
+                        report("quantize", 0, 0)
                         artifact = build_int8(
                             judged, backend, phases, calibrations=calibrations, progress=report
                         )
-                    except UserError as error:
-                        errors.append(error)
-                        reason = str(error)
-                        finish(name, unavailable_case(recipe, backend, reason, plan.settings))
-                        continue
-                case = CaseEvaluation(
-                    judged,
-                    backend,
-                    artifact,
-                    rivals,
-                    process=process,
-                    progress=report,
-                    phases=phases,
-                ).judge()
+                    case = CaseEvaluation(
+                        judged,
+                        backend,
+                        artifact,
+                        rivals,
+                        process=process,
+                        progress=report,
+                        phases=phases,
+                    ).judge()
+                except UserError as error:
+                    errors.append(error)
+                    finish(name, unavailable_case(recipe, backend, str(error), plan.settings))
+                    continue
                 report(case.verdict.value, 1, 1)
                 finish(name, case)
                 artifacts[chosen], results[chosen] = artifact, case

@@ -18,7 +18,8 @@ pytest.importorskip("onnx", reason="the extra onnx is not installed")
 pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
 pytest.importorskip("onnxscript", reason="the extra onnx is not installed")
 from ptqbench.backends.onnx_format import onnx_export
-from ptqbench.backends.onnxruntime.ort_build import execute_literally
+from ptqbench.backends.onnxruntime.ort_backend import ONNX_RUNTIME
+from ptqbench.backends.onnxruntime.ort_build import reader
 
 RECIPE = Recipe("small", "onnxruntime", None, None, Thresholds(), observer="minmax")
 
@@ -40,8 +41,9 @@ def test_a_rounding_in_front_of_the_classifier_leaves_sizes_open(
     model = settle(nn.Sequential(*layers), noise())
     quantized = simulate_model(model, RECIPE, [noise()], pairing=None, phases=Phases())
     module = quantized.simulation.module
-    exported = onnx_export.export(module, quantized.example, execute_literally)
+    execute = reader(ONNX_RUNTIME).execute
+    exported = onnx_export.export(module, quantized.example, execute)
     assert dimensions == [()]
     images = torch.randn(5, 3, 24, 40, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():
-        torch.testing.assert_close(execute_literally(exported, images), module(images))
+        torch.testing.assert_close(execute(exported, [images])[0], module(images))

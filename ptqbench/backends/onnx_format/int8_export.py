@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
 from ptqbench.backends.cpu import instruction_set
+from ptqbench.backends.lone_run import RuntimeDiesError, run_alone
 from ptqbench.backends.onnx_format.integer_weights import write_integers
 from ptqbench.backends.onnx_format.onnx_export import export
 from ptqbench.core.phases import Phases
@@ -33,15 +35,42 @@ class OnnxReader:
 
     Attributes:
         backend: Of the runtime.
-        execute: Runs a model on images ``N×C×H×W``, to compare it with its module ``N×K``.
+        literal: What runs a model for `lone_run.run_alone`, to compare it with its module.
+        shipped: What runs a saved file likewise, in every form that is used later.
         save: Writes a model with what it shall record as a file of the runtime.
         advice: What to do about models that cannot be exported; ``{module}`` is named in it.
     """
 
     backend: Backend
-    execute: Callable[[onnx.ModelProto, Tensor], Tensor]
+    literal: str
+    shipped: str
     save: Callable[[onnx.ModelProto, Path, ArtifactInfo], Artifact]
     advice: str
+
+    def execute(self, model: onnx.ModelProto, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Run a model in another process on images ``N×C×H×W``, each to logits ``N×K``."""
+        with tempfile.TemporaryDirectory(prefix="ptqbench-") as folder:
+            path = Path(folder, "model.onnx")
+            path.write_bytes(model.SerializeToString())
+            arrays = [images.numpy() for images in inputs]
+            outputs = run_alone(self.literal, path, arrays, torch.get_num_threads())
+        return [torch.from_numpy(output) for output in outputs]
+
+    def try_out(self, artifact: Artifact, example: Tensor) -> Artifact:
+        """Load and run a saved file in another process, before this one does.
+
+        Raises:
+            UserError: It crashes or hangs that process, or cannot be loaded.
+        """
+        try:
+            run_alone(self.shipped, artifact.path, [example.numpy()], torch.get_num_threads())
+        except (RuntimeDiesError, RuntimeError) as error:
+            raise UserError(
+                f"{self.backend.label} cannot run the {artifact.info.precision} file of "
+                f"{artifact.info.model} that was built for it: {error}. Use another backend, or "
+                f"another version of {self.backend.label}."
+            ) from error
+        return artifact
 
 
 def export_int8(
@@ -85,7 +114,7 @@ def export_int8(
             calibration_images=quantized.calibration_images,
             build=quantized.record.to_dict(),
         )
-        return reader.save(exported, path, info)
+        return reader.try_out(reader.save(exported, path, info), quantized.example)
 
 
 def export_float(
@@ -95,9 +124,8 @@ def export_float(
     backend = reader.backend
     with step(f"Export of the float32 {name} for {backend.name}", reader.advice, model):
         exported = export(model.eval(), example[:1], reader.execute)
-        return reader.save(
-            exported, path, ArtifactInfo("float32", backend.name, backend.engine, name)
-        )
+        info = ArtifactInfo("float32", backend.name, backend.engine, name)
+        return reader.try_out(reader.save(exported, path, info), example[:1])
 
 
 def versions(runtime: str) -> str:

@@ -6,13 +6,9 @@ import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
 from ptqbench.backends.onnx_format.int8_export import OnnxReader, versions
 from ptqbench.backends.onnx_format.onnx_check import write_info
-from ptqbench.backends.onnxruntime.ort_session import LITERAL, create_session
 from ptqbench.core.atomic import atomic_path
 from ptqbench.errors import UserError
 
@@ -21,6 +17,7 @@ if TYPE_CHECKING:
 
     from ptqbench.backends.onnxruntime.ort_backend import OrtBackend
 
+_TRIAL = "ptqbench.backends.onnxruntime.ort_trial"
 _ADVICE = (
     "The model is exported by torch.onnx. Write {module} with operators that it knows, keep it in "
     "float32 (keep_float in the recipe), or use another backend."
@@ -29,7 +26,7 @@ _ADVICE = (
 
 def reader(backend: OrtBackend) -> OnnxReader:
     """How ONNX Runtime takes the models that are built for it."""
-    return OnnxReader(backend, execute_literally, save, _ADVICE)
+    return OnnxReader(backend, f"{_TRIAL}:run_literally", f"{_TRIAL}:run_optimized", save, _ADVICE)
 
 
 def save(model: onnx.ModelProto, path: Path, info: ArtifactInfo) -> Artifact:
@@ -54,19 +51,3 @@ def save(model: onnx.ModelProto, path: Path, info: ArtifactInfo) -> Artifact:
         reason = error.strerror or error
         raise UserError(f"The artifact {path} cannot be written: {reason}.") from error
     return Artifact(path, info)
-
-
-def execute_literally(model: onnx.ModelProto, images: Tensor) -> Tensor:
-    """Run a model operator by operator, without any optimization.
-
-    Args:
-        model: With one input.
-        images: ``N×C×H×W`` float32.
-
-    Returns:
-        Logits ``N×K`` float32.
-    """
-    session = create_session(
-        model.SerializeToString(), torch.get_num_threads(), optimizations=LITERAL
-    )
-    return torch.from_numpy(session.run(None, {session.get_inputs()[0].name: images.numpy()})[0])

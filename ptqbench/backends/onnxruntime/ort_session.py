@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ptqbench.backends.onnxruntime.ort_errors import reason_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 LITERAL, ALL = "literal", "all"
 """Optimizations of a graph: none, so that nodes run as they are written, or those of a release."""
@@ -90,7 +91,7 @@ class OrtModel:
         self.threads = threads
         self.options = options
         self.optimizations = optimizations
-        self._count = self.threads or torch.get_num_threads()
+        self._count = self.threads or _threads()
         self._session = self._create()
 
     def _create(self) -> Any:
@@ -101,7 +102,7 @@ class OrtModel:
     @property
     def session(self) -> Any:
         """The session with as many threads as are wanted now: ORT fixes their number in it."""
-        count = self.threads or torch.get_num_threads()
+        count = self.threads or _threads()
         if count != self._count:
             self._count = count
             self._session = self._create()
@@ -112,17 +113,33 @@ class OrtModel:
 
         A file whose number of images is fixed is called as often as it takes.
         """
+        import torch
+
         session = self.session
         fixed = session.get_inputs()[0].shape[0]
         if isinstance(fixed, int) and 0 < fixed < len(images) and len(images) % fixed == 0:
-            return torch.cat([_run(session, part) for part in images.split(fixed)])
-        return _run(session, images)
+            parts = [run(session, part.numpy()) for part in images.split(fixed)]
+            return torch.from_numpy(np.concatenate(parts))
+        return torch.from_numpy(run(session, images.numpy()))
 
 
-def _run(session: Any, images: Tensor) -> Tensor:
-    values = np.ascontiguousarray(images.numpy())
+def run(session: Any, images: np.ndarray) -> np.ndarray:
+    """The first output of a session for images ``N×C×H×W`` float32.
+
+    Raises:
+        RuntimeError: It does not take such images.
+    """
+    values = np.ascontiguousarray(images)
     try:
         (first, *_) = session.run(None, {session.get_inputs()[0].name: values})
     except Exception as error:  # as above
         raise RuntimeError(reason_of(error)) from error
-    return torch.from_numpy(first)
+    output: np.ndarray = first
+    return output
+
+
+def _threads() -> int:
+    """As many as torch is set to."""
+    import torch
+
+    return torch.get_num_threads()

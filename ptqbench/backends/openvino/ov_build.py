@@ -9,15 +9,13 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
 from ptqbench.backends.onnx_format.int8_export import OnnxReader, versions
 from ptqbench.backends.openvino.ir_compaction import compact
 from ptqbench.backends.openvino.ir_structure import weights_path
 from ptqbench.backends.openvino.ov_file import CONTENT, METADATA
 from ptqbench.backends.openvino.ov_import import import_openvino
-from ptqbench.backends.openvino.ov_session import OvModel, read_model
+from ptqbench.backends.openvino.ov_session import read_model
 from ptqbench.backends.openvino.ov_simplification import simplify
 from ptqbench.core.atomic import atomic_path
 from ptqbench.errors import UserError
@@ -27,6 +25,7 @@ if TYPE_CHECKING:
 
     from ptqbench.backends.openvino.ov_backend import OpenVinoBackend
 
+_TRIAL = "ptqbench.backends.openvino.ov_trial"
 _ADVICE = (
     "The model is exported by torch.onnx and read by OpenVINO. Write {module} with operators that "
     "both know, keep it in float32 (keep_float in the recipe), or use another backend."
@@ -35,7 +34,7 @@ _ADVICE = (
 
 def reader(backend: OpenVinoBackend) -> OnnxReader:
     """How OpenVINO takes the models that are built for it."""
-    return OnnxReader(backend, Execution(), save, _ADVICE)
+    return OnnxReader(backend, f"{_TRIAL}:run_any_size", f"{_TRIAL}:run_both_forms", save, _ADVICE)
 
 
 def save(model: onnx.ModelProto, path: Path, info: ArtifactInfo) -> Artifact:
@@ -75,16 +74,3 @@ def _serialized(graph: Any, folder: Path) -> tuple[bytes, bytes]:
     path = folder / "model.xml"
     import_openvino().save_model(graph, str(path), compress_to_fp16=False)
     return compact(path.read_bytes()), weights_path(path).read_bytes()
-
-
-class Execution:
-    """Runs exported models, to compare them with their modules; compiles a model once."""
-
-    def __init__(self) -> None:
-        self._last: tuple[onnx.ModelProto, OvModel] | None = None
-
-    def __call__(self, model: onnx.ModelProto, images: Tensor) -> Tensor:
-        """Logits ``N×K`` float32 of images ``N×C×H×W`` float32."""
-        if self._last is None or self._last[0] is not model:
-            self._last = (model, OvModel(model.SerializeToString()))
-        return self._last[1].any_size(images)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 
 from ptqbench.backends.openvino.ov_import import import_openvino
 from ptqbench.backends.openvino.ov_session import Request, compile_model
@@ -44,7 +43,7 @@ def layer_outputs(
         layer = opset13.group_convolution(source, grouped, ones, zeros, zeros, ones)
     output = _rounded(layer, scale, zero_point)
     request = Request(compile_model(Model([opset13.result(output)], [images], "layer"), 1))
-    pixels = torch.full((1, weights.shape[1] * groups, *side), float(value))
+    pixels = np.full((1, weights.shape[1] * groups, *side), value, np.float32)
     first = request.run(pixels)[0].reshape(len(weights), -1)[:, 0]
     outputs: np.ndarray = np.round(first / np.float32(scale)).astype(np.int64) + zero_point
     return outputs

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ptqbench.backends.openvino.ov_errors import reason_of
 from ptqbench.backends.openvino.ov_import import import_openvino
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @functools.cache
@@ -75,7 +77,7 @@ class Request:
         self._request = compiled.create_infer_request()
         self._shapes: set[tuple[int, ...]] = set()
 
-    def run(self, images: Tensor) -> list[np.ndarray]:
+    def run(self, images: np.ndarray) -> list[np.ndarray]:
         """Return all outputs of the model for images ``N×C×H×W`` float32.
 
         With one thread, ``infer`` loses an error: it returns whatever lay in memory, and the next
@@ -86,7 +88,7 @@ class Request:
         Raises:
             RuntimeError: It does not take such images.
         """
-        values = [np.ascontiguousarray(images.numpy())]
+        values = [np.ascontiguousarray(images)]
         shape = tuple(images.shape)
         try:
             if shape in self._shapes:
@@ -99,6 +101,16 @@ class Request:
         self._shapes.add(shape)
         count = len(self._request.model_outputs)
         return [np.array(self._request.get_output_tensor(i).data) for i in range(count)]
+
+
+def of_shape(model: Any, shape: Sequence[int]) -> Any:
+    """A copy of a model for images of one shape, or itself if it does not allow that."""
+    copied = model.clone()
+    try:
+        copied.reshape(list(shape))
+    except RuntimeError:
+        return model
+    return copied
 
 
 class OvModel:
@@ -123,29 +135,24 @@ class OvModel:
         return self._request(images, len(images) == 1).compiled
 
     def _request(self, images: Tensor, single: bool) -> Request:
+        import torch
+
         threads = self._threads or torch.get_num_threads()
         single = single and bool(self._model.is_dynamic())
         key = (threads, tuple(images.shape) if single else ())
         if single not in self._requests or self._requests[single][0] != key:
             self._requests.pop(single, None)
-            model = self._of_shape(images) if single else self._model
+            model = of_shape(self._model, images.shape) if single else self._model
             self._requests[single] = (key, Request(compile_model(model, threads)))
         return self._requests[single][1]
-
-    def _of_shape(self, images: Tensor) -> Any:
-        """The model for images of one shape, or as it is if it does not allow that."""
-        model = self._model.clone()
-        try:
-            model.reshape(list(images.shape))
-        except RuntimeError:
-            return self._model
-        return model
 
     def __call__(self, images: Tensor) -> Tensor:
         """Logits ``N×K`` float32 of images ``N×C×H×W`` float32.
 
         A file whose number of images is fixed is called as often as it takes.
         """
+        import torch
+
         number = self._model.input(0).get_partial_shape()[0]
         fixed = number.get_length() if number.is_static else 0
         if 0 < fixed < len(images) and len(images) % fixed == 0:
@@ -154,7 +161,12 @@ class OvModel:
 
     def any_size(self, images: Tensor) -> Tensor:
         """Logits as those of a call, from the form that is compiled for images of any size."""
-        return torch.from_numpy(self._request(images, False).run(images)[0])
+        return self._run(self._request(images, False), images)
 
     def _logits(self, images: Tensor) -> Tensor:
-        return torch.from_numpy(self._request(images, len(images) == 1).run(images)[0])
+        return self._run(self._request(images, len(images) == 1), images)
+
+    def _run(self, request: Request, images: Tensor) -> Tensor:
+        import torch
+
+        return torch.from_numpy(request.run(images.numpy())[0])

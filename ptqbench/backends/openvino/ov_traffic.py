@@ -45,7 +45,7 @@ def record_traffic(path: Path, images: Tensor, phases: Phases | None = None) -> 
     try:
         request = Request(compile_model(model, 1))
         with (phases or Phases()).measure(INSPECTION, forward=True):
-            recorded = request.run(images)
+            recorded = request.run(images.numpy())
     except RuntimeError as error:
         return ExactRun(graph, (), str(error))
     return ExactRun(
