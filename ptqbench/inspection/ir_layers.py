@@ -57,8 +57,7 @@ def _layer(view: IrView, flow: IrFlow, node: IrNode) -> FileLayer | None:
         weights=None if weights.scales is None else weights.values,
         scales=0 if weights.scales is None else int(weights.scales.size),
         asymmetric=asymmetric,
-        signed=signed,
-        exact=signed,  # s8 by s8 is multiplied by halved weights, or in 32 bits
+        signed=signed,  # kernels shift s8 to u8, so that it saturates as u8 does
         obstacle=obstacle,
     )
 

@@ -76,6 +76,7 @@ PLANTED = [
     ("per-tensor depthwise", {"per_tensor": True}, 0, ["depthwise"]),
     ("saturating weights", {"limit": 65}, 0, ["stem", "fc"]),
     ("saturating weights", {"limit": 65, "rounded_weights": True}, 0, ["stem", "fc"]),
+    ("saturating weights", {"limit": 65, "signed": True}, 0, ["stem", "fc"]),
     ("asymmetric weights", {"asymmetric": "stem"}, 0, ["stem"]),
     ("float layers", {"float_layer": "fc"}, 0, ["fc"]),
     ("integers without an int8 kernel", {"bare_image": True}, 0, ["stem"]),
