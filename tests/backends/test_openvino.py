@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +68,37 @@ def test_the_probe_tells_what_the_kernels_do() -> None:
     assert shares["depthwise convolution"] == 1.0
     for kind in ("convolution", "linear"):
         assert (shares[kind] < 0.6) == OPENVINO.saturates()
+
+
+SIGNED = """
+import numpy as np
+from ptqbench.backends.openvino.ov_import import import_openvino
+from ptqbench.backends.openvino.ov_session import Request, compile_model
+import_openvino()
+from openvino import Model, opset13 as o
+
+for low, high in ((0, 255), (-128, 127)):
+    images = o.parameter([1, 64, 4, 4], np.float32)
+    ends = [o.constant(np.float32(end)) for end in (low, high)]
+    x = o.fake_quantize(images, *ends, *ends, 256)
+    weights = o.convert(o.constant(np.full((64, 64, 1, 1), 127, np.int8)), np.float32)
+    scaled = o.multiply(weights, o.constant(np.ones((64, 1, 1, 1), np.float32)))
+    y = o.convolution(x, scaled, [1, 1], [0, 0], [0, 0], [1, 1])
+    outputs = Request(compile_model(Model([o.result(y)], [images], "layer"), 1)).run(
+        np.full((1, 64, 4, 4), high, np.float32)
+    )
+    print(outputs[0].min() / (high * 127 * 64))
+"""
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="AVX2 is an instruction set of x86")
+def test_signed_activations_saturate_without_vnni_as_unsigned_ones_do() -> None:
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    result = subprocess.run(
+        [sys.executable, "-c", SIGNED], capture_output=True, text=True, check=True, env=environment
+    )
+    unsigned, signed = map(float, result.stdout.split())
+    assert unsigned < 0.6 and signed < 0.6
 
 
 # Shipped models
