@@ -48,7 +48,7 @@ def _layer(view: IrView, flow: IrFlow, node: IrNode) -> FileLayer | None:
     is_int8 = weights.scales is not None and not obstacle and not asymmetric
     depthwise = node.kind in GROUPED and 1 < weights.groups == len(weights.values)
     return FileLayer(
-        name=layer_name(node, stored.name),
+        name=layer_name(view, node, stored.name),
         kind=node.kind,
         precision=INT8 if is_int8 else FLOAT if weights.scales is None else WEIGHTS,
         multiply_adds=_multiply_adds(view, node, shape),
@@ -83,7 +83,7 @@ def _compressed(view: IrView, node: IrNode, shape: list[int] | None) -> FileLaye
     if source is None or shape is None or not kind:
         return None
     return FileLayer(
-        name=layer_name(node, source.name),
+        name=layer_name(view, node, source.name),
         kind=node.kind,
         precision=FLOAT if "f" in kind else WEIGHTS,
         multiply_adds=_multiply_adds(view, node, shape),
@@ -103,12 +103,17 @@ def _stored_type(view: IrView, node: IrNode | None) -> str:
     return "" if node is None else node.attributes.get("element_type", "")
 
 
-def layer_name(node: IrNode, weights: str) -> str:
-    """Module path of a layer if the file has kept it, else the name of its operator."""
+def layer_name(view: IrView, node: IrNode, weights: str) -> str:
+    """Module path of a layer if the file has kept it, else the name of its operator.
+
+    A converter that folds a BatchNorm names the layer after a multiplication; the operator behind
+    it is then said as well.
+    """
     for pattern, name in zip(_PATHS, (weights, node.name), strict=True):
         if match := pattern.match(name):
             return match[1]
-    return node.name
+    behind = [match[1] for reader in view.after(node) if (match := _PATHS[1].match(reader.name))]
+    return f"{node.name} (before {behind[0]})" if behind else node.name
 
 
 def _stored(view: IrView, node: IrNode | None) -> StoredWeights | None:
