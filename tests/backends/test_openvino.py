@@ -121,7 +121,7 @@ def inspected(workshop, name: str, path: Path, record: BuildRecord | None = None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["mobilenet_v2", "squeezenet1_1"])
+@pytest.mark.parametrize("name", ["mobilenet_v2", "mobilenet_v3_large", "squeezenet1_1"])
 def test_a_shipped_recipe_is_right_inside_and_as_close_as_under_torch(
     workshop, name: str, tmp_path: Path
 ) -> None:

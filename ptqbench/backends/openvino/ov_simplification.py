@@ -9,7 +9,7 @@ import numpy as np
 
 from ptqbench.backends.openvino.ov_constants import constant, readers, scalar, source
 from ptqbench.backends.openvino.ov_import import import_openvino
-from ptqbench.backends.openvino.ov_ranges import rounding
+from ptqbench.backends.openvino.ov_ranges import Rounding, rounding
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,9 @@ def _put_back(model: Any, weights: _Weights) -> None:
 def _join_roundings(model: Any) -> None:
     """Write each quantization and dequantization of an activation as one ``FakeQuantize``.
 
-    It is what OpenVINO's own quantizer writes, and takes a fifth of the text.
+    It is what OpenVINO's own quantizer writes, and takes a fifth of the text. What is only averaged
+    is left as it is: joined, OpenVINO 2026.4 computes the mean less exactly, which costs
+    mobilenet_v3_large 4.5 dB.
     """
     from openvino import opset13
 
@@ -115,7 +117,7 @@ def _join_roundings(model: Any) -> None:
 
     for node in model.get_ordered_ops():
         rounded = rounding(node)
-        if rounded is None or not rounded.dequantized:
+        if rounded is None or not rounded.dequantized or _is_averaged(rounded):
             continue
         limits, zero_point = np.iinfo(rounded.range.kind), rounded.range.zero_point
         ends = [
@@ -129,6 +131,16 @@ def _join_roundings(model: Any) -> None:
         for floats in rounded.dequantized:
             for target in readers(floats):
                 target.replace_source_output(joined.output(0))
+
+
+def _is_averaged(rounded: Rounding) -> bool:
+    """Whether a mean is all that reads a rounding."""
+    kinds = {
+        target.get_node().get_type_name()
+        for floats in rounded.dequantized
+        for target in readers(floats)
+    }
+    return kinds == {"ReduceMean"}
 
 
 def _drop_idle(model: Any) -> None:
