@@ -71,7 +71,8 @@ class Backend(Protocol):
         """What to do about a problem, in the words of the tools that write its files.
 
         By kind of problem: ``missing``, ``stray`` and ``batch_norms`` of conversion, and
-        ``saturation``. Gates have general words for a kind that is not there.
+        ``saturation``. Gates have general words for a kind that is not there. ``exact sums`` says
+        why kernels saturate on no CPU.
         """
 
     def availability(self) -> str | None:

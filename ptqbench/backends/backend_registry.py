@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from ptqbench.backends.backend import Backend
 from ptqbench.backends.cpu import instruction_set
+from ptqbench.backends.executorch.et_backend import EXECUTORCH
 from ptqbench.backends.onnxruntime.ort_backend import ONNX_RUNTIME
 from ptqbench.backends.openvino.ov_backend import OPENVINO
 from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 BACKENDS: Registry[Backend] = Registry("backend")
 
-for _backend in (*TORCH_ENGINES, ONNX_RUNTIME, OPENVINO):
+for _backend in (*TORCH_ENGINES, ONNX_RUNTIME, OPENVINO, EXECUTORCH):
     BACKENDS.add(_backend.name, _backend)
 
 

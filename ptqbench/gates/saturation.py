@@ -85,7 +85,7 @@ def _cost(saturation: Saturation) -> str:
 def _elsewhere(saturation: Saturation, risky: list[str]) -> str:
     """Say which layers would saturate on a CPU without VNNI."""
     if not saturation.saturates_elsewhere:
-        return ""
+        return f" {saturation.assurance}." if saturation.assurance else ""
     if not risky:
         return " No layer can saturate on a CPU without VNNI either."
     likely = [x.name for x in saturation.layers if x.by_images]

@@ -87,6 +87,7 @@ class Saturation:
         advice: What to do about it in the words of the runtime's tools; may be empty.
         execution: The file against its own exact execution; None if nothing can saturate here,
             or the runtime has no such way.
+        assurance: Why kernels of the backend saturate on no CPU; empty if that is not so.
     """
 
     engine: str
@@ -97,6 +98,7 @@ class Saturation:
     error: str = ""
     advice: str = ""
     execution: ExactExecution | None = None
+    assurance: str = ""
 
     @property
     def outputs(self) -> int:
@@ -141,6 +143,7 @@ def measure_saturation(
         saturates_elsewhere=bool(backend.sums_in_16_bits),
         error=run.error,
         advice=backend.advice.get("saturation", ""),
+        assurance=backend.advice.get("exact sums", ""),
     )
 
 

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("torch_settings")
 def test_the_backends_are_the_four_engines_and_other_runtimes() -> None:
     engines = [backend.name for backend in BACKENDS if backend.runtime == "torch"]
     assert sorted(engines) == ["fbgemm", "onednn", "qnnpack", "x86"]
-    assert set(BACKENDS.names()) - set(engines) == {"onnxruntime", "openvino"}
+    assert set(BACKENDS.names()) - set(engines) == {"onnxruntime", "openvino", "executorch"}
     assert AVAILABLE, "this build of torch has no quantized engine at all"
 
 
@@ -362,7 +362,8 @@ def test_what_saturates(instructions: str, saturates: bool) -> None:
     saturating = {backend.name: backend.saturates(instructions) for backend in BACKENDS}
     fbgemm = instructions != "neon"  # its depthwise kernels, which x86 uses too
     engines = {"x86": fbgemm, "fbgemm": fbgemm, "onednn": saturates, "qnnpack": False}
-    assert saturating == {**engines, "onnxruntime": saturates, "openvino": saturates}
+    runtimes = {"onnxruntime": saturates, "openvino": saturates, "executorch": False}
+    assert saturating == engines | runtimes
 
 
 def test_every_instruction_set_can_have_a_speedup_threshold() -> None:

@@ -1,0 +1,1 @@
+"""ExecuTorch on the CPU as a backend, with ``.pte`` files that XNNPACK executes as artifacts."""
