@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import lzma
-import struct
 import zipfile
-import zlib
 from pathlib import Path
 
 from ptqbench.backends.artifact import ArtifactInfo, parse_info
-from ptqbench.core.paths import exists, is_dir
+from ptqbench.backends.zip_archive import check_zip
 from ptqbench.errors import UserError
 
 METADATA = "ptqbench.json"
@@ -20,19 +17,6 @@ _PICKLED = (
     "it was written by torch.save, not by torch.jit.save: a state dict, or a pickled module, "
     "which was not opened because that could run its code"
 )
-_DAMAGED = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    ValueError,  # names that are not UTF-8, offsets that lie outside of the file
-    NotImplementedError,  # a compression method that does not exist
-    RuntimeError,  # an encryption flag
-    OverflowError,
-    MemoryError,  # a size of exabytes
-)
-"""What zipfile raises for archives in which bits have changed."""
 
 
 def check_torchscript(path: Path) -> None:
@@ -44,31 +28,12 @@ def check_torchscript(path: Path) -> None:
     Raises:
         UserError: The file is missing, damaged, or of another kind, which is named.
     """
-    if not exists(path):
-        raise UserError(_sentence(path, "it does not exist. Check the path."))
-    if is_dir(path):
-        raise UserError(_sentence(path, "it is a folder. Name the file in it."))
-    try:
-        with path.open("rb") as file:
-            start = file.read(16)
-        if not start.startswith(b"PK\x03\x04"):
-            raise UserError(_sentence(path, f"{_not_an_archive(path, start)}. {_SAVE}"))
-        with zipfile.ZipFile(path) as archive:
-            if reason := _other_kind(archive.namelist()):
-                raise UserError(_sentence(path, f"{reason}. {_SAVE}"))
-            damaged = archive.testzip()
-    except OSError as error:
-        raise UserError(_sentence(path, f"{error.strerror or error}.")) from None
-    except _DAMAGED:
-        raise UserError(
-            _sentence(path, "it is damaged or not complete. Copy or save it again.")
-        ) from None
-    if damaged is not None:
-        raise UserError(
-            _sentence(
-                path, f"the checksum of {damaged} in it is wrong: it is damaged. Copy it again."
-            )
-        )
+    check_zip(
+        path,
+        lambda reason: UserError(f"{path} cannot be loaded as TorchScript: {reason}"),
+        lambda start: f"{_not_an_archive(path, start)}. {_SAVE}",
+        _other_kind,
+    )
 
 
 def read_info(path: Path) -> ArtifactInfo | None:
@@ -94,10 +59,6 @@ def _extra_file(path: Path, name: str) -> str | None:
     return None
 
 
-def _sentence(path: Path, reason: str) -> str:
-    return f"{path} cannot be loaded as TorchScript: {reason}"
-
-
 def _not_an_archive(path: Path, start: bytes) -> str:
     if not start:
         return "it is empty"
@@ -111,12 +72,12 @@ def _not_an_archive(path: Path, start: bytes) -> str:
 
 
 def _other_kind(names: list[str]) -> str:
-    """What an archive is if it is not TorchScript."""
+    """What an archive is if it is not TorchScript, and what to do."""
     files = {name.partition("/")[2] for name in names}
     if any(name.startswith("code/") for name in files) and "constants.pkl" in files:
         return ""
     if "data.pkl" in files:
-        return _PICKLED
+        return f"{_PICKLED}. {_SAVE}"
     if files & {"archive_format", "models/model.json", "serialized_exported_program.json"}:
-        return "it is a program of torch.export, and ptqbench has no runtime for those"
-    return "it is a zip archive without a TorchScript model in it"
+        return "it is a program of torch.export. Let its name end in .pt2."
+    return f"it is a zip archive without a TorchScript model in it. {_SAVE}"
