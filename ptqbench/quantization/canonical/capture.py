@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +10,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 
+from ptqbench.core.silence import silence
 from ptqbench.quantization.canonical.inlining import inline
 
 
@@ -69,28 +65,11 @@ def capture(
     images = example[:1].expand(2, *example.shape[1:]).contiguous()
     size = Dim.AUTO if any_size else Dim.STATIC
     shapes = ({0: Dim.DYNAMIC, 1: Dim.STATIC, **dict.fromkeys((2, 3), size)},)
-    with torch.no_grad(), _silence():
+    with torch.no_grad(), silence():
         program = torch.export.export(Logits(model), (images,), dynamic_shapes=shapes, strict=False)
         if functional:
             program = program.run_decompositions({})
     return _read(program)
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep what torch prints about a model that it cannot capture off the screen."""
-    before = logging.root.manager.disable
-    with (
-        warnings.catch_warnings(),
-        redirect_stdout(io.StringIO()),
-        redirect_stderr(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        logging.disable(logging.CRITICAL)
-        try:
-            yield
-        finally:
-            logging.disable(before)
 
 
 def _read(program: ExportedProgram) -> Capture:
