@@ -55,6 +55,10 @@ class Backend(Protocol):
         """How names of its files end, as in ``.onnx``."""
 
     @property
+    def on_request(self) -> bool:
+        """Whether runs use it only where they name it, not as one more float32 opponent."""
+
+    @property
     def targets(self) -> tuple[str, ...]:
         """Instruction sets that its kernels are written for; empty: any."""
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from ptqbench.backends.backend import Backend
 from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.executorch.et_backend import EXECUTORCH
+from ptqbench.backends.inductor.inductor_backend import INDUCTOR
 from ptqbench.backends.onnxruntime.ort_backend import ONNX_RUNTIME
 from ptqbench.backends.openvino.ov_backend import OPENVINO
 from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 BACKENDS: Registry[Backend] = Registry("backend")
 
-for _backend in (*TORCH_ENGINES, ONNX_RUNTIME, OPENVINO, EXECUTORCH):
+for _backend in (*TORCH_ENGINES, ONNX_RUNTIME, OPENVINO, EXECUTORCH, INDUCTOR):
     BACKENDS.add(_backend.name, _backend)
 
 

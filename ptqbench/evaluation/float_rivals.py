@@ -83,12 +83,16 @@ class FloatRivals:
     def everywhere(self) -> tuple[dict[str, FloatReference], dict[str, str]]:
         """Return the references of all installed runtimes, their files built.
 
+        One that is used on request alone is among them if a case of it has asked for it.
+
         Returns:
             References by runtime, and why a runtime was left out, by its name.
         """
         references: dict[str, FloatReference] = {}
         skipped: dict[str, str] = {}
         for backend in available_runtimes():
+            if backend.on_request and backend.runtime not in self._references:
+                continue
             try:
                 reference = self.of(backend)
                 reference.fastest  # noqa: B018 - builds and lowers the file

@@ -42,7 +42,8 @@ pytestmark = pytest.mark.usefixtures("torch_settings")
 def test_the_backends_are_the_four_engines_and_other_runtimes() -> None:
     engines = [backend.name for backend in BACKENDS if backend.runtime == "torch"]
     assert sorted(engines) == ["fbgemm", "onednn", "qnnpack", "x86"]
-    assert set(BACKENDS.names()) - set(engines) == {"onnxruntime", "openvino", "executorch"}
+    others = {"onnxruntime", "openvino", "executorch", "inductor"}
+    assert set(BACKENDS.names()) - set(engines) == others
     assert AVAILABLE, "this build of torch has no quantized engine at all"
 
 
@@ -362,7 +363,8 @@ def test_what_saturates(instructions: str, saturates: bool) -> None:
     saturating = {backend.name: backend.saturates(instructions) for backend in BACKENDS}
     fbgemm = instructions != "neon"  # its depthwise kernels, which x86 uses too
     engines = {"x86": fbgemm, "fbgemm": fbgemm, "onednn": saturates, "qnnpack": False}
-    runtimes = {"onnxruntime": saturates, "openvino": saturates, "executorch": False}
+    runtimes = dict.fromkeys(("onnxruntime", "openvino", "inductor"), saturates)
+    runtimes["executorch"] = False
     assert saturating == engines | runtimes
 
 

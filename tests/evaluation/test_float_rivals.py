@@ -32,6 +32,7 @@ class OtherRuntime:
     name: str
     runtime: str
     missing: str | None = None
+    on_request: bool = False
 
     def availability(self) -> str | None:
         return self.missing
@@ -96,6 +97,16 @@ def test_the_fastest_runtime_is_the_opponent_and_each_is_built_once() -> None:
     assert built == [OWN.name, "quick", "failing"]
     # Of another engine of the same runtime it is the same.
     assert all_of_them.of(TORCH_ENGINES[1]) is all_of_them.of(OWN)
+
+
+@pytest.mark.usefixtures("others")
+def test_a_runtime_on_request_takes_part_once_a_case_of_it_has_asked() -> None:
+    slow: Any = OtherRuntime("slow", "slow", on_request=True)
+    BACKENDS.add(slow.name, slow)
+    all_of_them, built = rivals(torch=6.0, quick=2.0, slow=0.1)
+    assert all_of_them.opponent(OWN, FASTEST).runtime == "quick"
+    assert "slow" not in built
+    assert all_of_them.opponent(slow, FASTEST).runtime == "slow"
 
 
 @pytest.mark.usefixtures("others")

@@ -129,6 +129,7 @@ class NpzBackend:
     name: str = "npz"
     runtime: str = "numpy"
     suffix: str = ".pt"
+    on_request: bool = False
     engine: str = "numpy"
     label: str = "numpy"
     targets: tuple[str, ...] = ()

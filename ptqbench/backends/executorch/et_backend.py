@@ -52,6 +52,7 @@ class ExecuTorchBackend:
     runtime: str = "executorch"
     engine: str = "xnnpack"
     suffix: str = ".pte"
+    on_request: bool = False
     targets: tuple[str, ...] = (
         *("avx2", "avx2_128", "avx2_vnni", "avx512", "avx512_vnni", "amx"),
         "neon",

@@ -56,6 +56,7 @@ class OrtBackend:
     runtime: str = "onnxruntime"
     engine: str = "onnxruntime"
     suffix: str = ".onnx"
+    on_request: bool = False
     targets: tuple[str, ...] = (*_X86, "neon")
     sums_in_16_bits: tuple[str, ...] = tuple(n for n in _X86 if multiplies_into_16_bits(n))
     pairing: Pairing | None = "patches"

@@ -52,6 +52,7 @@ class TorchBackend:
     pairing: Pairing | None
     runtime: str = "torch"
     suffix: str = ".pt"
+    on_request: bool = False
 
     @property
     def advice(self) -> Mapping[str, str]:
