@@ -33,12 +33,25 @@ class SharedFolder:
             make: Writes the file to the path passed to it. If it fails, nothing is left and
                 the next process tries again.
         """
+
+        def write(target: Path) -> None:
+            with atomic_path(target) as temporary:
+                make(temporary)
+
+        return self.built(name, write)
+
+    def built(self, name: str, build: Callable[[Path], object]) -> Path:
+        """Return the artifact ``name``, built unless a process has built it already.
+
+        Args:
+            name: Of its file in the folder; further files of it lie beside that.
+            build: Writes it to the path passed to it, whole or not at all, that file last.
+        """
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         target = self.path / name
         with FileLock(f"{target}.lock"):
             if not target.exists():
-                with atomic_path(target) as temporary:
-                    make(temporary)
+                build(target)
         return target
 
 

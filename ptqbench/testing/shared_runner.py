@@ -197,7 +197,7 @@ def _int8(folder: SharedFolder, subject: Subject, backend: Backend) -> Artifact:
         torch.set_num_threads(subject.latency.threads)
         build_int8(subject, backend, Phases(), path)
 
-    return Artifact.open(folder.once(subject.int8_path(backend).name, build))
+    return Artifact.open(folder.built(subject.int8_path(backend).name, build))
 
 
 def _float32(folder: SharedFolder, subject: Subject, backend: Backend) -> Artifact:
@@ -205,7 +205,7 @@ def _float32(folder: SharedFolder, subject: Subject, backend: Backend) -> Artifa
         example = subject.inspection_images()[:1]
         backend.build_float(subject.model, subject.recipe.model, example, path)
 
-    return Artifact.open(folder.once(subject.float_path(backend).name, build))
+    return Artifact.open(folder.built(subject.float_path(backend).name, build))
 
 
 def _digest(case: CaseRequest) -> str:
