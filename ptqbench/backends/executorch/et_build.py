@@ -58,6 +58,7 @@ def build_int8(
         calibrations=calibrations,
     )
     simulation = quantized.simulation
+    _check_dimensions(simulation.module, declared.model)
     with (
         phases.measure("lower and save"),
         step(f"Export of {declared.model} for {backend.name}", _ADVICE, simulation.module),
@@ -76,6 +77,21 @@ def build_int8(
             build=quantized.record.to_dict(),
         )
         return save(content, path, info)
+
+
+def _check_dimensions(module: nn.Module, name: str) -> None:
+    """Refuse layers that could not be told in the file.
+
+    Raises:
+        UserError: There are one-dimensional convolutions.
+    """
+    for path, layer in module.named_modules():
+        if isinstance(layer, nn.Conv1d | nn.ConvTranspose1d):
+            raise UserError(
+                f"{path} of {name} is one-dimensional, and XNNPACK executes such convolutions as "
+                "two-dimensional ones, which the gates could not tell in the file. Use another "
+                "backend."
+            )
 
 
 def build_float(
