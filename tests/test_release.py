@@ -1,7 +1,7 @@
 """The shipped recipes through every gate, and against their committed references.
 
-By default on the backend that each recipe recommends; ``--ptqbench-backends='*'`` (the tox
-environment ``backends``) takes all that can run here. Needs the plugin, which an installation
+By default on the backend that each recipe recommends; the tox environment ``backends`` takes all
+engines of torch, and ``--ptqbench-backends='*'`` whatever can run here. Needs the plugin, which an installation
 registers; ``-m "not slow"`` leaves it out.
 """
 
