@@ -46,7 +46,8 @@ def command(job: plan.Job, cpu: str, time_limit: float) -> list[str]:
     argv = [sys.executable, "-m", "ptqbench", "run", job.recipe.model, "--isolate"]
     argv += ["--recipe", str(recipe), "--weights", job.weights, "--limit", str(job.images)]
     argv += ["--backend", job.backend, "--resume", str(folder), "--time-limit", str(time_limit)]
-    return argv
+    # The record is of torch alone, whatever else is installed.
+    return [*argv, "--baseline", "runtime"]
 
 
 def measure(args: argparse.Namespace) -> int:

@@ -95,6 +95,8 @@ class Recipe:
         for name in _ADDED:
             if not content[name]:  # unset; hashes from before the field existed stay valid
                 del content[name]
+        if self.thresholds.parity_db == Thresholds.parity_db:  # likewise
+            del content["thresholds"]["parity_db"]
         text = json.dumps(content, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
