@@ -1,8 +1,8 @@
 """The shipped recipes through every gate, and against their committed references.
 
 By default on the backend that each recipe recommends; the tox environment ``backends`` takes all
-engines of torch, and ``--ptqbench-backends='*'`` whatever can run here. Needs the plugin, which an installation
-registers; ``-m "not slow"`` leaves it out.
+engines of torch, and ``--ptqbench-backends='*'`` whatever can run here. Needs the plugin, which an
+installation registers; ``-m "not slow"`` leaves it out.
 """
 
 from __future__ import annotations

@@ -42,8 +42,9 @@ class Recorder:
     error: BaseException | None = None
     calls: list[tuple[object, ...]] = field(default_factory=list)
 
-    def run_requests(self, requests, progress, phases, fresh, results) -> Report:  # type: ignore[no-untyped-def]
+    def run_requests(self, requests, progress, phases, fresh, results, conclude) -> Report:  # type: ignore[no-untyped-def]
         assert results is None
+        assert (conclude is not None) == any("*" in name for r in requests for name in r.backends)
         self.calls.append(tuple(requests))
         if self.error is not None:
             raise self.error

@@ -106,7 +106,7 @@ def test_a_failing_and_an_unverified_gate(
     thresholds(user_case.model, **{**EASY, "size_ratio": 100.0})
     path = tmp_path / "result.json"
     argv = user_case.argv("--backend", missing, "--backend", ANY, "--json", str(path), "--strict")
-    assert main(argv) == 1
+    assert main([*argv, "--baseline", "runtime"]) == 1
     absent, failed = read(path)["cases"]
     assert {gate["verdict"] for gate in absent["gates"]} == {"unverified"}
     assert all(f"no {missing} engine" in gate["detail"] for gate in absent["gates"])
@@ -314,16 +314,18 @@ def test_mistakes_in_a_fresh_process(user_case: UserCase) -> None:
 @pytest.mark.slow
 def test_a_run_in_a_fresh_process(user_case: UserCase, tmp_path: Path) -> None:
     path = tmp_path / "result.json"
-    process = fresh(*user_case.argv("--backend", ANY, "--json", str(path)))
+    argv = user_case.argv("--backend", ANY, "--json", str(path), "--baseline", "runtime")
+    process = fresh(*argv)
     report = read(path)
     assert process.returncode == (1 if report["verdict"] == "fail" else 0)
     before = ("load weights and images", "read the layers")
     steps = ("quantize", "calibrate", "load both models", "accuracy", "noise floor", "speed")
+    inside = ("simulate the kernels", "look inside the file")
     assert process.stderr.splitlines() == [
         *(f"ptqbench: {user_case.model}: {step}" for step in before),
         *(
             f"ptqbench: {user_case.model} on {ANY}: {step}"
-            for step in (*steps, "look inside the file", report["verdict"])
+            for step in (*steps, *inside, report["verdict"])
         ),
     ]
     assert user_case.model in process.stdout

@@ -94,7 +94,7 @@ MEASURED = ("accuracy", "agreement", "size", "speedup")
 
 def test_gates_have_an_order_and_only_known_thresholds() -> None:
     gates = gates_in_order()
-    inside = ("fidelity", "saturation")
+    inside = ("fidelity", "saturation", "parity")
     assert [gate.name for gate in gates] == ["fusion", "conversion", *MEASURED, *inside]
     known = [field.name for field in dataclasses.fields(Thresholds)]
     assert sorted(name for gate in gates for name in gate.thresholds) == sorted(known)
