@@ -53,6 +53,8 @@ class CaseEvaluation:
         process: A process for the fidelity that was started before.
         images: What the artifact is inspected with; by default the subject's.
         predictors: What predicts the evaluation images; by default both loaded here.
+        pixel_predictors: What predicts pixels, where `predictors` look up what images give; by
+            default the same.
         measurements: Those already taken, by name.
         unmeasurable: Why a measurement must not be taken here, by its name.
         tolerant: Whether an error while inspecting is a reason why a measurement is missing.
@@ -72,6 +74,7 @@ class CaseEvaluation:
         process: ReplayProcess | None = None,
         images: Tensor | None = None,
         predictors: Predictors | None = None,
+        pixel_predictors: Predictors | None = None,
         measurements: Mapping[str, object] | None = None,
         unmeasurable: Mapping[str, str] | None = None,
         tolerant: bool = False,
@@ -88,7 +91,8 @@ class CaseEvaluation:
         self._provenance = provenance or build_provenance(subject, backend, artifact)
         self._process = process
         self._images = images
-        self._predictors = predictors or _loaded_predictors
+        self.predictors = predictors or loaded_predictors
+        self.pixel_predictors = pixel_predictors or self.predictors
         self._tolerant = tolerant
         self._measurements: dict[str, Any] = dict(measurements or {})
         self._missing: dict[str, str] = dict(unmeasurable or {})
@@ -118,7 +122,7 @@ class CaseEvaluation:
             images,
             self._process,
             self.phases,
-            lambda images: self._predictors(self)[0](images),  # as those of accuracy
+            lambda images: self.pixel_predictors(self)[0](images),
         )
 
     def step(self, name: str) -> AbstractContextManager[None]:
@@ -232,13 +236,14 @@ _ADVICE = (
 NOTHING_INT8 = "The file has no int8 layer, so nothing can be fused in int8."
 
 
-def _loaded_predictors(case: CaseEvaluation) -> tuple[Model, Model, ImageSet]:
+def loaded_predictors(case: CaseEvaluation) -> tuple[Model, Model, ImageSet]:
+    """Return `Predictors` that are loaded here, and the evaluation images."""
     return case.reference.predictor, case.int8, case.subject.data.evaluation
 
 
 def probability_predictors(case: CaseEvaluation) -> tuple[Model, Model, ImageSet]:
     """Return `Predictors` for an int8 file that gives probabilities: float32 gives them too."""
-    float32, int8, images = _loaded_predictors(case)
+    float32, int8, images = loaded_predictors(case)
     return as_probabilities(float32), int8, images
 
 

@@ -32,7 +32,7 @@ MEASUREMENTS: Registry[Measure] = Registry("measurement")
 def measure_predictions(case: CaseEvaluation) -> Accuracy:
     """Measure accuracy on the evaluation images."""
     case.progress("load both models", 0, 0)
-    float32, int8, images = case._predictors(case)
+    float32, int8, images = case.predictors(case)
     with case.step("Evaluation"):
         return measure_accuracy(
             float32,
@@ -90,7 +90,7 @@ def measure_files(case: CaseEvaluation) -> Size:
 
 def measure_simulation(case: CaseEvaluation) -> Parity:
     """Measure what the kernels do to what the file says."""
-    float32, int8, images = case._predictors(case)
+    float32, int8, images = case.pixel_predictors(case)
     with case.phases.measure("simulate the kernels", forward=True):
         return measure_parity(
             float32,

@@ -20,7 +20,7 @@ from ptqbench.core.names import nearest, safe_file_name
 from ptqbench.core.phases import Phases
 from ptqbench.data.image_set import ImageSet
 from ptqbench.errors import UserError
-from ptqbench.evaluation.case import CaseEvaluation, unavailable_case
+from ptqbench.evaluation.case import CaseEvaluation, loaded_predictors, unavailable_case
 from ptqbench.evaluation.fields import metrics_of
 from ptqbench.evaluation.float_reference import FloatReference
 from ptqbench.evaluation.float_rivals import FloatRivals
@@ -142,6 +142,7 @@ class SharedRunner:
             _int8(folder, subject, backend),
             FloatRivals(reference),
             predictors=lambda case: _cached_predictors(folder, case),
+            pixel_predictors=loaded_predictors,
             unmeasurable={} if self._workers == 1 else {"speed": _beside_others(self._workers)},
         )
 

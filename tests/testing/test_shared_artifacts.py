@@ -8,11 +8,14 @@ import pytest
 from conftest import UserCase
 
 from ptqbench.backends.backend_registry import BACKENDS
+from ptqbench.backends.torch_engines.engine import TORCH_ENGINES
 from ptqbench.gates import Verdict
 from ptqbench.settings.requests import CaseRequest
 from ptqbench.settings.run_settings import RunSettings
 from ptqbench.testing.shared_cache import SharedFolder
 from ptqbench.testing.shared_runner import SharedRunner
+
+ANY = next(each.name for each in TORCH_ENGINES if each.availability() is None)
 
 
 def test_an_artifact_is_built_once_with_all_its_files(tmp_path: Path) -> None:
@@ -30,7 +33,7 @@ def test_an_artifact_is_built_once_with_all_its_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("torch_settings")
-@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("backend", [ANY, "onnxruntime", "openvino"])
 def test_a_suite_judges_files_of_any_runtime(
     backend: str, user_case: UserCase, tmp_path: Path
 ) -> None:
@@ -44,4 +47,7 @@ def test_a_suite_judges_files_of_any_runtime(
     assert size.verdict in (Verdict.PASS, Verdict.FAIL) and size.observed is not None
     (agreement,) = runner.judge(request, "agreement").gates
     assert agreement.observed is not None and agreement.observed > 0.9
+    for gate in ("parity", "saturation"):
+        (inside,) = runner.judge(request, gate).gates
+        assert inside.verdict is Verdict.PASS, inside.detail
     assert runner.latency(request, "int8")().shape == (1, 16)
