@@ -1,4 +1,4 @@
-"""Run ``ptqbench run resnet18 mobilenet_v2`` and put what it prints into README.md.
+"""Run ``ptqbench run resnet18`` and put what it prints into README.md.
 
 ``python -m benchmarks.readme_output``. The run is real; whatever its verdicts are is shown.
 """
@@ -11,7 +11,7 @@ import sys
 
 from benchmarks.blocks import ROOT, rewrite
 
-ARGUMENTS = ("run", "resnet18", "mobilenet_v2")
+ARGUMENTS = ("run", "resnet18")
 COLUMNS = 100
 
 
