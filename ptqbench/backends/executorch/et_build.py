@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
-from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.executorch.et_export import export_program, with_integers
 from ptqbench.backends.executorch.et_save import opened, save
 from ptqbench.backends.executorch.et_session import EtModel
+from ptqbench.backends.runtime_build import simulate_for
 from ptqbench.core.phases import Phases
 from ptqbench.core.step_errors import step
 from ptqbench.errors import UserError
-from ptqbench.quantization.build import simulate_model
 from ptqbench.quantization.calibration import CalibrationCache
 from ptqbench.recipes import CompletedRecipe, Recipe
 
@@ -45,37 +44,16 @@ def build_int8(
     calibrations: CalibrationCache | None = None,
 ) -> Artifact:
     """Quantize a float32 model and save a program; see ``backend.Backend.build``."""
-    declared = recipe.recipe if isinstance(recipe, CompletedRecipe) else recipe
-    if reason := backend.refusal(declared):
-        raise UserError(f"The backend {backend.name} cannot be used here: {reason}.")
     phases = phases or Phases()
-    quantized = simulate_model(
-        model,
-        recipe,
-        calibration,
-        pairing=backend.pairing,
-        phases=phases,
-        calibrations=calibrations,
-    )
+    quantized, info = simulate_for(backend, model, recipe, calibration, phases, calibrations)
     simulation = quantized.simulation
-    _check_dimensions(simulation.module, declared.model)
+    _check_dimensions(simulation.module, info.model)
     with (
         phases.measure("lower and save"),
-        step(f"Export of {declared.model} for {backend.name}", _ADVICE, simulation.module),
+        step(f"Export of {info.model} for {backend.name}", _ADVICE, simulation.module),
     ):
         signed = with_integers(simulation.module, simulation.weights)
         content = exported(signed, quantized.example)
-        info = ArtifactInfo(
-            precision="int8",
-            backend=backend.name,
-            engine=backend.engine,
-            model=declared.model,
-            recipe_hash=declared.hash,
-            flow=quantized.recipe.flow,
-            instruction_set=instruction_set(),
-            calibration_images=quantized.calibration_images,
-            build=quantized.record.to_dict(),
-        )
         return save(content, path, info)
 
 

@@ -12,15 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
-from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.inductor.integer_program import integer_module
 from ptqbench.backends.inductor.program_export import export
 from ptqbench.backends.inductor.pt2_archive import METADATA
+from ptqbench.backends.runtime_build import simulate_for
 from ptqbench.core.atomic import atomic_path
 from ptqbench.core.phases import Phases
 from ptqbench.core.step_errors import step
 from ptqbench.errors import UserError
-from ptqbench.quantization.build import simulate_model
 from ptqbench.quantization.calibration import CalibrationCache
 from ptqbench.recipes import CompletedRecipe, Recipe
 
@@ -43,33 +42,12 @@ def build_int8(
     calibrations: CalibrationCache | None = None,
 ) -> Artifact:
     """Quantize a float32 model and save its program; see ``backend.Backend.build``."""
-    declared = recipe.recipe if isinstance(recipe, CompletedRecipe) else recipe
-    if reason := backend.refusal(declared):
-        raise UserError(f"The backend {backend.name} cannot be used here: {reason}.")
     phases = phases or Phases()
-    quantized = simulate_model(
-        model,
-        recipe,
-        calibration,
-        pairing=backend.pairing if backend.saturates() else None,
-        phases=phases,
-        calibrations=calibrations,
-    )
-    info = ArtifactInfo(
-        precision="int8",
-        backend=backend.name,
-        engine=backend.engine,
-        model=declared.model,
-        recipe_hash=declared.hash,
-        flow=quantized.recipe.flow,
-        instruction_set=instruction_set(),
-        calibration_images=quantized.calibration_images,
-        build=quantized.record.to_dict(),
-    )
+    quantized, info = simulate_for(backend, model, recipe, calibration, phases, calibrations)
     module = quantized.simulation.module
     with (
         phases.measure("lower and save"),
-        step(f"Export of {declared.model} for {backend.name}", _ADVICE, module),
+        step(f"Export of {info.model} for {backend.name}", _ADVICE, module),
     ):
         return save(integer_module(quantized.simulation), quantized.example, path, info)
 

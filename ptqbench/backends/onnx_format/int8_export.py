@@ -12,14 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from ptqbench.backends.artifact import Artifact, ArtifactInfo
-from ptqbench.backends.cpu import instruction_set
 from ptqbench.backends.lone_run import RuntimeDiesError, run_alone
 from ptqbench.backends.onnx_format.integer_weights import write_integers
 from ptqbench.backends.onnx_format.onnx_export import export
+from ptqbench.backends.runtime_build import simulate_for
 from ptqbench.core.phases import Phases
 from ptqbench.core.step_errors import step
 from ptqbench.errors import UserError
-from ptqbench.quantization.build import simulate_model
 from ptqbench.quantization.calibration import CalibrationCache
 from ptqbench.recipes import CompletedRecipe, Recipe
 
@@ -84,36 +83,15 @@ def export_int8(
 ) -> Artifact:
     """Quantize a float32 model and save a QDQ model; see ``backend.Backend.build``."""
     backend = reader.backend
-    declared = recipe.recipe if isinstance(recipe, CompletedRecipe) else recipe
-    if reason := backend.refusal(declared):
-        raise UserError(f"The backend {backend.name} cannot be used here: {reason}.")
     phases = phases or Phases()
-    quantized = simulate_model(
-        model,
-        recipe,
-        calibration,
-        pairing=backend.pairing if backend.saturates() else None,
-        phases=phases,
-        calibrations=calibrations,
-    )
+    quantized, info = simulate_for(backend, model, recipe, calibration, phases, calibrations)
     module = quantized.simulation.module
     with (
         phases.measure("lower and save"),
-        step(f"Export of {declared.model} for {backend.name}", reader.advice, module),
+        step(f"Export of {info.model} for {backend.name}", reader.advice, module),
     ):
         exported = export(module, quantized.example, reader.execute)
         write_integers(exported, quantized.simulation.weights)
-        info = ArtifactInfo(
-            precision="int8",
-            backend=backend.name,
-            engine=backend.engine,
-            model=declared.model,
-            recipe_hash=declared.hash,
-            flow=quantized.recipe.flow,
-            instruction_set=instruction_set(),
-            calibration_images=quantized.calibration_images,
-            build=quantized.record.to_dict(),
-        )
         return reader.try_out(reader.save(exported, path, info), quantized.example)
 
 
